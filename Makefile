@@ -1,0 +1,55 @@
+# Needs Python 3.11 or newer and make. Everything else is installed into .venv, and all state stands in .heed.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+export GX_ANALYTICS_ENABLED := false
+export DBT_SEND_ANONYMOUS_USAGE_STATS := false
+export DO_NOT_TRACK := 1
+export DAGSTER_DISABLE_TELEMETRY := yes
+
+.PHONY: help setup demo test test-postgres benchmark-flags benchmark-learning benchmark-trust up lock lint types clean
+
+help: ## what there is to do
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/.installed ## the environment only
+	@:
+
+.venv/.installed: requirements.lock pyproject.toml scripts/install.sh
+	@PYTHON="$(PYTHON)" sh scripts/install.sh
+	@touch $@
+
+demo: setup ## a simulated company, from raw alerts to scores, with a summary
+	@$(BIN)/heed demo
+
+test: setup lint types ## formatting, lint, types and all tests
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+test-postgres: setup ## the tests that touch a warehouse, on the system's PostgreSQL instead of the embedded one
+	@$(BIN)/python -m pytest --postgres system tests/dbt tests/loading tests/end_to_end/test_whole_job.py
+
+benchmark-trust: setup ## do the audits keep their word? about 20 minutes on 2 cores; writes benchmarks/trust.md
+	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.trust
+
+lint: setup ## formatting and lint
+	@$(BIN)/ruff format --check --quiet . || { echo "some files are not formatted: run .venv/bin/ruff format ."; exit 1; }
+	@$(BIN)/ruff check --quiet .
+
+types: setup ## types
+	@$(BIN)/mypy --no-error-summary
+
+benchmark-flags: setup ## flags against known truth, in simulated companies; about 20 minutes
+	@$(BIN)/python -m benchmarks.flags
+
+benchmark-learning: setup ## learning against known truth, in simulated companies; about 40 minutes
+	@$(BIN)/python -m benchmarks.learning
+
+up: setup ## the Dagster UI with its daemon, on http://127.0.0.1:3000
+	@$(BIN)/heed up
+
+lock: setup ## resolve the dependencies anew
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	    --extra dev pyproject.toml -o requirements.lock
+
+clean: ## remove the environment and what tools left behind; state in .heed stays
+	rm -rf .venv dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,69 @@
+"""Small simulated worlds as the audits get them: history, features, training frame.
+
+Belongs here: what `benchmarks/trust.py` and the tests of the audits share.
+Does not belong here: leaks (`planted_leaks.py`), and anything that production uses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+from dagster_project.simulator import WorldConfig, simulate
+from dagster_project.triage.features import FeatureSettings
+from dagster_project.triage.floods import detect_floods
+from dagster_project.triage.steps import build_features, training_frame
+from dagster_project.triage.visibility import declare_visibility_only
+
+SETTINGS = FeatureSettings()
+
+
+@dataclass(frozen=True)
+class AuditWorld:
+    """One world at its end: what is known, its features, and the truth beside it."""
+
+    history: pd.DataFrame
+    features: pd.DataFrame
+    frame: pd.DataFrame
+    truth: pd.DataFrame
+    teams: pd.DataFrame
+    cut: pd.Timestamp
+
+
+def rebuild(history: pd.DataFrame, first: datetime, until: datetime) -> pd.DataFrame:
+    """Features as production builds them, without flags."""
+    nothing = history.iloc[:0]
+    return build_features(
+        history, detect_floods(nothing, until), declare_visibility_only(nothing, None, until), first, until, SETTINGS
+    )
+
+
+def framed(features: pd.DataFrame, history: pd.DataFrame, cut: pd.Timestamp, truth: pd.DataFrame) -> pd.DataFrame:
+    """The training frame; what a bug made and rules nobody acts on by design are excluded."""
+    nothing = history.iloc[:0]
+    frame = training_frame(
+        features, history, detect_floods(nothing, cut), declare_visibility_only(nothing, None, cut), cut, 10_000
+    )
+    flagged = truth["is_flood"] | truth["is_visibility_only"]
+    frame["excluded"] = frame["alert_id"].isin(truth["alert_id"][flagged]).to_numpy()
+    return frame
+
+
+def audit_world(
+    seed: int = 1, alerts: int = 6_000, days: int = 150, predictability: str = "mixed", ties: str | None = None, **more
+) -> AuditWorld:
+    """A world; `ties` rounds the times of raising and knowing ("10min"), so that many are equal."""
+    world = simulate(WorldConfig(seed=seed, alerts=alerts, days=days, predictability=predictability, **more))
+    cut = pd.Timestamp(world.config.end)
+    history = world.history(as_of=cut)
+    if ties:
+        history["raised_at"] = history["raised_at"].dt.floor(ties)
+        # Answers are rounded up: nothing is known before it was raised.
+        history["known_at"] = history["known_at"].dt.ceil(ties)
+        history.loc[history["known_at"] > cut, ["acted", "known_at"]] = [np.nan, pd.NaT]
+    first = history["raised_at"].min() - timedelta(days=1)
+    features = rebuild(history, first.to_pydatetime(warn=False), cut.to_pydatetime(warn=False))
+    return AuditWorld(history, features, framed(features, history, cut, world.truth), world.truth, world.teams, cut)

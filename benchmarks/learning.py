@@ -1,0 +1,195 @@
+"""What learning reaches where the truth is known: simulated companies with a known probability for every alert.
+
+    python -m benchmarks.learning                       # the final seeds; writes benchmarks/learning.md
+    python -m benchmarks.learning --first 2000 --worlds 2 --noise 4 --out /tmp/learning.md     # a quick look
+
+Belongs here: worlds, a training in the middle of each as production would have held it, and what its scores were
+worth on the alerts after it.
+Does not belong here: learning (`dagster_project/triage`), the worlds (`dagster_project/simulator`), and any test.
+
+Each world of 100,000 alerts over 200 days is cut at 85% of its time. The model learns at the cut through the functions
+of production and scores every later alert that no bug made and whose rule is not visibility-only by design. Skill is
+(constant - model) / (constant - truth), each an expected log-loss under the true probability, so that luck in the
+outcomes does not blur it. The constant is the rate known at the cut; the best baseline is chosen in hindsight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dagster_project.simulator import WorldConfig, simulate
+from dagster_project.triage import metrics
+from dagster_project.triage.baselines import ALWAYS_NO, CONSTANT, fit_baselines
+from dagster_project.triage.exclusion import known_by
+from dagster_project.triage.features import FeatureSettings
+from dagster_project.triage.flags import find_flags
+from dagster_project.triage.model import LearningSettings, learn, usable_alerts
+from dagster_project.triage.steps import build_features, training_frame
+
+ROOT = Path(__file__).resolve().parents[1]
+FIRST = 800_000
+KEYS = ("rule", "entity", "team", "rule+entity")  # those of heed.toml
+SHARE = 0.85
+
+
+@dataclass(frozen=True)
+class Found:
+    """One world: what learning reached in it."""
+
+    seed: int
+    kind: str
+    skill: float
+    over_best_baseline: float  # nats per alert, of the expected log-loss
+    best_baseline: str
+    decile_error: float  # of scores against outcomes
+    decile_bias: float  # of scores against true probabilities
+    auc: float
+    auc_of_truth: float
+    learned_from: int
+    scored: int
+    seconds: float
+
+
+def expected_loss(truth: np.ndarray, forecast: np.ndarray) -> float:
+    """Mean log-loss to be expected of a forecast when `truth` are the probabilities."""
+    q = metrics.clip_probability(forecast)
+    return float(-(truth * np.log(q) + (1 - truth) * np.log1p(-q)).mean())
+
+
+def run(config: WorldConfig) -> Found:
+    """Simulate, learn at the cut, score what follows."""
+    world = simulate(config)
+    history = world.history()
+    first, last = history["raised_at"].min(), history["raised_at"].max()
+    cut = (first + (last - first) * SHARE).to_pydatetime()
+    features = FeatureSettings(keys=KEYS)
+    flags = find_flags(history, world.rules, last + timedelta(days=15))
+    table = build_features(history, *flags, first, last + timedelta(seconds=1), features)
+    frame = training_frame(table, history, *(known_by(f, cut) for f in flags), cut=cut, training_days=365)
+    settings = LearningSettings(features=features)
+    started = time.perf_counter()
+    learned = learn(frame, cut, settings)
+    seconds = time.perf_counter() - started
+    truth = world.truth[["alert_id", "probability", "is_flood", "is_visibility_only", "acted"]]
+    later = table[table["raised_at"] >= cut].merge(truth, on="alert_id", validate="one_to_one")
+    later = later[~later["is_flood"] & ~later["is_visibility_only"]].reset_index(drop=True)
+    p, y = later["probability"].to_numpy(), later["acted"].to_numpy(dtype=np.float64)
+    past = frame[usable_alerts(frame, cut)]
+    past = past[past["raised_at"] + settings.horizon <= pd.Timestamp(cut)]
+    baselines = fit_baselines(past, past["acted"].to_numpy(dtype=np.float64), features)
+    said = {name: baseline.predict(later) for name, baseline in baselines.items()}
+    losses = {name: expected_loss(p, q) for name, q in said.items() if name != ALWAYS_NO}
+    best = min(losses, key=lambda name: losses[name])
+    q = learned.model.predict(later)
+    loss, floor = expected_loss(p, q), expected_loss(p, p)
+    return Found(
+        config.seed,
+        learned.model.kind,
+        (losses[CONSTANT] - loss) / (losses[CONSTANT] - floor) if losses[CONSTANT] > floor else float("nan"),
+        losses[best] - loss,
+        best,
+        metrics.decile_error(q, y),
+        metrics.decile_error(q, p),
+        metrics.roc_auc(q, y),
+        metrics.roc_auc(p, y),
+        len(past),
+        len(later),
+        seconds,
+    )
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share."""
+    z, p = 1.959964, successes / trials
+    middle = (p + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z * np.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def of_worlds(values: np.ndarray, statistic: str) -> str:
+    """A statistic over worlds with its 95% bootstrap interval."""
+    rng = np.random.default_rng(0)
+    ask = {"median": np.median, "mean": np.mean}[statistic]
+    draws = [ask(rng.choice(values, len(values))) for _ in range(4_000)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return f"{ask(values):.3f} [{low:.3f}, {high:.3f}]"
+
+
+def page(found: list[Found], noise: list[Found], alerts: int) -> str:
+    """The committed table."""
+    skill = np.array([f.skill for f in found])
+    gain = np.array([f.over_best_baseline for f in found])
+    error = np.array([f.decile_error for f in found])
+    bias = np.array([f.decile_bias for f in found])
+    claims = sum(f.kind == "lightgbm" for f in noise)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "pandas", "lightgbm"))
+    lines = [
+        "# Learning against known truth",
+        "",
+        f"Made by `make benchmark-learning`; {platform.machine()}, 2 threads, Python {platform.python_version()}, "
+        f"{packages}. {len(found)} worlds of {alerts:,} alerts, seeds {found[0].seed} to {found[-1].seed}",
+        *([f"; {len(noise)} worlds of pure noise, seeds {noise[0].seed} to {noise[-1].seed}."] if noise else ["."]),
+        "Intervals: bootstrap over worlds, Wilson for counts.",
+        "",
+        "| what | bar | figure, 95% interval |",
+        "|---|---|---|",
+        f"| share of the reachable skill, median | >= 0.90 | {of_worlds(skill, 'median')} |",
+        f"| the same in the worst world | | {skill.min():.3f} (seed {found[int(skill.argmin())].seed}) |",
+        "| worlds in which the best baseline (in hindsight) is better | none "
+        f"| {int((gain < 0).sum())} of {len(found)}, least gain {gain.min():.3f} nats |",
+        f"| decile calibration error, mean over worlds | <= 0.02 | {of_worlds(error, 'mean')} |",
+        f"| the same, worst world | <= 0.02 | {error.max():.3f}; {int((error <= 0.02).sum())} of {len(found)} within |",
+        f"| decile error against the true probabilities (without the luck of outcomes) | | {of_worlds(bias, 'mean')} |",
+    ]
+    if noise:
+        low, high = wilson(claims, len(noise))
+        lines.append(
+            f"| worlds of pure noise in which a model claims skill | <= 5% | {claims} of {len(noise)} "
+            f"[{low:.1%}, {high:.1%}] |"
+        )
+    lines += [
+        "",
+        "| seed | serves | skill | gain over best baseline | which | decile error | AUC | AUC of the truth "
+        "| learned from | scored | learning, s |",
+        "|---:|---|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+        *(
+            f"| {f.seed} | {f.kind} | {f.skill:.3f} | {f.over_best_baseline:.3f} | {f.best_baseline} "
+            f"| {f.decile_error:.3f} | {f.auc:.3f} | {f.auc_of_truth:.3f} | {f.learned_from:,} | {f.scored:,} "
+            f"| {f.seconds:.0f} |"
+            for f in found
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run the worlds and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first", type=int, default=FIRST, help="first seed")
+    parser.add_argument("--worlds", type=int, default=30)
+    parser.add_argument("--alerts", type=int, default=100_000)
+    parser.add_argument("--noise", type=int, default=60, help="worlds of pure noise, of a tenth of the alerts")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "learning.md")
+    given = parser.parse_args()
+    found, noise = [], []
+    for seed in range(given.first, given.first + given.worlds):
+        found.append(run(WorldConfig(seed=seed, alerts=given.alerts)))
+        print(found[-1], flush=True)
+    for seed in range(given.first + 10_000, given.first + 10_000 + given.noise):
+        noise.append(run(WorldConfig(seed=seed, alerts=given.alerts // 10, predictability="noise")))
+        print(noise[-1], flush=True)
+    given.out.write_text(page(found, noise, given.alerts), encoding="utf-8")
+    print(given.out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The stages that SQL owns: staging and marts before Python, reporting after it.
+
+Belongs here: how dbt models become Dagster assets, and how dbt is told the as-of and the settings.
+Does not belong here: SQL (`dbt_project/`).
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
+
+from dagster_project.errors import HeedError
+from dagster_project.resources.dbt import DBT_PROJECT, dbt_directory, dbt_environment, dbt_program, dbt_vars
+from dagster_project.resources.dbt_cli import Dbt
+from dagster_project.resources.meanwhile import load_meanwhile
+from dagster_project.resources.moment import run_moment
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.settings import Settings
+
+MANIFEST = DBT_PROJECT / "target" / "manifest.json"
+
+
+class HeedTranslator(DagsterDbtTranslator):
+    """dbt names to Dagster names: the asset key is schema/table, the group is the stage."""
+
+    def __init__(self) -> None:
+        super().__init__(DagsterDbtTranslatorSettings(enable_asset_checks=True, enable_code_references=False))
+
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        node = manifest["nodes"].get(unique_id) or manifest["sources"].get(unique_id)
+        if node is None or node["resource_type"] == "source":
+            return spec
+        stage = node["config"].get("schema") or "staging"
+        return spec.replace_attributes(
+            key=dg.AssetKey([stage, node["name"]]), group_name=stage, owners=["team:data-engineering"]
+        )
+
+
+def ensure_manifest() -> Path:
+    """dbt's manifest, parsed anew when a file of the dbt project is younger. Does not contact the warehouse.
+
+    `prepare_if_dev` of dagster-dbt acts only under `dagster dev`; tests, schedules and commands need it as well. One
+    process parses at a time: dbt writes its files in place, and the others would read half of them.
+    """
+    MANIFEST.parent.mkdir(parents=True, exist_ok=True)
+    with (MANIFEST.parent / "manifest.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _parsed_manifest()
+
+
+def _parsed_manifest() -> Path:
+    sources = [
+        path
+        for folder in ("models", "macros", "seeds", "tests")
+        for path in (DBT_PROJECT / folder).rglob("*")
+        if path.is_file()
+    ]
+    youngest = max(path.stat().st_mtime for path in [*sources, DBT_PROJECT / "dbt_project.yml"])
+    if MANIFEST.exists() and MANIFEST.stat().st_mtime >= youngest:
+        return MANIFEST
+    finished = subprocess.run(
+        [
+            dbt_program(),
+            "--quiet",
+            "parse",
+            "--project-dir",
+            str(DBT_PROJECT),
+            "--profiles-dir",
+            str(DBT_PROJECT),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"},
+    )
+    if finished.returncode != 0 or not MANIFEST.exists():
+        said = " ".join((finished.stdout + finished.stderr).split())
+        raise HeedError(f"dbt cannot read the project in {DBT_PROJECT} ({said[-400:]})", "correct the model it names")
+    os.utime(MANIFEST)
+    return MANIFEST
+
+
+def _build(context: dg.AssetExecutionContext, dbt: Dbt, warehouse: Warehouse, settings: Settings) -> Iterator[Any]:
+    warehouse.prepare()
+    os.environ.update(dbt_environment(warehouse, run_moment(context)))
+    # Unit tests say whether the SQL is right, not whether the data are: they run in `make test`. Nobody reads the
+    # documents that dbt writes about itself (0.5 s): its events tell all.
+    arguments = ["--no-write-json", "--exclude-resource-type", "unit_test", "--vars", json.dumps(dbt_vars(settings))]
+    with dbt_directory(warehouse.home) as directory:
+        building = dbt.build(context, arguments, directory)
+        load_meanwhile()
+        yield from building.stream()
+
+
+@lru_cache(
+    maxsize=1
+)  # Dagster loads the location when it is imported, and a command builds it again with its own parts
+def build_dbt_assets() -> list[dg.AssetsDefinition]:
+    """The two dbt steps: what cleans, and what publishes."""
+    manifest = ensure_manifest()
+
+    @dbt_assets(manifest=manifest, select="tag:clean", dagster_dbt_translator=HeedTranslator(), name="clean")
+    def clean(
+        context: dg.AssetExecutionContext,
+        dbt: Dbt,
+        warehouse: dg.ResourceParam[Warehouse],
+        settings: dg.ResourceParam[Settings],
+    ) -> Iterator[Any]:
+        yield from _build(context, dbt, warehouse, settings)
+
+    @dbt_assets(manifest=manifest, select="tag:reporting", dagster_dbt_translator=HeedTranslator(), name="reporting")
+    def reporting(
+        context: dg.AssetExecutionContext,
+        dbt: Dbt,
+        warehouse: dg.ResourceParam[Warehouse],
+        settings: dg.ResourceParam[Settings],
+    ) -> Iterator[Any]:
+        yield from _build(context, dbt, warehouse, settings)
+
+    return [clean, reporting]
+
+
+def raw_assets(settings: Settings) -> list[dg.AssetSpec]:
+    """The tables that users bring, as the beginning of the lineage."""
+    described = {
+        "alerts": "Alerts as they came: one row per version of an alert, nothing cleaned, nothing lost.",
+        "actions": "Actions as they came: what people did with alerts, and when.",
+        "rules": "What users declare about rules (optional).",
+        "action_types": "What users say their action types mean (optional); it wins over the seed.",
+    }
+    return [
+        dg.AssetSpec(
+            key=["raw", name],
+            group_name="raw",
+            description=text,
+            owners=["team:data-engineering"],
+            kinds={"postgres"},
+            metadata={
+                "dagster/table_name": f"{settings.source.database_schema}.{getattr(settings.source, name, name)}"
+            },
+        )
+        for name, text in described.items()
+    ]

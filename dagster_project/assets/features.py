@@ -1,0 +1,68 @@
+"""The stage that derives features: one Parquet file per day.
+
+Belongs here: which days a run computes and what it reads for them.
+Does not belong here: features (`triage/features.py`, `triage/timeline.py`).
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+import dagster as dg
+
+from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
+from dagster_project.assets.showing import frame_schema
+from dagster_project.checks import check_before_publishing, suite_check_specs
+from dagster_project.resources.features import days_between
+from dagster_project.resources.moment import FIRST_DAY, run_moment
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.tables import read_flags, read_history
+from dagster_project.settings import Settings
+
+ALERT_FEATURES = dg.AssetKey(["features", "alert_features"])
+DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), end_offset=1)
+
+
+@dg.asset(
+    key=ALERT_FEATURES,
+    group_name="features",
+    partitions_def=DAYS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    deps=[
+        *(dg.AssetKey(["marts", name]) for name in ("alerts", "alert_outcomes")),
+        FLOOD_DAYS,
+        VISIBILITY_ONLY,
+    ],
+    io_manager_key="feature_files",
+    description="What was known about each alert when it was raised: its facts and the history of its rule, entity "
+    "and team. A day's features never change because of what happened later.",
+    owners=["team:data-science"],
+    kinds={"python", "parquet"},
+    check_specs=list(suite_check_specs("alert_features", ALERT_FEATURES)),
+)
+def alert_features(
+    context: dg.AssetExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+    settings: dg.ResourceParam[Settings],
+) -> Iterator[Any]:
+    from dagster_project.triage.steps import build_features
+
+    as_of = run_moment(context)
+    days = days_between(*context.partition_key_range)
+    first = datetime.combine(days[0], time(), UTC)
+    until = min(as_of, datetime.combine(days[-1] + timedelta(days=1), time(), UTC))
+    wanted = settings.feature_settings()
+    # An alert may be decided a whole horizon after it was raised, and that outcome still be within the lookback.
+    since = first - wanted.lookback - timedelta(days=settings.outcome.horizon_days)
+    history = read_history(warehouse, until, since)
+    features = build_features(history, *read_flags(warehouse), first, until, wanted)
+    yield from check_before_publishing("alert_features", ALERT_FEATURES, features)
+    context.log.info(f"{len(features)} alerts of {len(days)} days have features")
+    # A day shows its own count. All days have the same columns, which the newest one shows for all.
+    counts = features["raised_at"].dt.strftime("%Y-%m-%d").value_counts().to_dict() if len(features) else {}
+    for day in days:
+        context.add_asset_metadata(
+            {"dagster/row_count": int(counts.get(day.isoformat(), 0))}, partition_key=day.isoformat()
+        )
+    context.add_asset_metadata({"dagster/column_schema": frame_schema(features)}, partition_key=days[-1].isoformat())
+    yield dg.Output(features)

@@ -1,0 +1,174 @@
+"""The stage that flags: flood days and visibility-only rules.
+
+Belongs here: reading the clean history, asking what is unexpected in it, publishing the flags.
+Does not belong here: the statistics (`triage/floods.py`, `triage/visibility.py`) and their expectations
+(`expectations/`).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+
+from dagster_project.assets.showing import table_schema, volume_plot
+from dagster_project.checks import (
+    check_before_publishing,
+    check_results,
+    checks_for,
+    markdown_table,
+    suite_check_specs,
+)
+from dagster_project.resources.expectations import find_flags
+from dagster_project.resources.moment import run_moment
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.tables import read_history, read_overrides, read_rules, replace_flags
+
+FLOOD_DAYS = dg.AssetKey(["quality", "flood_days"])
+VISIBILITY_ONLY = dg.AssetKey(["quality", "visibility_only_rules"])
+FLAGGED_ALERTS = dg.AssetKey(["quality", "flagged_alerts"])
+DAILY_VOLUME_BAND = dg.AssetKey(["quality", "daily_volume_band"])
+_CLEAN = [dg.AssetKey(["marts", name]) for name in ("alerts", "alert_outcomes", "rules")]
+
+
+def _mart(name: str) -> Callable[[Any], Any]:
+    def load(context: dg.AssetCheckExecutionContext) -> Any:
+        rows = context.resources.warehouse.read(f"SELECT * FROM marts.{name}")
+        return (rows, {"as_of": run_moment(context).isoformat()}) if name == "alert_outcomes" else rows
+
+    return load
+
+
+# What dbt built is checked before Python uses it; a critical failure stops everything downstream.
+clean_checks = [
+    checks_for(
+        suite,
+        dg.AssetKey(["marts", table]),
+        _mart(table),
+        id_columns=(identifier,),
+        required_resource_keys={"warehouse"},
+    )
+    for suite, table, identifier in (
+        ("clean_alerts", "alerts", "alert_id"),
+        ("clean_actions", "actions", "action_id"),
+        ("alert_outcomes", "alert_outcomes", "alert_id"),
+    )
+]
+
+
+@dg.multi_asset(
+    name="flags",
+    group_name="quality",
+    specs=[
+        dg.AssetSpec(
+            FLOOD_DAYS,
+            deps=_CLEAN,
+            description="Bursts of alerts that a bug produced: a day and the scope that flooded. Suspected on the "
+            "day itself; confirmed or cleared once outcomes say whether anybody acted.",
+            owners=["team:data-science"],
+            kinds={"python", "postgres"},
+            metadata={"dagster/table_name": "quality.flood_days"},
+        ),
+        dg.AssetSpec(
+            VISIBILITY_ONLY,
+            deps=_CLEAN,
+            description="Rules on which nobody acts, by design: declared by people or inferred from outcomes, and "
+            "released at the first action.",
+            owners=["team:data-science"],
+            kinds={"python", "postgres"},
+            metadata={"dagster/table_name": "quality.visibility_only_rules"},
+        ),
+        dg.AssetSpec(
+            FLAGGED_ALERTS,
+            deps=_CLEAN,
+            description="The alerts that a flag holds now, and why: left out of training and the headline metrics.",
+            owners=["team:data-science"],
+            kinds={"python", "postgres"},
+            metadata={"dagster/table_name": "quality.flagged_alerts"},
+        ),
+        dg.AssetSpec(
+            DAILY_VOLUME_BAND,
+            deps=_CLEAN,
+            description="The volume of each day, and what the days before it led to expect.",
+            owners=["team:data-science"],
+            kinds={"python", "postgres"},
+            metadata={"dagster/table_name": "quality.daily_volume_band"},
+        ),
+    ],
+    check_specs=[
+        *suite_check_specs("alert_volume", FLOOD_DAYS),
+        *suite_check_specs("flood_days", FLOOD_DAYS),
+        *suite_check_specs("visibility_only_rules", VISIBILITY_ONLY),
+    ],
+)
+def flags(
+    context: dg.AssetExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+) -> Iterator[Any]:
+    from dagster_project.triage.exclusion import flag_alerts
+    from dagster_project.triage.floods import daily_band
+
+    as_of = run_moment(context)
+    history = read_history(warehouse, as_of)
+    # What the expectations on volume find unexpected is the flag.
+    found = find_flags(history, read_rules(warehouse), as_of, overrides=read_overrides(warehouse, as_of))
+    flood_days, visibility_only = found.flood_days, found.visibility_only_rules
+    # Both kinds of flags read the same overrides and may say the same of one.
+    said = list(dict.fromkeys([*flood_days.attrs.get("warnings", []), *visibility_only.attrs.get("warnings", [])]))
+    for warning in said:
+        context.log.warning(warning)
+    to_mend = {"overrides to mend": dg.MetadataValue.md(markdown_table([{"what": line} for line in said]))}
+    yield from check_results(found.result, FLOOD_DAYS)
+    # Superseded rows are a flag's past: replay needs them, people and expectations look at what stands.
+    standing = flood_days[flood_days["superseded_at"].isna()]
+    yield from check_before_publishing("flood_days", FLOOD_DAYS, standing, id_columns=("day", "scope"))
+    yield from check_before_publishing("visibility_only_rules", VISIBILITY_ONLY, visibility_only, id_columns=("rule",))
+    flags_now = flag_alerts(history, flood_days, visibility_only)
+    held = flags_now["flood"] | flags_now["visibility_only"]
+    # Filtered first: an empty frame would take on the rows of whatever is assigned to it.
+    why = flags_now[held]
+    flagged = history.loc[held, ["alert_id", "raised_at"]].assign(
+        flood=why["flood"], visibility_only=why["visibility_only"], reason=why["flag_reason"]
+    )
+    band = daily_band(history, as_of)
+    replace_flags(warehouse, flood_days, visibility_only, flagged, band)
+    plot = volume_plot(band, standing)
+    yield dg.MaterializeResult(
+        asset_key=FLOOD_DAYS,
+        metadata={
+            "dagster/row_count": len(standing),
+            "dagster/column_schema": table_schema(warehouse, "quality.flood_days"),
+            "confirmed": int((standing["status"] == "confirmed").sum()),
+            "suspected": int((standing["status"] == "suspected").sum()),
+            "cleared": int((standing["status"] == "cleared").sum()),
+            "daily volume": plot,
+            **(to_mend if said else {}),
+        },
+    )
+    yield dg.MaterializeResult(
+        asset_key=VISIBILITY_ONLY,
+        metadata={
+            "dagster/row_count": len(visibility_only),
+            "dagster/column_schema": table_schema(warehouse, "quality.visibility_only_rules"),
+            "in force": int((visibility_only["status"] != "released").sum()),
+            **(to_mend if said else {}),
+        },
+    )
+    number = max(len(history), 1)
+    yield dg.MaterializeResult(
+        asset_key=FLAGGED_ALERTS,
+        metadata={
+            "dagster/row_count": len(flagged),
+            "dagster/column_schema": table_schema(warehouse, "quality.flagged_alerts"),
+            "share of alerts excluded": float(held.sum() / number),
+            "share in floods": float(flags_now["flood"].sum() / number),
+            "share of visibility-only rules": float(flags_now["visibility_only"].sum() / number),
+        },
+    )
+    yield dg.MaterializeResult(
+        asset_key=DAILY_VOLUME_BAND,
+        metadata={
+            "dagster/row_count": len(band),
+            "dagster/column_schema": table_schema(warehouse, "quality.daily_volume_band"),
+            "daily volume": plot,
+        },
+    )

@@ -1,0 +1,96 @@
+"""The stage that scores: the champion's probability for every open alert, published in one transaction.
+
+Belongs here: which alerts are scored, with which model, and publication.
+Does not belong here: what a score is (`triage/steps.py`, `triage/model.py`).
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from dagster_project.assets.features import ALERT_FEATURES
+from dagster_project.assets.showing import score_plot, table, table_schema
+from dagster_project.assets.training import CHAMPION_MODEL
+from dagster_project.checks import check_before_publishing, nothing_to_check, suite_check_specs
+from dagster_project.resources.dbt_ahead import prepare_dbt
+from dagster_project.resources.features import FeatureStore
+from dagster_project.resources.models import ModelStore
+from dagster_project.resources.moment import run_moment
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.tables import publish_scores, read_flags, read_history
+from dagster_project.settings import Settings
+
+ALERT_SCORES = dg.AssetKey(["scoring", "alert_scores"])
+
+
+@dg.asset(
+    key=ALERT_SCORES,
+    group_name="scoring",
+    deps=[CHAMPION_MODEL],
+    ins={"features": dg.AssetIn(ALERT_FEATURES, partition_mapping=dg.AllPartitionMapping())},
+    description="Probability that somebody will act, for every alert that is still open: append-only, one row "
+    "whenever a score, its model or a flag changed.",
+    owners=["team:data-science"],
+    kinds={"python", "postgres"},
+    metadata={"dagster/table_name": "scoring.alert_scores"},
+    check_specs=list(suite_check_specs("alert_scores", ALERT_SCORES)),
+)
+def alert_scores(
+    context: dg.AssetExecutionContext,
+    features: FeatureStore,
+    warehouse: dg.ResourceParam[Warehouse],
+    models: dg.ResourceParam[ModelStore],
+    settings: dg.ResourceParam[Settings],
+) -> Iterator[Any]:
+    from dagster_project.triage.exclusion import flag_alerts
+    from dagster_project.triage.features import contract, require_same_contract
+    from dagster_project.triage.steps import score, untaught
+
+    prepare_dbt(warehouse, settings)  # publishing comes next
+    as_of = run_moment(context)
+    wanted = contract(settings.feature_settings())
+    champion = models.champion(as_of)
+    if champion is None:
+        context.log.warning("no model was ever trained: every alert gets the prior. Run the job `retrain`.")
+        model = untaught(as_of, settings.learning_settings())
+        models.save(model, as_of)
+    else:
+        model = models.load(champion.model_version)
+        require_same_contract(model.contract, wanted)
+
+    horizon = timedelta(days=settings.outcome.horizon_days)
+    recent = read_history(warehouse, as_of, as_of - horizon)
+    still_open = set(recent.loc[recent["known_at"].isna(), "alert_id"])
+    frame = features.read((as_of - horizon).date(), as_of.date())
+    if len(frame):
+        frame = frame[frame["alert_id"].isin(still_open)].reset_index(drop=True)
+    if not len(frame):
+        context.log.warning("there is no open alert to score")
+        yield from nothing_to_check("alert_scores", ALERT_SCORES)
+        yield dg.MaterializeResult(metadata={"dagster/row_count": 0, "open alerts": 0})
+        return
+    if lacking := len(still_open) - len(frame):
+        raise dg.Failure(
+            f"{lacking} open alerts have no features. Materialise features/alert_features for their days, or run "
+            "the job `retrain`."
+        )
+    flags = flag_alerts(frame, *read_flags(warehouse), as_of=as_of)
+    scores = score(model, frame, flags)
+    yield from check_before_publishing("alert_scores", ALERT_SCORES, scores, parameters={"as_of": as_of.isoformat()})
+    added = publish_scores(warehouse, scores, as_of)
+    top = scores.nlargest(10, "probability")
+    yield dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": added,
+            "dagster/column_schema": table_schema(warehouse, "scoring.alert_scores"),
+            "open alerts": len(scores),
+            "model version": model.version,
+            "model": model.kind,
+            "probabilities": score_plot(scores["probability"]),
+            "most worth attention": table(
+                top.assign(reasons=top["reasons"].map("; ".join))[["alert_id", "probability", "reasons"]]
+            ),
+        }
+    )

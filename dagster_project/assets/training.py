@@ -1,0 +1,258 @@
+"""The stage that learns: training set, candidate, its evidence, and the gate.
+
+Belongs here: what each of them reads, stores and shows.
+Does not belong here: learning and judging (`triage/`).
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from dagster_project.assets.features import ALERT_FEATURES
+from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
+from dagster_project.assets.showing import frame_schema, table, table_schema
+from dagster_project.checks import check_before_publishing, suite_check_specs
+from dagster_project.resources.features import FeatureStore
+from dagster_project.resources.models import ModelStore
+from dagster_project.resources.moment import run_moment
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.tables import read_flags, read_history
+from dagster_project.resources.training import FrameFile
+from dagster_project.settings import Settings
+
+TRAINING_SET = dg.AssetKey(["training", "training_set"])
+CANDIDATE_MODEL = dg.AssetKey(["training", "candidate_model"])
+MODEL_EVALUATION = dg.AssetKey(["training", "model_evaluation"])
+MODEL_AUDIT = dg.AssetKey(["training", "model_audit"])
+CHAMPION_MODEL = dg.AssetKey(["training", "champion_model"])
+_OWNERS = ["team:data-science"]
+
+
+@dg.asset(
+    key=TRAINING_SET,
+    group_name="training",
+    deps=[FLOOD_DAYS, VISIBILITY_ONLY],
+    ins={"features": dg.AssetIn(ALERT_FEATURES, partition_mapping=dg.AllPartitionMapping())},
+    io_manager_key="frame_files",
+    description="What there is to learn from: alerts whose outcome is known at the as-of, with the features they had "
+    "when they were raised. Flagged alerts are marked and left out of learning.",
+    owners=_OWNERS,
+    kinds={"python", "parquet"},
+    check_specs=list(suite_check_specs("training_set", TRAINING_SET)),
+)
+def training_set(
+    context: dg.AssetExecutionContext,
+    features: FeatureStore,
+    warehouse: dg.ResourceParam[Warehouse],
+    settings: dg.ResourceParam[Settings],
+) -> Iterator[Any]:
+    from dagster_project.triage.steps import FACTS, training_frame
+
+    as_of = run_moment(context)
+    first = as_of - timedelta(days=settings.learning.training_days)
+    made = features.read(first.date(), as_of.date())
+    if not len(made):
+        made = pd.DataFrame(columns=list(FACTS))
+        made["raised_at"] = made["raised_at"].astype("datetime64[us, UTC]")
+    history = read_history(warehouse, as_of, first)
+    frame = training_frame(
+        made, history, *read_flags(warehouse), cut=as_of, training_days=settings.learning.training_days
+    )
+    yield from check_before_publishing(
+        "training_set", TRAINING_SET, frame[~frame["excluded"]], parameters={"cut": as_of.isoformat()}
+    )
+    yield dg.Output(
+        frame,
+        metadata={
+            "dagster/row_count": len(frame),
+            "dagster/column_schema": frame_schema(frame),
+            "acted": int(frame["acted"].sum()),
+            "left out (flagged)": int(frame["excluded"].sum()),
+        },
+    )
+
+
+@dg.asset(
+    key=CANDIDATE_MODEL,
+    group_name="training",
+    ins={"frame": dg.AssetIn(TRAINING_SET)},
+    io_manager_key="frame_files",
+    description="A new model version, learned from the past only; or the best simple baseline where there is too "
+    "little to learn from or nothing beats it. With it come its forecasts of the past: what it and every baseline said "
+    "about alerts that were later than all they had learned from.",
+    owners=_OWNERS,
+    kinds={"lightgbm", "postgres"},
+    metadata={"dagster/table_name": "training.model_versions"},
+)
+def candidate_model(
+    context: dg.AssetExecutionContext,
+    frame: FrameFile,
+    warehouse: dg.ResourceParam[Warehouse],
+    models: dg.ResourceParam[ModelStore],
+    settings: dg.ResourceParam[Settings],
+) -> dg.Output[pd.DataFrame]:
+    from dagster_project.triage.model import LIGHTGBM, learn
+
+    as_of = run_moment(context)
+    champion = models.champion(as_of)
+    learned = learn(
+        frame.read(),
+        as_of,
+        settings.learning_settings(),
+        proven=champion is not None and champion.kind == LIGHTGBM,
+    )
+    models.save(learned.model, as_of)
+    context.log.info(learned.model.explanation)
+    return dg.Output(
+        learned.forecasts,
+        metadata={
+            "dagster/column_schema": table_schema(warehouse, "training.model_versions"),
+            "model version": learned.model.version,
+            "kind": learned.model.kind,
+            "why": learned.model.explanation,
+            "forecasts of the past": len(learned.forecasts),
+        },
+    )
+
+
+@dg.asset(
+    key=MODEL_EVALUATION,
+    group_name="training",
+    ins={"forecasts": dg.AssetIn(CANDIDATE_MODEL)},
+    description="The candidate's forecasts of the past beside every simple baseline's, with intervals: with and "
+    "without flagged alerts, on the last cut alone, by team, severity, month and age of the rule. What was said beside "
+    "what happened stands in training.reliability.",
+    owners=_OWNERS,
+    kinds={"python", "postgres"},
+    metadata={"dagster/table_name": "training.model_evaluations"},
+)
+def model_evaluation(
+    context: dg.AssetExecutionContext,
+    forecasts: FrameFile,
+    warehouse: dg.ResourceParam[Warehouse],
+    models: dg.ResourceParam[ModelStore],
+) -> dg.MaterializeResult:
+    from dagster_project.triage import evidence
+
+    as_of = run_moment(context)
+    past = forecasts.read()
+    evaluation = evidence.measure(past)
+    models.save_evaluation(models.newest(as_of), as_of, evaluation, evidence.reliability(past))
+    shown = evaluation[
+        evaluation["metric"].isin(["log_loss", "roc_auc"]) & evaluation["slice"].isin(["unflagged", "all", "last cut"])
+    ]
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(evaluation),
+            "dagster/column_schema": table_schema(warehouse, "training.model_evaluations"),
+            "measured on": f"alerts from {past['raised_at'].min():%Y-%m-%d} to {past['raised_at'].max():%Y-%m-%d}"
+            if len(past)
+            else "too little known to measure anything",
+            "against the baselines": table(shown[["slice", "contender", "metric", "value", "low", "high", "alerts"]]),
+        },
+    )
+
+
+@dg.asset(
+    key=MODEL_AUDIT,
+    group_name="training",
+    ins={"frame": dg.AssetIn(TRAINING_SET), "forecasts": dg.AssetIn(CANDIDATE_MODEL)},
+    description="What an auditor would ask of the candidate: does anything it learns from know the future, does it "
+    "only repeat the last action, and how far can each team's decisions be foreseen at all?",
+    owners=_OWNERS,
+    kinds={"python", "postgres"},
+    metadata={"dagster/table_name": "training.audit_findings"},
+)
+def model_audit(
+    context: dg.AssetExecutionContext,
+    frame: FrameFile,
+    forecasts: FrameFile,
+    warehouse: dg.ResourceParam[Warehouse],
+    models: dg.ResourceParam[ModelStore],
+    settings: dg.ResourceParam[Settings],
+) -> dg.MaterializeResult:
+    from dagster_project.triage.audit import audit
+
+    as_of = run_moment(context)
+    version = models.newest(as_of)
+    since = as_of - timedelta(days=settings.learning.training_days + settings.features.lookback_days)
+    made = audit(
+        frame.read(),
+        forecasts.read(),
+        read_history(warehouse, as_of, since),
+        *read_flags(warehouse),
+        cut=as_of,
+        settings=settings.learning_settings(),
+        history_from=pd.Timestamp(since),
+    )
+    models.save_audit(version, as_of, made)
+    verdicts = made.findings["verdict"].value_counts()
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(made.findings),
+            "dagster/column_schema": table_schema(warehouse, "training.audit_findings"),
+            **{f"findings: {name}": int(number) for name, number in verdicts.items()},
+            "findings": table(made.findings[["check", "subject", "verdict", "finding"]].head(40)),
+            "repeating the last action": f"{made.shortcut.verdict}: {made.shortcut.reason}"
+            if made.shortcut
+            else "no trees were taught",
+            "teams": table(made.teams[["team", "alerts", "auc", "ceiling", "status", "reason"]])
+            if len(made.teams)
+            else "no trees were taught",
+        },
+    )
+
+
+@dg.asset(
+    key=CHAMPION_MODEL,
+    group_name="training",
+    ins={"frame": dg.AssetIn(TRAINING_SET), "forecasts": dg.AssetIn(CANDIDATE_MODEL)},
+    deps=[MODEL_EVALUATION, MODEL_AUDIT],
+    description="The model version that scores: the gate's decisions with their reasons, append-only.",
+    owners=_OWNERS,
+    kinds={"python", "postgres"},
+    metadata={"dagster/table_name": "training.champion_decisions"},
+)
+def champion_model(
+    context: dg.AssetExecutionContext,
+    frame: FrameFile,
+    forecasts: FrameFile,
+    warehouse: dg.ResourceParam[Warehouse],
+    models: dg.ResourceParam[ModelStore],
+    settings: dg.ResourceParam[Settings],
+) -> dg.MaterializeResult:
+    from dagster_project.triage import gate
+
+    as_of = run_moment(context)
+    version = models.newest(as_of)
+    candidate = models.load(version)
+    standing = models.champion(as_of)
+    champion = models.load(standing.model_version) if standing is not None else None
+    # A champion of another feature contract cannot score any more: it does not defend its place.
+    defends = champion is not None and champion.contract == candidate.contract
+    comparison = gate.compare(candidate, forecasts.read(), champion, frame.read()) if champion and defends else None
+    decision = gate.decide(
+        candidate, models.evaluation(version), settings.gate_targets(), defends, comparison, models.leaks(version)
+    )
+    if decision.decision == "promoted" and (withdrawn := models.succession(as_of).withdrawn.get(version)):
+        # What a person ended, only a person begins again.
+        word = f"{withdrawn['decided_by']} rolled back from it ({'; '.join(withdrawn['reasons'])})"
+        decision = gate.Decision("refused", [f"{word}; only a person makes it champion again"], decision.evidence)
+    models.decide(version, as_of, decision.decision, decision.reasons, decision.evidence, decided_by="gate")
+    scoring = models.champion(as_of)
+    context.log.info(f"{decision.decision}: {'; '.join(decision.reasons)}")
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/column_schema": table_schema(warehouse, "training.champion_decisions"),
+            "decision": decision.decision,
+            "reasons": "; ".join(decision.reasons),
+            "champion": scoring.model_version if scoring else "none",
+            "the evidence as one page": f"heed report --as-of {as_of.isoformat()} --out report.html",
+        },
+    )
+
+
+training_assets = [training_set, candidate_model, model_evaluation, model_audit, champion_model]

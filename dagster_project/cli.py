@@ -1,0 +1,275 @@
+"""The `heed` command: thin. It reads arguments, calls one function, and says what happened.
+
+Belongs here: arguments, exit status, the one-line form of errors, `--json`.
+Does not belong here: anything that could be called without a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dagster_project.errors import HeedError
+
+
+class OneLineErrors(click.Group):
+    """Errors that a user can mend are one line on standard error and exit status 1, never a stack trace."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except HeedError as error:
+            if context.params.get("json_output") or "--json" in sys.argv:
+                click.echo(json.dumps({"error": error.cause, "remedy": error.remedy}))
+            click.echo(f"heed: {error}", err=True)
+            context.exit(1)
+        except KeyboardInterrupt:
+            click.echo("heed: interrupted. What was not finished did not happen; run the command again.", err=True)
+            context.exit(130)
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="heed")
+def main() -> None:
+    """Scores operational alerts with the probability that somebody will act on them."""
+
+
+JSON = click.option("--json", "json_output", is_flag=True, help="One JSON document on standard output.")
+FILE = click.Path(path_type=Path)
+
+
+def _say(started: float) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        click.echo(f"  {time.monotonic() - started:5.1f} s  {line}", err=True)
+
+    return say
+
+
+@main.command()
+@click.option("--alerts", type=FILE, help="File of alerts: CSV, TSV or JSON lines, also gzipped, or Parquet.")
+@click.option("--actions", type=FILE, help="File of actions.")
+@click.option("--rules", type=FILE, help="File that declares facts about rules.")
+@click.option("--action-types", type=FILE, help="File: action_type, meaning (acted, dismissed or neutral).")
+@click.option("--mapping", type=FILE, help="TOML file that names your columns.")
+@JSON
+def load(
+    alerts: Path | None,
+    actions: Path | None,
+    rules: Path | None,
+    action_types: Path | None,
+    mapping: Path | None,
+    json_output: bool,
+) -> None:
+    """Load files into the raw tables. The same file twice changes nothing."""
+    from dagster_project.demo import holds_demo, make_way
+    from dagster_project.loading import Kind, load_file, read_mapping
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import heed_home
+
+    given: dict[Kind, Path | None] = {
+        "alerts": alerts,
+        "actions": actions,
+        "rules": rules,
+        "action_types": action_types,
+    }
+    wanted = {kind: path for kind, path in given.items() if path is not None}
+    if not wanted:
+        raise HeedError("there is nothing to load", "name a file: heed load --alerts FILE --actions FILE")
+    for path in wanted.values():
+        if not path.exists():
+            raise HeedError(f"the file {path} does not exist", "correct the path; nothing was loaded")
+    columns = read_mapping(mapping) if mapping else None
+    warehouse = Warehouse(heed_home())
+    warehouse.prepare()
+    say = _say(time.monotonic())
+    if holds_demo(warehouse.home):
+        say("the simulated company of `heed demo` makes way for yours")
+        make_way(warehouse)
+    reports = []
+    for kind, path in wanted.items():
+        say(f"loading {kind} from {path}")
+        report = load_file(kind, path, warehouse.connect, mapping=columns, progress=lambda at: say(f"  {at.summary()}"))
+        reports.append(report)
+        if not json_output:
+            click.echo(report.summary())
+    if json_output:
+        click.echo(json.dumps([report.to_document() for report in reports]))
+
+
+@main.command()
+@click.option("--as-of", help="The moment at which to stand; now by default. Like 2025-05-01.")
+@click.option("--retrain/--no-retrain", default=None, help="Learn anew, or not, whether it is due or not.")
+@JSON
+def run(as_of: str | None, retrain: bool | None, json_output: bool) -> None:
+    """The whole job once: clean, flag, derive features, learn if due, score, publish."""
+    from dagster_project.resources.moment import parse_moment
+    from dagster_project.running import run_whole_job
+
+    moment = parse_moment(as_of) if as_of else datetime.now(UTC)
+    outcome = run_whole_job(moment, retrain=retrain, say=_say(time.monotonic()))
+    if json_output:
+        click.echo(json.dumps(outcome.to_document()))
+    else:
+        click.echo(outcome.summary())
+
+
+@main.command()
+@click.option("--from", "first", required=True, help="The first moment, like 2024-07-01.")
+@click.option("--to", "until", required=True, help="The moment at which the replay ends.")
+@click.option("--every", default="7d", show_default=True, help="How often production retrains, like 7d or 12h.")
+@click.option("--out", required=True, type=FILE, help="Where the scores go: a .parquet or .csv file.")
+@JSON
+def replay(first: str, until: str, every: str, out: Path, json_output: bool) -> None:
+    """What production would have said: walks through time and scores each alert at its raised_at."""
+    from dagster_project.replaying import replay_to_file
+    from dagster_project.resources.moment import parse_moment
+
+    report = replay_to_file(parse_moment(first), parse_moment(until), _span(every), out, say=_say(time.monotonic()))
+    click.echo(json.dumps(report.to_document()) if json_output else report.summary())
+
+
+@main.command()
+@click.option("--alerts", default=60_000, show_default=True, help="How many alerts the company raises.")
+@click.option("--days", default=200, show_default=True, help="Over how many days.")
+@click.option("--seed", default=0, show_default=True, help="Another seed is another company.")
+def demo(alerts: int, days: int, seed: int) -> None:
+    """A simulated company, from raw alerts to scores, with a summary."""
+    from dagster_project.demo import run_demo
+
+    run_demo(alerts=alerts, days=days, seed=seed, say=_say(time.monotonic()))
+
+
+@main.command()
+@JSON
+def summary(json_output: bool) -> None:
+    """What stands now: rows, flags, the model beside the baselines, the alerts most worth attention."""
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import heed_home
+    from dagster_project.summary import collect, show
+
+    found = collect(Warehouse(heed_home()))
+    if json_output:
+        click.echo(json.dumps(found, default=str))
+    else:
+        show(found)
+
+
+@main.command()
+@click.option("--out", default=Path("report.html"), show_default=True, type=FILE, help="Where the page goes.")
+@click.option("--as-of", help="The moment at which to stand; that of the newest run by default. Like 2025-05-01.")
+@JSON
+def report(out: Path, as_of: str | None, json_output: bool) -> None:
+    """The evidence as one self-contained HTML page, the verdict first."""
+    from dagster_project.report import read_evidence, write_report
+    from dagster_project.reporting.verdict import judge
+    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import heed_home, load_settings
+
+    found = read_evidence(Warehouse(heed_home()), load_settings(), parse_moment(as_of) if as_of else None)
+    write_report(found, out)
+    verdict = judge(found)
+    if json_output:
+        document = {
+            "out": str(out),
+            "as_of": found.as_of.isoformat(),
+            "model_version": found.scoring.model_version if found.scoring else None,
+            "verdict": verdict.word,
+            "sentence": verdict.sentence,
+            "points": [vars(point) for point in verdict.points],
+        }
+        click.echo(json.dumps(document))
+    else:
+        click.echo(f"{verdict.word}: {verdict.sentence}")
+        click.echo(f"The page is {out}.")
+
+
+@main.command()
+@click.option("--as-of", help="The moment at which to stand; now by default. Like 2025-05-01.")
+@JSON
+def champion(as_of: str | None, json_output: bool) -> None:
+    """The model versions, what was decided about them, and which one scores."""
+    from dagster_project.champion import list_versions
+    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import heed_home
+
+    found = list_versions(Warehouse(heed_home()), parse_moment(as_of) if as_of else None)
+    if json_output:
+        click.echo(json.dumps(found, default=str))
+        return
+    if not found:
+        click.echo("There is no model version yet.")
+    for row in found:
+        state = "scores now" if row["scores"] else "rolled back from" if row["withdrawn"] else ""
+        click.echo(f"{row['model_version']}  knows up to {row['cut']:%Y-%m-%d %H:%M} UTC  {state}".rstrip())
+        for made in row["decisions"]:
+            word, by = made["decision"].replace("_", " "), made["decided_by"]
+            click.echo(f"    {made['as_of']:%Y-%m-%d %H:%M} UTC  {word} by {by}: {'; '.join(made['reasons'])}")
+
+
+@main.command()
+@click.argument("version", required=False)
+@click.option("--who", required=True, help="Who decides it.")
+@click.option("--why", required=True, help="The reason; it is kept with the decision.")
+@click.option("--as-of", help="From which moment on it holds; now by default.")
+@JSON
+def rollback(version: str | None, who: str, why: str, as_of: str | None, json_output: bool) -> None:
+    """Let an earlier VERSION score again; without one, the previous champion."""
+    from dagster_project.champion import roll_back
+    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import heed_home, load_settings
+
+    moment = parse_moment(as_of) if as_of else None
+    now, before = roll_back(Warehouse(heed_home()), load_settings(), version, who=who, why=why, as_of=moment)
+    if json_output:
+        click.echo(json.dumps({"scores": now, "instead_of": before}))
+    else:
+        click.echo(f"{now} scores from the next run on, instead of {before or 'nothing'}.")
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=3000, show_default=True)
+def up(host: str, port: int) -> None:
+    """The Dagster UI with its daemon: both schedules run as long as this does."""
+    from dagster_project.serving import serve_dagster
+
+    raise SystemExit(serve_dagster(host, port))
+
+
+@main.command()
+@JSON
+def doctor(json_output: bool) -> None:
+    """What is wrong, and what to do about it. Exit status 1 when something is."""
+    from dagster_project.doctor import examine
+
+    findings = examine()
+    if json_output:
+        click.echo(json.dumps([finding.to_document() for finding in findings]))
+    else:
+        for finding in findings:
+            click.echo(finding.line())
+    if any(finding.status == "wrong" for finding in findings):
+        raise SystemExit(1)
+
+
+def _span(text: str) -> timedelta:
+    units = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+    number, unit = text.strip()[:-1], text.strip()[-1:]
+    try:
+        return float(number) * units[unit]
+    except (KeyError, ValueError, OverflowError) as error:
+        raise HeedError(f"{text!r} is not a span of time", "write one like 14d, 12h or 2w") from error
+
+
+if __name__ == "__main__":
+    main()

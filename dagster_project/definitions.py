@@ -1,0 +1,81 @@
+"""Where everything meets: `build_defs(**overrides)` for tests and commands, `defs` for Dagster.
+
+Belongs here: wiring. Loading it contacts nothing: no warehouse, no bucket.
+Does not belong here: everything else.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import dagster as dg
+
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+
+from upath import UPath  # noqa: E402
+
+from dagster_project.assets.dbt import build_dbt_assets, raw_assets  # noqa: E402
+from dagster_project.assets.features import alert_features  # noqa: E402
+from dagster_project.assets.quality import clean_checks, flags  # noqa: E402
+from dagster_project.assets.scoring import alert_scores  # noqa: E402
+from dagster_project.assets.training import training_assets  # noqa: E402
+from dagster_project.automation import build_jobs, build_schedules  # noqa: E402
+from dagster_project.checks import data_docs_job  # noqa: E402
+from dagster_project.instance import spare_the_disk  # noqa: E402
+from dagster_project.resources.dbt import DBT_PROJECT, dbt_program  # noqa: E402
+from dagster_project.resources.dbt_cli import Dbt  # noqa: E402
+from dagster_project.resources.features import FeatureFiles, FeatureStore  # noqa: E402
+from dagster_project.resources.models import ModelStore  # noqa: E402
+from dagster_project.resources.postgres import Warehouse  # noqa: E402
+from dagster_project.resources.training import FrameFiles  # noqa: E402
+from dagster_project.settings import heed_home, load_settings  # noqa: E402
+
+
+def build_defs(**overrides: Any) -> dg.Definitions:
+    """The code location.
+
+    Parameters
+    ----------
+    overrides : `settings`, `warehouse`, or any Dagster resource by name (`models`, `dbt`, `feature_files`), in the
+        place of those that heed.toml and the environment give.
+    """
+    from dagster_project.triage.features import contract
+
+    settings = overrides.pop("settings", None) or load_settings()
+    warehouse = overrides.pop("warehouse", None) or Warehouse(heed_home())
+    store = FeatureStore(UPath(warehouse.home) / "features", contract(settings.feature_settings())["hash"])
+    resources = {
+        "settings": settings,
+        "warehouse": warehouse,
+        "models": ModelStore(warehouse),
+        "feature_files": FeatureFiles(store),
+        "frame_files": FrameFiles(UPath(warehouse.home) / "training"),
+        "dbt": Dbt(
+            project_dir=str(DBT_PROJECT),
+            profiles_dir=str(DBT_PROJECT),
+            dbt_executable=dbt_program(),
+        ),
+        **overrides,
+    }
+    return dg.Definitions(
+        assets=[
+            *raw_assets(settings),
+            *build_dbt_assets(),
+            flags,
+            alert_features,
+            *training_assets,
+            alert_scores,
+        ],
+        asset_checks=clean_checks,
+        jobs=[*build_jobs(), data_docs_job()],
+        schedules=build_schedules(settings),
+        resources=resources,
+        executor=dg.in_process_executor,
+    )
+
+
+# Runs that the daemon launches load this module as well.
+spare_the_disk()
+defs = build_defs()

@@ -1,0 +1,159 @@
+"""`heed doctor`: what is wrong, and what to do about it.
+
+Belongs here: examinations that are quick and change nothing but start the embedded server.
+Does not belong here: repairs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from dagster_project.errors import HeedError
+from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
+from dagster_project.settings import Settings, heed_home, load_settings, settings_path
+
+Status = Literal["well", "look", "wrong"]
+OLDEST_SERVER = 150000  # PostgreSQL 15: the oldest the tests run on
+ROOM_NEEDED = 2 * 1024**3  # a year of a million alerts takes about 1.5 GB with its features
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was examined. `remedy` is empty when nothing needs doing."""
+
+    what: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        """One line for people."""
+        mark = {"well": "  well ", "look": "  LOOK ", "wrong": " WRONG "}[self.status]
+        return f"{mark} {self.what}: {self.found}" + (f". {self.remedy}" if self.remedy else "")
+
+    def to_document(self) -> dict[str, Any]:
+        """The same for machines."""
+        return asdict(self)
+
+
+def examine() -> list[Finding]:
+    """Examine settings, state directory, warehouse, data, model and scores, in the order in which they depend."""
+    findings: list[Finding] = []
+    try:
+        settings = load_settings()
+    except HeedError as error:
+        return [Finding("settings", "wrong", error.cause, error.remedy)]
+    findings.append(Finding("settings", "well", str(settings_path())))
+    findings += _home()
+    warehouse = Warehouse(heed_home())
+    try:
+        version = int(warehouse.value("SELECT current_setting('server_version_num')"))
+    except HeedError as error:
+        return [*findings, Finding("warehouse", "wrong", error.cause, error.remedy)]
+    where = warehouse.describe() + ("" if warehouse.is_embedded else f" ({URL_VARIABLE})")
+    if version < OLDEST_SERVER:
+        findings.append(
+            Finding("warehouse", "wrong", f"{where} is version {version // 10000}", "Use PostgreSQL 15 or newer")
+        )
+    else:
+        findings.append(Finding("warehouse", "well", f"{where}, version {version // 10000}"))
+    for examination in (_rights, _raw, _model, _scores):
+        try:
+            findings += examination(warehouse, settings)
+        except HeedError as error:
+            findings.append(Finding(examination.__name__.strip("_"), "wrong", error.cause, error.remedy))
+    return findings
+
+
+def _home() -> Iterator[Finding]:
+    home = heed_home()
+    existing = next(path for path in (home, *home.parents) if path.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        yield Finding("state", "wrong", f"{existing} cannot be written", "Set HEED_HOME to a directory of yours")
+        return
+    free = shutil.disk_usage(existing).free
+    status: Status = "well" if free > ROOM_NEEDED else "look"
+    yield Finding(
+        "state",
+        status,
+        f"{home}, {free / 1024**3:.1f} GB free",
+        "" if status == "well" else "Free some room, or move HEED_HOME",
+    )
+
+
+def _rights(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    if warehouse.value("SELECT has_database_privilege(current_database(), 'CREATE')"):
+        yield Finding("rights", "well", "heed may create its schemas")
+    else:
+        yield Finding(
+            "rights",
+            "wrong",
+            "this role may not create schemas",
+            "As its owner: GRANT CREATE ON DATABASE ... TO the role in the URL",
+        )
+
+
+def _count(warehouse: Warehouse, table: str) -> int | None:
+    if warehouse.value("SELECT to_regclass($1) IS NULL", (table,)):
+        return None
+    return int(warehouse.value(f"SELECT count(*) FROM {table}"))
+
+
+def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    for name in ("alerts", "actions"):
+        table = f"{settings.source.database_schema}.{getattr(settings.source, name)}"
+        rows = _count(warehouse, table)
+        if not rows:
+            found = f"{table} " + ("does not exist" if rows is None else "is empty")
+            yield Finding(name, "look", found, f"Load some: heed load --{name} FILE")
+        else:
+            yield Finding(name, "well", f"{rows} rows in {table}")
+    rejected = _count(warehouse, "marts.rejected_rows")
+    if rejected:
+        yield Finding(
+            "rejected rows",
+            "look",
+            f"{rejected} rows were set aside",
+            "SELECT source, reason, count(*) FROM marts.rejected_rows GROUP BY 1, 2 says why",
+        )
+
+
+def _model(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    from dagster_project.resources.models import ModelStore
+
+    if not _count(warehouse, "training.champion_decisions"):
+        yield Finding("model", "look", "none was trained yet", "Run `heed run`")
+        return
+    now = datetime.now(UTC)
+    champion = ModelStore(warehouse).champion(now)
+    if champion is None:
+        yield Finding("model", "look", "no candidate became champion yet", "Run `heed run --retrain`")
+        return
+    age = now - champion.cut
+    old = age > 2 * timedelta(days=settings.learning.retrain_every_days)
+    yield Finding(
+        "model",
+        "look" if old else "well",
+        f"{champion.model_version} knows the world up to {champion.cut:%Y-%m-%d %H:%M} UTC",
+        "Run `heed run --retrain`, or keep `make up` running" if old else "",
+    )
+
+
+def _scores(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    if not _count(warehouse, "scoring.alert_scores"):
+        yield Finding("scores", "look", "there are none yet", "Run `heed run`")
+        return
+    newest = warehouse.value("SELECT max(scored_at) FROM scoring.alert_scores")
+    age = datetime.now(UTC) - newest
+    old = age > timedelta(days=1)
+    yield Finding(
+        "scores",
+        "look" if old else "well",
+        f"the newest was published {newest:%Y-%m-%d %H:%M} UTC",
+        "Keep `make up` running, or run `heed run` on a schedule of yours" if old else "",
+    )

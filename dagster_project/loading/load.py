@@ -1,0 +1,495 @@
+"""One file into the raw tables, in one transaction.
+
+Belongs here: the order of a load (check, stream, compare, insert), which rows are new, progress and the report.
+Does not belong here: what files look like (`readers.py`), connections and the tables' definitions (`resources/`).
+
+How a load decides
+------------------
+A row is a version of its id, told apart by the hash of its content. Raw keeps every version that any file ever held.
+After a load, the newest version of each id in the file is the one that stands last in the file. So:
+
+- a version that raw does not hold is added; copies of it within the file are added too, as duplicates;
+- a version that raw holds is skipped, except where it stands last in the file and is not the newest in raw: then it
+  is a correction back, and is added again;
+- a row without an id is skipped when raw holds its content.
+
+Newest is by `loaded_at`, then `load_id`, as in staging. All rows of a load carry one `loaded_at`, later than that of
+any load before; only where a file holds different versions of one id, each carries a microsecond more than the one
+before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dagster_project.errors import HeedError
+from dagster_project.loading.contract import COLUMNS, KINDS, Kind, Mapping
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from adbc_driver_postgresql.dbapi import Connection, Cursor
+
+    from dagster_project.loading.readers import SourceFile
+
+# Held to the end of the transaction, so that loads follow one another: "load" in ASCII, heed's own number.
+LOAD_LOCK = 0x6C6F6164
+
+# Often enough to see that it moves, seldom enough for a terminal that prints one line each.
+PROGRESS_SECONDS = 1.0
+
+# From so many new rows on the planner is told about them at once: dbt reads the table next, and automatic statistics
+# come up to a minute later.
+ANALYZE_ROWS = 10_000
+
+Stage = Literal["checking", "waiting", "reading", "comparing", "committing"]
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """Where a load stands.
+
+    Attributes
+    ----------
+    rows : rows read so far. bytes_read, bytes_total : of the file as it lies on disk. seconds : since the start.
+    """
+
+    kind: Kind
+    file: str
+    stage: Stage
+    rows: int
+    bytes_read: int
+    bytes_total: int
+    seconds: float
+
+    def summary(self) -> str:
+        """One line in words."""
+        share = f"{100 * self.bytes_read / max(self.bytes_total, 1):.0f}%"
+        return {
+            "checking": f"checking {self.file}, {share}",
+            "waiting": "waiting for another load to finish",
+            "reading": f"{self.rows:,} rows read, {share} of {self.file}",
+            "comparing": f"{self.rows:,} rows read, comparing them with what stands already",
+            "committing": f"{self.rows:,} rows read, finishing",
+        }[self.stage]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did. rows_read = rows_added + rows_unchanged + rows_undecodable.
+
+    Attributes
+    ----------
+    already_loaded : this content was loaded before, so nothing was read or changed; the counts say what it held.
+    ignored_columns : columns of the file that were not loaded.
+    load_id : the row in raw.loads.
+    """
+
+    file: str
+    kind: Kind
+    rows_read: int
+    rows_added: int
+    rows_unchanged: int
+    rows_undecodable: int
+    seconds: float
+    already_loaded: bool
+    ignored_columns: tuple[str, ...] = ()
+    load_id: int | None = None
+
+    def summary(self) -> str:
+        """One line in words."""
+        kind = self.kind.replace("_", " ")
+        if self.already_loaded:
+            return f"{self.file}: loaded before ({self.rows_read:,} {kind}), nothing changed"
+        if self.rows_read == 0:
+            return f"{self.file}: a header and no rows, nothing to add"
+        line = f"{self.file}: {self.rows_read:,} {kind} read in {self.seconds:.1f} s, {self.rows_added:,} added"
+        if self.rows_unchanged:
+            line += f", {self.rows_unchanged:,} unchanged"
+        if self.rows_undecodable:
+            line += f", {self.rows_undecodable:,} undecodable and set aside in raw.undecodable_rows"
+        if self.ignored_columns:
+            line += f"; columns not loaded: {', '.join(self.ignored_columns[:12])}"
+        return line
+
+    def to_document(self) -> dict[str, Any]:
+        """The report as JSON-ready values."""
+        return {**asdict(self), "ignored_columns": list(self.ignored_columns)}
+
+
+def load_file(
+    kind: Kind,
+    path: str | Path,
+    connect: Callable[[], Connection],
+    *,
+    mapping: Mapping | None = None,
+    progress: Callable[[LoadProgress], None] | None = None,
+    loaded_at: datetime | None = None,
+    progress_seconds: float = PROGRESS_SECONDS,
+) -> LoadReport:
+    """Load one file into the raw tables, all of it or nothing.
+
+    Parameters
+    ----------
+    kind : what the rows are.
+    path : a CSV (also .csv.gz), Parquet or JSON lines file.
+    connect : makes a connection to the warehouse, not in autocommit mode, with the raw tables in place.
+    mapping : names of the file's columns; without it the contract's names are looked for.
+    progress : called at most every `progress_seconds`.
+    loaded_at : the moment the rows count as loaded, with a zone; now by default. Must be later than any load before.
+
+    Raises
+    ------
+    HeedError
+        The file, its header or the mapping is wrong, or the warehouse refuses. Nothing was loaded then.
+    """
+    from adbc_driver_manager import Error
+
+    if kind not in KINDS:
+        raise HeedError(f"{kind!r} is no kind of file that heed loads", f"use one of {', '.join(KINDS)}")
+    if loaded_at is not None and loaded_at.tzinfo is None:
+        raise HeedError(f"loaded_at {loaded_at} has no time zone", "give one, for example UTC")
+    from dagster_project.loading.readers import SourceFile
+
+    source = SourceFile(Path(path))
+    try:
+        load = _Load(kind, source, mapping, _Teller(kind, source, progress, progress_seconds))
+        try:
+            return load.run(connect, loaded_at)
+        except Error as error:
+            raise HeedError(
+                f"the warehouse did not take {source.path} ({' '.join(str(error).split())[:300]})",
+                "nothing was loaded; mend that and load again (`heed doctor` examines the warehouse)",
+            ) from error
+    finally:
+        source.close()
+
+
+class _Teller:
+    """Progress, at most every so many seconds, from the first such moment on: short loads say nothing."""
+
+    def __init__(
+        self, kind: Kind, source: SourceFile, progress: Callable[[LoadProgress], None] | None, every: float
+    ) -> None:
+        self.kind, self.source, self.progress, self.every = kind, source, progress, every
+        self.started = self.told = time.monotonic()
+        self.rows = 0
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def __call__(self, stage: Stage, *, whatever_the_time: bool = False) -> None:
+        now = time.monotonic()
+        if self.progress is None or (now - self.told < self.every and not whatever_the_time):
+            return
+        self.told = now
+        read = self.source.bytes_read() if stage in ("checking", "reading") else self.source.bytes_total
+        self.progress(
+            LoadProgress(
+                self.kind, str(self.source.path), stage, self.rows, read, self.source.bytes_total, self.seconds()
+            )
+        )
+
+
+class _Load:
+    """One load. Names of tables and columns below are heed's own constants; values only ever go as parameters."""
+
+    def __init__(self, kind: Kind, source: SourceFile, mapping: Mapping | None, tell: _Teller) -> None:
+        self.kind, self.source, self.mapping, self.tell = kind, source, mapping, tell
+        self.table = f'raw."{kind}"'
+        self.id = f'"{COLUMNS[kind][0]}"'
+        self.undecodable = 0
+        self.without_id = 0
+        self.failure: BaseException | None = None
+
+    def run(self, connect: Callable[[], Connection], loaded_at: datetime | None) -> LoadReport:
+        from dagster_project.loading.readers import open_reader
+
+        reader = open_reader(self.kind, self.source, self.mapping)
+        fingerprint = self.mapping.fingerprint(self.kind) if self.mapping else b""
+        sha256 = self.source.sha256(fingerprint, lambda: self.tell("checking"))
+        reader = open_reader(self.kind, self.source, self.mapping)  # again from the start
+
+        with connect() as connection:
+            try:
+                with connection.cursor() as cursor:
+                    report = self._load(cursor, reader, sha256, loaded_at)
+                self.tell("committing")
+                connection.commit()
+            except BaseException:
+                connection.rollback()
+                raise
+        return report
+
+    def _load(self, cursor: Cursor, reader: Any, sha256: str, loaded_at: datetime | None) -> LoadReport:
+        self._wait_for_turn(cursor)
+        self._require_own_tables(cursor)
+        if (before := self._loaded_before(cursor, sha256)) is not None:
+            return before
+        load_id, loaded_at = self._begin(cursor, sha256, loaded_at)
+        self._stage(cursor, reader)
+        self.source.check_unchanged()
+        self.tell("comparing")
+        self._judge(cursor)
+        added = self._insert(cursor, load_id, loaded_at)
+        self._keep_undecodable(cursor, load_id, loaded_at)
+        read = self.tell.rows
+        unchanged = read - added - self.undecodable
+        cursor.execute(
+            """UPDATE raw.loads SET rows_read = $2, rows_added = $3, rows_unchanged = $4, rows_undecodable = $5,
+                   finished_at = greatest(clock_timestamp(), started_at + interval '1 microsecond' * coalesce(
+                       (SELECT max(version) FROM pg_temp.judged WHERE is_added), 0))
+               WHERE load_id = $1""",
+            parameters=(load_id, read, added, unchanged, self.undecodable),
+        )
+        if added >= ANALYZE_ROWS:
+            cursor.execute(f"ANALYZE {self.table}")
+        return LoadReport(
+            file=str(self.source.path),
+            kind=self.kind,
+            rows_read=read,
+            rows_added=added,
+            rows_unchanged=unchanged,
+            rows_undecodable=self.undecodable,
+            seconds=self.tell.seconds(),
+            already_loaded=False,
+            ignored_columns=reader.ignored,
+            load_id=load_id,
+        )
+
+    def _wait_for_turn(self, cursor: Cursor) -> None:
+        if not _row(cursor, "SELECT pg_try_advisory_xact_lock($1)", LOAD_LOCK)[0]:
+            self.tell("waiting", whatever_the_time=True)
+            _row(cursor, "SELECT pg_advisory_xact_lock($1)", LOAD_LOCK)
+
+    def _require_own_tables(self, cursor: Cursor) -> None:
+        cursor.execute(
+            """SELECT table_name, column_name FROM information_schema.columns
+               WHERE table_schema = 'raw' AND table_name IN ($1, 'loads', 'undecodable_rows')""",
+            parameters=(self.kind,),
+        )
+        found = set(cursor.fetchall())
+        if len({table for table, _ in found}) < 3:
+            raise HeedError(
+                "the warehouse has no raw tables to load into, or this role may not see them",
+                "prepare it first (`heed load` does so), or use a role that may write to raw",
+            )
+        wanted = (*COLUMNS[self.kind], "loaded_at", "row_hash", "load_id")
+        missing = [name for name in wanted if (self.kind, name) not in found]
+        if missing:
+            raise HeedError(
+                f"raw.{self.kind} is not the table that heed loads into: it has no column {', '.join(missing)}",
+                "heed reads your own tables where they are (database_schema under [source] in heed.toml), and loads "
+                "files only into tables it made",
+            )
+
+    def _loaded_before(self, cursor: Cursor, sha256: str) -> LoadReport | None:
+        """The report for a content that was loaded before, unless rows of earlier loads have been deleted since."""
+        row = _row(
+            cursor,
+            """SELECT load_id, rows_read, rows_undecodable FROM raw.loads
+               WHERE kind = $1 AND sha256 = $2 AND finished_at IS NOT NULL ORDER BY load_id DESC LIMIT 1""",
+            self.kind,
+            sha256,
+        )
+        if row is None:
+            return None
+        complete = _row(
+            cursor,
+            f"""SELECT (SELECT count(*) FROM {self.table} WHERE load_id IS NOT NULL)
+                    >= (SELECT coalesce(sum(rows_added), 0) FROM raw.loads WHERE kind = $1)""",
+            self.kind,
+        )
+        if not complete[0]:
+            return None
+        load_id, read, undecodable = (int(value or 0) for value in row)
+        return LoadReport(
+            file=str(self.source.path),
+            kind=self.kind,
+            rows_read=read,
+            rows_added=0,
+            rows_unchanged=read - undecodable,
+            rows_undecodable=undecodable,
+            seconds=self.tell.seconds(),
+            already_loaded=True,
+            load_id=load_id,
+        )
+
+    def _begin(self, cursor: Cursor, sha256: str, loaded_at: datetime | None) -> tuple[int, datetime]:
+        # Later than every load before, even when the clock was set back in between.
+        newest = _row(cursor, "SELECT max(greatest(started_at, finished_at)) FROM raw.loads")[0]
+        if loaded_at is not None and newest is not None and loaded_at <= newest:
+            raise HeedError(
+                f"loaded_at {loaded_at.isoformat()} is not later than the last load ({newest.isoformat()})",
+                "give a later moment, since the rows loaded last must be the newest",
+            )
+        row = _row(
+            cursor,
+            """INSERT INTO raw.loads (kind, file, sha256, started_at)
+               SELECT $1, $2, $3, coalesce($4::timestamptz, greatest(
+                   clock_timestamp(),
+                   (SELECT max(greatest(started_at, finished_at)) FROM raw.loads) + interval '1 microsecond'))
+               RETURNING load_id, started_at""",
+            self.kind,
+            str(self.source.path),
+            sha256,
+            loaded_at,
+        )
+        return int(row[0]), row[1]
+
+    def _stage(self, cursor: Cursor, reader: Any) -> None:
+        """Stream the file by COPY into a temporary table, which nobody else sees and which is gone at the end."""
+        import pyarrow as pa
+
+        from dagster_project.loading.rows import incoming_schema
+
+        cursor.execute("DROP TABLE IF EXISTS pg_temp.incoming")
+        batches = pa.RecordBatchReader.from_batches(incoming_schema(self.kind), self._batches(reader))
+        try:
+            cursor.adbc_ingest("incoming", batches, mode="create", temporary=True)
+        except BaseException:
+            if self.failure is not None:  # the driver reports only that its input failed, not how
+                raise self.failure from None
+            raise
+        if self.failure is not None:
+            raise self.failure
+        cursor.execute(f"ANALYZE pg_temp.incoming ({self.id}, row_hash)")
+
+    def _batches(self, reader: Any) -> Iterator[pa.RecordBatch]:
+        from dagster_project.loading.rows import incoming_batch
+
+        try:
+            for chunk in reader.chunks():
+                batch = incoming_batch(self.kind, chunk, self.tell.rows)
+                self.tell.rows += batch.num_rows
+                self.undecodable += len(chunk.set_aside)
+                self.without_id += chunk.contract[COLUMNS[self.kind][0]].null_count
+                self.tell("reading")
+                if batch.num_rows:
+                    yield batch
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    def _judge(self, cursor: Cursor) -> None:
+        """Fill pg_temp.judged (seq, is_added, version) for the rows that need a decision; all others are added as 0.
+
+        They are rows of ids that raw holds or that occur twice in the file, and rows without an id that raw holds.
+        """
+        # Every version in raw of an id in the file, and which one is the newest.
+        cursor.execute("DROP TABLE IF EXISTS pg_temp.stored, pg_temp.judged")
+        cursor.execute(
+            f"""CREATE TEMPORARY TABLE stored AS
+                SELECT {self.id} AS id, row_hash,
+                       row_number() OVER (PARTITION BY {self.id} COLLATE "C" ORDER BY loaded_at DESC NULLS LAST,
+                           load_id DESC NULLS LAST, row_hash COLLATE "C" DESC) = 1 AS is_newest
+                FROM {self.table}
+                WHERE {self.id} IN (SELECT {self.id} FROM pg_temp.incoming WHERE reason IS NULL)"""
+        )
+        if self.without_id:
+            cursor.execute(
+                f"""INSERT INTO pg_temp.stored
+                    SELECT NULL, row_hash, false FROM {self.table}
+                    WHERE {self.id} IS NULL AND row_hash IN (
+                        SELECT row_hash FROM pg_temp.incoming WHERE {self.id} IS NULL AND reason IS NULL)"""
+            )
+        cursor.execute("ANALYZE pg_temp.stored")
+        cursor.execute(
+            f"""CREATE TEMPORARY TABLE judged AS
+                WITH file AS (
+                    SELECT seq, {self.id} AS id, row_hash FROM pg_temp.incoming WHERE reason IS NULL
+                ),
+                repeated AS (
+                    SELECT id FROM file WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1
+                ),
+                settled AS (
+                    -- (Joins and NOT EXISTS throughout: NOT IN is hashed only where it fits into work_mem.)
+                    -- The bulk of an export that repeats an older one: the newest version in raw, once in the file.
+                    -- The hash covers the id, so it alone tells whether raw holds a version.
+                    SELECT seq FROM file JOIN pg_temp.stored USING (row_hash)
+                    WHERE is_newest AND NOT EXISTS (SELECT FROM repeated WHERE repeated.id = file.id)
+                ),
+                questioned AS (
+                    SELECT file.* FROM file
+                    JOIN (SELECT id FROM pg_temp.stored WHERE is_newest UNION SELECT id FROM repeated) AS contested
+                        USING (id)
+                    WHERE NOT EXISTS (SELECT FROM settled WHERE settled.seq = file.seq)
+                    UNION ALL
+                    SELECT * FROM file WHERE id IS NULL
+                ),
+                known AS (
+                    SELECT questioned.*, held.row_hash IS NOT NULL AS is_known
+                    FROM questioned
+                    LEFT JOIN (SELECT DISTINCT row_hash FROM pg_temp.stored) AS held USING (row_hash)
+                ),
+                placed AS (
+                    SELECT known.*,
+                           id IS NOT NULL AND row_number() OVER (by_id ORDER BY seq DESC) = 1 AS is_last,
+                           bool_or(NOT is_known) OVER by_id AS id_gains_a_version
+                    FROM known WINDOW by_id AS (PARTITION BY id COLLATE "C")
+                ),
+                decided AS (
+                    SELECT placed.seq, placed.id, placed.row_hash,
+                           NOT is_known OR (is_last AND (
+                               id_gains_a_version OR newest.row_hash IS DISTINCT FROM placed.row_hash)) AS is_added
+                    FROM placed
+                    LEFT JOIN pg_temp.stored AS newest ON newest.is_newest AND newest.id = placed.id
+                ),
+                changes AS (
+                    SELECT seq, id, is_added,
+                           is_added AND id IS NOT NULL AND row_hash <> lag(row_hash) OVER (
+                               PARTITION BY id COLLATE "C", is_added ORDER BY seq) AS is_change
+                    FROM decided
+                )
+                SELECT seq, is_added,
+                       count(*) FILTER (WHERE is_change) OVER (
+                           PARTITION BY id COLLATE "C" ORDER BY seq) AS version
+                FROM changes
+                UNION ALL
+                SELECT seq, false, 0 FROM settled"""
+        )
+        cursor.execute("ANALYZE pg_temp.judged")
+
+    def _insert(self, cursor: Cursor, load_id: int, loaded_at: datetime) -> int:
+        names = ", ".join(f'"{name}"' for name in COLUMNS[self.kind])
+        row = _row(
+            cursor,
+            f"""WITH added AS (
+                    INSERT INTO {self.table} ({names}, loaded_at, row_hash, load_id)
+                    SELECT {names}, $1::timestamptz + coalesce(judged.version, 0) * interval '1 microsecond',
+                           row_hash, $2::bigint
+                    FROM pg_temp.incoming LEFT JOIN pg_temp.judged USING (seq)
+                    WHERE reason IS NULL AND coalesce(judged.is_added, true)
+                    RETURNING 1
+                )
+                SELECT count(*) FROM added""",
+            loaded_at,
+            load_id,
+        )
+        return int(row[0])
+
+    def _keep_undecodable(self, cursor: Cursor, load_id: int, loaded_at: datetime) -> None:
+        """Set undecodable rows aside, once: an export that repeats one adds it no second time."""
+        if not self.undecodable:
+            return
+        cursor.execute(
+            """INSERT INTO raw.undecodable_rows (load_id, file, line, reason, content, loaded_at)
+               SELECT $1, $2, line, reason, content, $3
+               FROM pg_temp.incoming
+               WHERE reason IS NOT NULL AND NOT EXISTS (
+                   SELECT FROM raw.undecodable_rows AS earlier JOIN raw.loads USING (load_id)
+                   WHERE loads.kind = $4
+                     AND earlier.reason = incoming.reason AND earlier.content = incoming.content)""",
+            parameters=(load_id, str(self.source.path), loaded_at, self.kind),
+        )
+
+
+def _row(cursor: Cursor, query: str, *parameters: Any) -> Any:
+    cursor.execute(query, parameters=parameters or None)
+    row = cursor.fetchone()
+    cursor.fetchall()  # the driver refuses the next statement while rows are outstanding
+    return row

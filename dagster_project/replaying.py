@@ -1,0 +1,106 @@
+"""Replaying from the warehouse to a file: what `heed replay` does.
+
+Belongs here: cleaning once, reading, writing the file, and the short comparison printed at the end.
+Does not belong here: the walk through time (`triage/replay.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dagster_project.errors import HeedError
+from dagster_project.resources.dbt import build_clean_tables
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.tables import read_history, read_overrides, read_rules
+from dagster_project.running import Say, require_alerts
+from dagster_project.settings import heed_home, load_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """What a replay wrote and how its scores compare."""
+
+    out: Path
+    alerts: int
+    steps: int
+    seconds: float
+    measured: pd.DataFrame
+
+    def summary(self) -> str:
+        """For people."""
+        lines = [f"{self.alerts} alerts scored at {self.steps} cuts in {self.seconds:.0f} s: {self.out}"]
+        wide = self.measured.pivot_table(
+            index=["slice", "contender"], columns="metric", values="value", sort=False, dropna=False
+        )
+        counts = self.measured.groupby("slice")["alerts"].first()
+        for position, (part, contender) in enumerate(wide.index.to_list()):
+            row = wide.iloc[position]
+            lines.append(
+                f"  {part:<15} {contender:<20} log-loss {row['log_loss']:.4f}  AUC {row['roc_auc']:.3f}  "
+                f"decile error {row['decile_error']:.3f}  on {counts[part]} alerts"
+            )
+        return "\n".join(lines)
+
+    def to_document(self) -> dict[str, Any]:
+        """For machines."""
+        measured = json.loads(self.measured.to_json(orient="records"))
+        return {**vars(self), "out": str(self.out), "measured": measured}
+
+
+def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path, say: Say) -> ReplayReport:
+    """Replay [first, until) on this home's warehouse and write one row per alert to `out`.
+
+    Raises
+    ------
+    HeedError
+        Nothing was raised in that time, or the file cannot be written.
+    """
+    from dagster_project.triage.replay import compare, cuts_between, replay
+
+    started = time.monotonic()
+    if out.suffix not in (".parquet", ".csv"):
+        raise HeedError(f"{out} is neither .parquet nor .csv", "name the file with one of the two endings")
+    if not out.absolute().parent.is_dir():
+        raise HeedError(f"the directory of {out} does not exist", "create it first")
+    settings = load_settings()
+    cuts = cuts_between(first, until, every)
+    warehouse = Warehouse(heed_home())
+    warehouse.prepare()
+    require_alerts(warehouse, settings)
+    say("cleaning alerts and actions (dbt)")
+    build_clean_tables(warehouse, settings, until)
+    history = read_history(warehouse, until)
+    if not (history["raised_at"] >= first).any():
+        raise HeedError(
+            f"no alert was raised from {first:%Y-%m-%d} to {until:%Y-%m-%d}",
+            "choose moments within your data",
+        )
+    say(f"walking through {len(cuts)} cuts")
+    made, baselines = replay(
+        history,
+        read_rules(warehouse),
+        first,
+        until,
+        every,
+        settings.learning_settings(),
+        settings.learning.training_days,
+        tell=lambda step, number, of: say(
+            f"{number}/{of}  {step.cut:%Y-%m-%d}  {step.alerts} alerts  {step.model_version}  ({step.decision})"
+        ),
+        overrides=read_overrides(warehouse, until),
+        targets=settings.gate_targets(),
+    )
+    fresh = out.with_name(f".{out.name}.partial")
+    made.to_parquet(fresh, index=False) if out.suffix == ".parquet" else made.to_csv(fresh, index=False)
+    fresh.replace(out)
+    horizon = timedelta(days=settings.outcome.horizon_days)
+    measured = compare(made, baselines, history, until, horizon)
+    return ReplayReport(out, len(made), len(cuts), round(time.monotonic() - started, 1), measured)

@@ -1,0 +1,158 @@
+"""The evidence page of a warehouse: what `heed report` reads and writes.
+
+Belongs here: the queries behind the page, cut at the as-of, and the file.
+Does not belong here: what the page shows and how (`reporting/`), and what the numbers are (`triage/`, dbt).
+
+Flags, versions, decisions and evaluations are read as they were known at the as-of. What was loaded and set aside is
+shown as the newest run built it, and the page says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from dagster_project.errors import HeedError
+from dagster_project.reporting.evidence import Evidence, Scoring
+from dagster_project.resources.models import ModelStore, contract_hash
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.settings import Settings
+
+# Off by less than this on average over ten bins: what was agreed for heed's real alerts, where nothing else is agreed.
+DECILE_ERROR = 0.05
+
+_NEWEST = """
+SELECT max(as_of) FROM (SELECT max(as_of) AS as_of FROM training.champion_decisions
+                        UNION ALL SELECT max(as_of) FROM scoring.alert_scores) AS moments
+"""
+_EVALUATION = """
+SELECT as_of, slice, slice_value, contender, metric, value, low, high, alerts, acted FROM training.model_evaluations
+WHERE model_version = $1 AND as_of = (
+    SELECT max(as_of) FROM training.model_evaluations WHERE model_version = $1 AND as_of <= $2)
+ORDER BY slice, slice_value, contender, metric
+"""
+_RELIABILITY = """
+SELECT contender, bin, mean_forecast, acted_share, low, high, alerts, acted FROM training.reliability
+WHERE model_version = $1 AND as_of = (
+    SELECT max(as_of) FROM training.reliability WHERE model_version = $1 AND as_of <= $2)
+ORDER BY contender, bin
+"""
+_FLOODS = """
+SELECT day, scope_kind, scope, volume, expected, acted_share, status, evidence FROM quality.flood_days
+WHERE coalesce(recorded_at, detected_at) <= $1 AND (superseded_at IS NULL OR superseded_at > $1)
+ORDER BY day DESC, volume DESC, scope_kind, scope
+"""
+_RULES = """
+SELECT * FROM (
+    SELECT DISTINCT ON (rule) rule, alerts_decided, acted, upper_bound,
+           CASE WHEN status = 'released' THEN 'inferred' ELSE status END AS status, evidence
+    FROM quality.visibility_only_rules WHERE detected_at <= $1 AND (released_at IS NULL OR released_at > $1)
+    ORDER BY rule, detected_at DESC, alerts_decided DESC) AS those
+ORDER BY alerts_decided DESC NULLS LAST, rule
+"""
+_EXCLUDED = """
+SELECT count(*) AS alerts, count(*) FILTER (WHERE flood) AS flood,
+       count(*) FILTER (WHERE visibility_only) AS visibility_only
+FROM quality.flagged_alerts WHERE raised_at < $1
+"""
+
+
+def read_evidence(warehouse: Warehouse, settings: Settings, as_of: datetime | None = None) -> Evidence:
+    """Everything the page shows.
+
+    as_of : the moment at which the page stands; None: the newest run's.
+
+    Raises
+    ------
+    HeedError
+        No job has run on this warehouse.
+    """
+    if warehouse.value("SELECT to_regclass('marts.load_reconciliation') IS NULL"):
+        raise HeedError("there is nothing to report: no job has run yet", "run `heed run`")
+    warehouse.prepare()  # a warehouse of an earlier version lacks the newest tables
+
+    def read(query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        return warehouse.read_arrow(query, parameters).to_pylist()
+
+    moment = as_of or warehouse.value(_NEWEST) or datetime.now(UTC)
+    models = ModelStore(warehouse)
+    decisions = models.decisions(moment)[::-1]
+    scoring = _scoring(models, moment, decisions)
+    version = scoring.model_version if scoring else ""
+    evaluation = warehouse.read(_EVALUATION, (version, moment))
+    # A limit of 1 asks nothing.
+    limit = settings.gate.maximum_decile_error if settings.gate.maximum_decile_error < 1 else None
+    loads = read(
+        "SELECT started_at, kind, file, rows_read, rows_added FROM raw.loads "
+        "WHERE finished_at IS NOT NULL ORDER BY started_at DESC, load_id DESC"
+    )
+    return Evidence(
+        as_of=moment.astimezone(UTC),
+        scoring=scoring,
+        evaluation=evaluation.drop(columns="as_of"),
+        reliability=warehouse.read(_RELIABILITY, (version, moment)),
+        evaluated_at=evaluation["as_of"].iloc[0].to_pydatetime() if len(evaluation) else None,
+        versions=models.versions(moment),
+        decisions=decisions,
+        audits=models.audit(version) if scoring else None,
+        band=warehouse.read(
+            "SELECT day, alerts, expected, upper FROM quality.daily_volume_band WHERE day <= $1::timestamptz::date "
+            "ORDER BY day",
+            (moment,),
+        ),
+        floods=warehouse.read(_FLOODS, (moment,)),
+        visibility_only=read(_RULES, (moment,)),
+        excluded=read(_EXCLUDED, (moment,))[0],
+        loaded=read(
+            "SELECT source, raw_rows, clean_rows, duplicate_rows, rejected_rows FROM marts.load_reconciliation "
+            "ORDER BY source"
+        ),
+        rejected=read(
+            "SELECT source, reason, count(*) AS rows FROM marts.rejected_rows GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"
+        ),
+        loads=[{**row, "file": _name(row["file"])} for row in loads],
+        horizon_days=settings.outcome.horizon_days,
+        calibration_limit=limit or DECILE_ERROR,
+        calibration_basis="agreed in heed.toml" if limit else "the default; heed.toml agrees on none",
+    )
+
+
+def write_report(evidence: Evidence, out: Path) -> None:
+    """Write the page; a reader sees the old file or the new one."""
+    from dagster_project.reporting.page import render
+
+    fresh = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        fresh.write_text(render(evidence), encoding="utf-8")
+        fresh.replace(out)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise HeedError(f"{out} cannot be written ({error.strerror})", "choose another --out") from error
+
+
+def _scoring(models: ModelStore, moment: datetime, decisions: list[dict[str, Any]]) -> Scoring | None:
+    champion = models.champion(moment)
+    if champion is None:
+        return None
+    model = models.load(champion.model_version)
+    last = next(row for row in decisions if row["decision"] != "refused" and row["model_version"] == model.version)
+    return Scoring(
+        model_version=champion.model_version,
+        kind=champion.kind,
+        cut=champion.cut,
+        since=champion.as_of,
+        decision=last["decision"],
+        decided_by=last["decided_by"] or "unknown",
+        reasons=champion.reasons,
+        explanation=model.explanation,
+        contract_hash=contract_hash(model.contract),
+        evidence=model.evidence,
+    )
+
+
+def _name(file: str) -> str:
+    """The file's own name: where it stood on somebody's machine is nobody's business."""
+    return PureWindowsPath(PurePosixPath(file).name).name

@@ -1,0 +1,144 @@
+"""Features as Parquet files, one per day, on a local path or in a bucket.
+
+Belongs here: where a day's features stand, writing a day so that readers see the old file or the new one, reading a
+range of days, and the Dagster IO manager around it.
+Does not belong here: what a feature is (`triage/features.py`).
+
+A directory per feature contract: features made under another contract are never read by mistake.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from datetime import date, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from dagster_project.errors import HeedError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from upath import UPath
+
+
+class FeatureStore:
+    """The daily feature files of one contract.
+
+    Parameters
+    ----------
+    root : the directory or bucket path under which all contracts stand.
+    contract : the feature contract's hash.
+    """
+
+    def __init__(self, root: UPath, contract: str) -> None:
+        self.directory = root / f"contract={contract}"
+
+    def path(self, day: date) -> UPath:
+        """Where a day stands, whether it exists or not."""
+        return self.directory / f"day={day.isoformat()}.parquet"
+
+    def write(self, frame: pd.DataFrame, days: Iterable[date]) -> int:
+        """Write the given days from one frame, each to its own file; days without alerts are removed.
+
+        frame : alert_features with `raised_at`; rows of other days are an error, not ignored.
+        Returns the number of files that hold alerts.
+        """
+        import pyarrow as pa
+
+        days = set(days)
+        # One table, cut into slices: to turn each of a year of days into Arrow by itself takes three times as long.
+        times = frame["raised_at"]
+        frame = frame if times.is_monotonic_increasing else frame.sort_values("raised_at", kind="stable")
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        numbers, starts = np.unique(frame["raised_at"].dt.floor("D").to_numpy("datetime64[D]"), return_index=True)
+        found = dict(zip(numbers.tolist(), pairwise([*starts.tolist(), len(frame)]), strict=True))
+        if stray := set(found) - days:
+            raise ValueError(f"features of {min(stray)} were computed but not asked for")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for day in sorted(days):
+            if day in found:
+                first, end = found[day]
+                self._replace(self.path(day), table.slice(first, end - first))
+            else:
+                self.path(day).unlink(missing_ok=True)
+        return len(found)
+
+    def read(self, first: date, last: date) -> pd.DataFrame:
+        """The features of alerts raised from `first` to `last`, both included, in order of time.
+
+        Days without a file hold no alerts; a frame without rows and columns means that no day had any.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        tables: list[pa.Table] = []
+        for path in self._days(first, last):
+            try:
+                with path.open("rb") as file:
+                    tables.append(pq.read_table(file))
+            except (OSError, pa.ArrowException) as error:
+                raise HeedError(
+                    f"the feature file {path} cannot be read ({' '.join(str(error).split())[:200]})",
+                    "delete it; the next run of `retrain` writes it anew",
+                ) from error
+        if not tables:
+            return pd.DataFrame()
+        return pa.concat_tables(tables, promote_options="permissive").to_pandas()
+
+    def _days(self, first: date, last: date) -> list[UPath]:
+        if not self.directory.exists():
+            return []
+        names = (f"day={first.isoformat()}.parquet", f"day={last.isoformat()}.parquet")
+        return sorted(
+            (path for path in self.directory.iterdir() if names[0] <= path.name <= names[1]),
+            key=lambda path: path.name,
+        )
+
+    def _replace(self, path: UPath, table: pa.Table) -> None:
+        import pyarrow.parquet as pq
+
+        if path.protocol in ("", "file"):
+            # No fsync: features can be computed again, and a file that a power cut truncated lacks its footer, which
+            # reading notices. A year of days would cost a year of fsyncs.
+            fresh = path.with_name(f".{path.name}.{os.getpid()}")
+            with fresh.open("wb") as file:
+                pq.write_table(table, file, compression="zstd")
+            fresh.rename(path)
+        else:  # an object store shows an object only when its upload has ended
+            with path.open("wb") as file:
+                pq.write_table(table, file, compression="zstd")
+
+
+class FeatureFiles(dg.IOManager):
+    """Dagster's way to the feature store: a frame out is split into its days; in comes the store, to read what is
+    needed rather than everything."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+
+    def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
+        days = days_between(*context.asset_partition_key_range)
+        files = self._store.write(obj, days)
+        context.add_output_metadata({"path": dg.MetadataValue.path(str(self._store.directory)), "files": files})
+
+    def load_input(self, context: dg.InputContext) -> FeatureStore:
+        return self._store
+
+
+def days_between(first: str | date, last: str | date) -> list[date]:
+    """Every day from `first` to `last`, both included."""
+    start = first if isinstance(first, date) else date.fromisoformat(first)
+    end = last if isinstance(last, date) else date.fromisoformat(last)
+    return [start + timedelta(days=number) for number in range((end - start).days + 1)]
+
+
+def remove_features(home: Path) -> None:
+    """Remove every feature file of a home, whatever its contract."""
+    shutil.rmtree(home / "features", ignore_errors=True)

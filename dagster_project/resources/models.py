@@ -1,0 +1,332 @@
+"""The model store: every model version, its evidence, and which one is champion, as rows in the warehouse.
+
+Belongs here: writing and reading model versions, evaluations and champion decisions.
+Does not belong here: what a model is (`triage/model.py`) and who deserves to be champion (the gate in `triage/`).
+
+A model is LightGBM's text and one JSON document in one row; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from dagster_project.errors import HeedError
+from dagster_project.resources.postgres import Warehouse, append
+
+if TYPE_CHECKING:
+    from dagster_project.settings import Settings
+    from dagster_project.triage.audit import Audit
+    from dagster_project.triage.model import Model
+
+
+# The check's name under which the verdict on repeating the last action stands among the findings.
+SHORTCUT = "shortcut: repeating the last action"
+_TEAM_COLUMNS = (
+    *("team", "alerts", "acted", "acted_share", "skill", "skill_low", "skill_high", "auc", "auc_low", "auc_high"),
+    *("ceiling", "ceiling_low", "ceiling_high", "inconsistency", "same_facts_pairs", "status", "reason"),
+)
+
+
+def contract_hash(contract: Any) -> str:
+    """A short name for a feature contract: equal contracts have equal names."""
+    text = json.dumps(contract, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The model version that scores, since when, and why."""
+
+    model_version: str
+    as_of: datetime
+    cut: datetime
+    kind: str
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
+class Succession:
+    """The champions in their order, and the versions that a person withdrew.
+
+    champions : versions, the oldest first; a version stands again for each time that it became champion.
+    withdrawn : version -> the roll-back that ended it. A version is withdrawn by being rolled back from, and stands
+        again once a person rolls back to it; the gate alone never makes it champion again. Other versions, newer ones
+        included, compete as ever.
+    """
+
+    champions: list[str] = field(default_factory=list)
+    withdrawn: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, decisions: list[dict[str, Any]]) -> Succession:
+        """From decisions, the oldest first, as `ModelStore.decisions` gives them."""
+        made = cls()
+        for row in decisions:
+            version = row["model_version"]
+            if row["decision"] == "rolled_back":
+                if made.champions and made.champions[-1] != version:
+                    made.withdrawn[made.champions[-1]] = row
+                made.withdrawn.pop(version, None)
+            if row["decision"] in ("promoted", "rolled_back") and made.champions[-1:] != [version]:
+                made.champions.append(version)
+        return made
+
+    def previous(self) -> str | None:
+        """The latest champion before the present one that nobody withdrew; None: there is none."""
+        earlier = (v for v in reversed(self.champions[:-1]) if v != self.champions[-1] and v not in self.withdrawn)
+        return next(earlier, None)
+
+
+class ModelStore:
+    """Model versions in `training.*` of one warehouse."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        self._warehouse = warehouse
+
+    def save(self, model: Model, cut: datetime) -> str:
+        """Store a model version; the same version again changes nothing. Returns the version."""
+        booster, document = model.to_document()
+        with self._warehouse.transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO training.model_versions (model_version, created_at, cut, kind, booster, document) "
+                "VALUES ($1, now(), $2, $3, $4, $5::text::jsonb) ON CONFLICT (model_version) DO NOTHING",
+                parameters=(model.version, cut, model.kind, booster, json.dumps(document, allow_nan=False)),
+            )
+        return model.version
+
+    def load(self, model_version: str) -> Model:
+        """Read a model version back, exactly as it was saved."""
+        from dagster_project.triage.model import Model
+
+        rows = self._warehouse.read_arrow(
+            "SELECT booster, document::text AS document FROM training.model_versions WHERE model_version = $1",
+            (model_version,),
+        ).to_pylist()
+        if not rows:
+            raise HeedError(
+                f"there is no model version {model_version}",
+                "see training.model_versions for those there are",
+            )
+        return Model.from_document(rows[0]["booster"], json.loads(rows[0]["document"]))
+
+    def newest(self, as_of: datetime) -> str:
+        """The model version with the latest cut up to `as_of`: the candidate of a run at that moment."""
+        version = self._warehouse.value(
+            "SELECT model_version FROM training.model_versions WHERE cut <= $1 "
+            "ORDER BY cut DESC, created_at DESC LIMIT 1",
+            (as_of,),
+        )
+        if version is None:
+            raise HeedError("no model version was made yet", "run the job `retrain`")
+        return version
+
+    def champion(self, as_of: datetime) -> Champion | None:
+        """The champion at a moment: the newest promotion or roll-back decided for a moment up to then.
+
+        A model that learned from after `as_of` is never returned, whatever was decided.
+        """
+        rows = self._warehouse.read_arrow(
+            """SELECT decision.model_version, decision.as_of, version.cut, version.kind,
+                      decision.reasons::text AS reasons
+               FROM training.champion_decisions AS decision
+               JOIN training.model_versions AS version USING (model_version)
+               WHERE decision.decision IN ('promoted', 'rolled_back')
+                 AND decision.as_of <= $1 AND version.cut <= $1
+               ORDER BY decision.as_of DESC, decision.decision_id DESC LIMIT 1""",
+            (as_of,),
+        ).to_pylist()
+        if not rows:
+            return None
+        return Champion(**{**rows[0], "reasons": json.loads(rows[0]["reasons"])})
+
+    def learning_is_due(self, as_of: datetime, settings: Settings) -> bool:
+        """Whether there is no champion, it cannot read today's features, or the newest candidate is too old."""
+        from dagster_project.triage.features import contract
+
+        champion = self.champion(as_of)
+        if champion is None:
+            return True
+        if self.load(champion.model_version).contract != contract(settings.feature_settings()):
+            return True
+        newest = self._warehouse.value("SELECT max(cut) FROM training.model_versions WHERE cut <= $1", (as_of,))
+        return as_of - newest >= timedelta(days=settings.learning.retrain_every_days)
+
+    def decide(
+        self,
+        model_version: str,
+        as_of: datetime,
+        decision: str,
+        reasons: list[str],
+        evidence: dict[str, Any],
+        decided_by: str,
+    ) -> None:
+        """Append a decision of the gate or of a person; an equal newest decision for that moment is not repeated."""
+        with self._warehouse.transaction() as cursor:
+            cursor.execute(
+                """INSERT INTO training.champion_decisions
+                       (model_version, as_of, decided_at, decision, reasons, evidence, decided_by)
+                   SELECT $1, $2, now(), $3, $4::text::jsonb, $5::text::jsonb, $6
+                   WHERE NOT EXISTS (
+                       SELECT 1 FROM training.champion_decisions AS d
+                       WHERE d.model_version = $1 AND d.as_of = $2 AND d.decision = $3)""",
+                parameters=(
+                    model_version,
+                    as_of,
+                    decision,
+                    json.dumps(reasons),
+                    json.dumps(evidence, allow_nan=False),
+                    decided_by,
+                ),
+            )
+
+    def decisions(self, as_of: datetime) -> list[dict[str, Any]]:
+        """What was decided for moments up to `as_of`, the oldest first.
+
+        decision_id, model_version, as_of, decided_at, decision, reasons (list of text), evidence (dict), decided_by.
+        """
+        rows = self._warehouse.read_arrow(
+            """SELECT decision_id, model_version, as_of, decided_at, decision, reasons::text AS reasons,
+                      evidence::text AS evidence, decided_by
+               FROM training.champion_decisions WHERE as_of <= $1 ORDER BY as_of, decision_id""",
+            (as_of,),
+        ).to_pylist()
+        return [
+            {**row, "reasons": json.loads(row["reasons"] or "[]"), "evidence": json.loads(row["evidence"] or "{}")}
+            for row in rows
+        ]
+
+    def versions(self, as_of: datetime) -> list[dict[str, Any]]:
+        """The versions that know nothing later than `as_of`, the latest first.
+
+        model_version, created_at, cut, kind, contract_hash.
+        """
+        rows = self._warehouse.read_arrow(
+            """SELECT model_version, created_at, cut, kind, (document->'contract')::text AS contract
+               FROM training.model_versions WHERE cut <= $1 ORDER BY cut DESC, created_at DESC, model_version""",
+            (as_of,),
+        ).to_pylist()
+        return [
+            {**{name: row[name] for name in row if name != "contract"}, "contract_hash": contract_hash(made)}
+            for row in rows
+            for made in [json.loads(row["contract"] or "null")]
+        ]
+
+    def roll_back(self, model_version: str, as_of: datetime, instead_of: str | None, *, who: str, why: str) -> None:
+        """Append a person's decision that a version scores from `as_of` on."""
+        with self._warehouse.transaction() as cursor:
+            cursor.execute(
+                """INSERT INTO training.champion_decisions
+                       (model_version, as_of, decided_at, decision, reasons, evidence, decided_by)
+                   VALUES ($1, $2, now(), 'rolled_back', $3::text::jsonb, $4::text::jsonb, $5)""",
+                parameters=(model_version, as_of, json.dumps([why]), json.dumps({"instead_of": instead_of}), who),
+            )
+
+    def succession(self, as_of: datetime) -> Succession:
+        """Who was champion when, up to `as_of`, and which versions people rolled back from."""
+        return Succession.of(self.decisions(as_of))
+
+    def save_evaluation(
+        self,
+        model_version: str,
+        as_of: datetime,
+        evaluation: pd.DataFrame,
+        reliability: pd.DataFrame | None = None,
+    ) -> None:
+        """Replace the evaluation of a model version at a moment, all of it in one transaction.
+
+        evaluation : slice, slice_value, contender, metric, value, low, high, alerts, acted. reliability : contender,
+        bin, mean_forecast, acted_share, low, high, alerts, acted.
+        """
+        tables = {"training.model_evaluations": evaluation}
+        if reliability is not None:
+            tables["training.reliability"] = reliability
+        self._replace(model_version, as_of, tables)
+
+    def save_audit(self, model_version: str, as_of: datetime, audit: Audit) -> None:
+        """Replace the audit of a model version at a moment: findings, the shortcut's verdict among them, and teams."""
+        findings = audit.findings.rename(columns={"check": "check_name", "limit": "limit_value"})
+        if audit.shortcut is not None:
+            said = audit.shortcut
+            row = {
+                "check_name": SHORTCUT,
+                "subject": said.decided_by or "model",
+                "finding": said.reason,
+                "value": said.value,
+                "low": said.low,
+                "high": said.high,
+                "verdict": said.verdict,
+            }
+            findings = pd.concat([findings, pd.DataFrame([row])], ignore_index=True)
+        tables = {"training.audit_findings": findings}
+        if len(audit.teams):
+            tables["training.team_scorecards"] = audit.teams[list(_TEAM_COLUMNS)]
+        self._replace(model_version, as_of, tables)
+
+    def audit(self, model_version: str) -> dict[str, Any] | None:
+        """The newest audit of a model version; None when there was none.
+
+        'leakage': findings with check, subject, finding, value, limit, verdict. 'shortcut': verdict, reason, value,
+        low, high; absent where no trees were taught. 'scorecard': one entry per team.
+        """
+        rows = self._warehouse.read_arrow(
+            """SELECT check_name AS check, subject, finding, value, low, high, limit_value AS limit, verdict
+               FROM training.audit_findings
+               WHERE model_version = $1 AND as_of = (
+                   SELECT max(as_of) FROM training.audit_findings WHERE model_version = $1)
+               ORDER BY check_name, subject""",
+            (model_version,),
+        ).to_pylist()
+        if not rows:
+            return None
+        teams = self._warehouse.read_arrow(
+            f"""SELECT {", ".join(_TEAM_COLUMNS)} FROM training.team_scorecards
+               WHERE model_version = $1 AND as_of = (
+                   SELECT max(as_of) FROM training.team_scorecards WHERE model_version = $1)
+               ORDER BY team""",
+            (model_version,),
+        ).to_pylist()
+        made: dict[str, Any] = {"leakage": [row for row in rows if row["check"] != SHORTCUT], "scorecard": teams}
+        for row in rows:
+            if row["check"] == SHORTCUT:
+                made["shortcut"] = {**row, "reason": row["finding"]}
+        return made
+
+    def leaks(self, model_version: str) -> list[str]:
+        """What the newest audit of a model version calls leaks, in words; empty when it found none."""
+        found = self.audit(model_version) or {"leakage": []}
+        return [f"{row['subject']}: {row['finding']}" for row in found["leakage"] if row["verdict"] == "leak"]
+
+    def _replace(self, model_version: str, as_of: datetime, tables: dict[str, pd.DataFrame]) -> None:
+        import pyarrow as pa
+
+        with self._warehouse.transaction() as cursor:
+            for name, frame in tables.items():
+                columns = ", ".join(["model_version", "as_of", *frame.columns])
+                rows = frame.assign(model_version=model_version, as_of=pd.Timestamp(as_of))
+                cursor.execute(
+                    f"DELETE FROM {name} WHERE model_version = $1 AND as_of = $2", parameters=(model_version, as_of)
+                )
+                append(
+                    cursor,
+                    name,
+                    pa.Table.from_pandas(rows, preserve_index=False),
+                    columns=columns,
+                    select=f"{columns} FROM pg_temp.incoming",
+                )
+
+    def evaluation(self, model_version: str) -> pd.DataFrame:
+        """The newest stored evaluation of a model version; empty when there is none."""
+        return self._warehouse.read(
+            """SELECT slice, slice_value, contender, metric, value, low, high, alerts, acted
+               FROM training.model_evaluations
+               WHERE model_version = $1 AND as_of = (
+                   SELECT max(as_of) FROM training.model_evaluations WHERE model_version = $1)
+               ORDER BY slice, slice_value, contender, metric""",
+            (model_version,),
+        )

@@ -1,0 +1,61 @@
+"""The as-of of a run: the one moment in which production, backfill, replay and test differ.
+
+Belongs here: how a run carries its as-of (a tag) and which days of features a run covers.
+Does not belong here: what is known at that moment (`tables.py` cuts the warehouse's clock).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from math import ceil
+from typing import TYPE_CHECKING
+
+from dagster_project.errors import HeedError
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+AS_OF_TAG = "heed/as_of"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+FIRST_DAY = date(2015, 1, 1)  # the first daily partition; older alerts are history, never scored or learned from
+
+
+def parse_moment(text: str) -> datetime:
+    """A moment from ISO-8601 text; without an offset it is UTC, a date alone is its beginning.
+
+    Raises
+    ------
+    HeedError
+        The text is not a moment.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise HeedError(
+            f"{text!r} is not a moment", "write one like 2025-05-01 or 2025-05-01T12:00:00+02:00"
+        ) from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def run_moment(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> datetime:
+    """The as-of of this run: its tag, else the moment at which the run was created. The same in every step."""
+    if text := context.run.tags.get(AS_OF_TAG):
+        return parse_moment(text)
+    record = context.instance.get_run_record_by_id(context.run.run_id)
+    if record is None:
+        raise RuntimeError(f"run {context.run.run_id} is not in its own instance")
+    return record.create_timestamp.astimezone(UTC)
+
+
+def run_tags(as_of: datetime, days_back: float) -> dict[str, str]:
+    """The tags of a run at `as_of` whose features cover the days from `days_back` days before it to its own day."""
+    last = as_of.astimezone(UTC).date()
+    first = max(FIRST_DAY, last - timedelta(days=ceil(days_back)))
+    if last < FIRST_DAY:
+        raise HeedError(f"the as-of {as_of.isoformat()} is before {FIRST_DAY}", "choose a later one")
+    return {
+        AS_OF_TAG: as_of.isoformat(),
+        RANGE_START_TAG: first.isoformat(),
+        RANGE_END_TAG: last.isoformat(),
+    }

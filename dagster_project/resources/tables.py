@@ -1,0 +1,168 @@
+"""The tables of heed by name: what Python reads from dbt's clean tables, and what it writes back.
+
+Belongs here: the queries, the column order, the transaction in which rows are published.
+Does not belong here: connections (`postgres.py`), models (`models.py`), features (`features.py`), and any
+computation on the rows (`triage/`).
+
+Time: every reader takes the as-of and returns nothing that was not known then: rows with raised_at < as_of, outcomes
+with known_at <= as_of. This is the one place where the warehouse's clock is cut.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from dagster_project.resources.postgres import RUN_LOCK, Warehouse, append
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_HISTORY = """
+SELECT alerts.alert_id, alerts.raised_at, alerts.rule, alerts.entity, alerts.team, alerts.severity,
+       alerts.value, alerts.threshold, alerts.title, alerts.attributes::text AS attributes, alerts.loaded_at,
+       CASE WHEN outcomes.known_at <= $1 THEN outcomes.known_at END AS known_at,
+       CASE WHEN outcomes.known_at <= $1 THEN (outcomes.outcome = 'acted')::int::double precision END AS acted,
+       outcomes.horizon_ends_at
+FROM marts.alerts AS alerts
+JOIN marts.alert_outcomes AS outcomes USING (alert_id)
+WHERE alerts.raised_at < $1 AND alerts.raised_at >= $2
+ORDER BY alerts.raised_at, alerts.alert_id
+"""
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def read_history(warehouse: Warehouse, as_of: datetime, since: datetime = BEGINNING) -> pd.DataFrame:
+    """Alerts raised in [since, as_of) with their outcomes as known at `as_of`, in order of time.
+
+    Returns
+    -------
+    Frame of alert_id, raised_at, rule, entity, team, severity, value, threshold, title, attributes (JSON text),
+    loaded_at, known_at (NaT: not known at as_of), acted (1.0, 0.0, nan: not known), horizon_ends_at.
+    """
+    return warehouse.read(_HISTORY, (as_of, since))
+
+
+def read_rules(warehouse: Warehouse) -> pd.DataFrame:
+    """What is declared about rules: rule, title, team, declared_visibility_only, created_at."""
+    return warehouse.read(
+        "SELECT rule, title, team, declared_visibility_only, created_at FROM marts.rules ORDER BY rule"
+    )
+
+
+def read_overrides(warehouse: Warehouse, as_of: datetime) -> pd.DataFrame:
+    """What people had said about flags by `as_of`, with who, why, since when and until when."""
+    return warehouse.read(
+        "SELECT flag, action, scope_kind, scope, day::text AS day, until, who, why, created_at "
+        "FROM quality.flag_overrides WHERE created_at <= $1 ORDER BY created_at, flag, scope",
+        (as_of,),
+    )
+
+
+def read_flags(warehouse: Warehouse) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The flags as last published, with the times at which each became known: (flood_days, visibility_only_rules)."""
+    from dagster_project.triage.floods import FLOOD_COLUMNS
+    from dagster_project.triage.visibility import VISIBILITY_COLUMNS
+
+    flood_days = warehouse.read(
+        f"SELECT {', '.join(FLOOD_COLUMNS)} FROM quality.flood_days ORDER BY day, scope_kind, scope, recorded_at"
+    )
+    flood_days["rules"] = [json.loads(rules) for rules in flood_days["rules"]]
+    visibility_only = warehouse.read(
+        f"SELECT {', '.join(VISIBILITY_COLUMNS)} FROM quality.visibility_only_rules ORDER BY rule, detected_at"
+    )
+    return flood_days, visibility_only
+
+
+def replace_flags(
+    warehouse: Warehouse,
+    flood_days: pd.DataFrame,
+    visibility_only: pd.DataFrame,
+    flagged: pd.DataFrame,
+    band: pd.DataFrame,
+) -> None:
+    """Publish the flags as they stand now: all tables in one transaction, the old ones until it commits.
+
+    Parameters
+    ----------
+    flood_days, visibility_only : as `triage.flags.find_flags` makes them.
+    flagged : alert_id, raised_at, flood, visibility_only, reason of the alerts that a flag holds.
+    band : as `triage.floods.daily_band` makes it.
+    """
+    times = ("burst_from", "burst_until", "detected_at", "decided_at", "recorded_at", "superseded_at", "released_at")
+    # Casts that change nothing where the type is right, and make a column of unknowns fit.
+    casts = {"day": "day::date", "rules": "rules::jsonb", **{name: f"{name}::timestamptz" for name in times}}
+    rules = [json.dumps(list(rules), ensure_ascii=False) for rules in flood_days["rules"]]
+    floods = flood_days.assign(rules=pd.Series(rules, dtype="str", index=flood_days.index))
+    with warehouse.transaction() as cursor:
+        for table, rows in (
+            ("quality.flood_days", floods),
+            ("quality.visibility_only_rules", visibility_only),
+            ("quality.flagged_alerts", flagged),
+            ("quality.daily_volume_band", band),
+        ):
+            cursor.execute(f"DELETE FROM {table}")
+            append(
+                cursor,
+                table,
+                _arrow(rows),
+                columns=", ".join(rows.columns),
+                select=", ".join(casts.get(name, name) for name in rows.columns) + " FROM pg_temp.incoming",
+            )
+
+
+def publish_scores(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime) -> int:
+    """Append the scores that say something new, in one transaction, and return how many were added.
+
+    A score is new when the alert has none yet, or its newest one differs in model version, probability, status or
+    flags. Publishing the same scores again therefore adds nothing, and readers see all of a run's scores or none.
+
+    Parameters
+    ----------
+    scores : alert_id, raised_at, model_version, probability, status, flood, visibility_only, reasons (list of str).
+    as_of : the moment at which the scores stand.
+    """
+    rows = scores.assign(reasons=[json.dumps(list(reasons), ensure_ascii=False) for reasons in scores["reasons"]])
+    with warehouse.transaction() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock($1)", parameters=(RUN_LOCK,))
+        cursor.fetchall()
+        cursor.execute(
+            "CREATE TEMPORARY TABLE run_moment ON COMMIT DROP AS SELECT $1::timestamptz AS as_of",
+            parameters=(as_of,),
+        )
+        return append(
+            cursor,
+            "scoring.alert_scores",
+            _arrow(rows),
+            columns="alert_id, raised_at, as_of, scored_at, model_version, probability, status, flood, "
+            "visibility_only, reasons",
+            select="""incoming.alert_id, incoming.raised_at, run_moment.as_of, now(), incoming.model_version,
+                      incoming.probability, incoming.status, incoming.flood, incoming.visibility_only,
+                      incoming.reasons::jsonb
+               FROM pg_temp.incoming CROSS JOIN pg_temp.run_moment
+               LEFT JOIN LATERAL (
+                   SELECT s.model_version, s.probability, s.status, s.flood, s.visibility_only
+                   FROM scoring.alert_scores AS s
+                   WHERE s.alert_id = incoming.alert_id AND s.as_of <= run_moment.as_of
+                   ORDER BY s.as_of DESC, s.scored_at DESC LIMIT 1
+               ) AS newest ON true
+               WHERE (newest.model_version, newest.probability, newest.status, newest.flood,
+                      newest.visibility_only)
+                     IS DISTINCT FROM (incoming.model_version, incoming.probability, incoming.status,
+                                       incoming.flood, incoming.visibility_only)""",
+        )
+
+
+def _arrow(frame: pd.DataFrame) -> pa.Table:
+    """The frame for bulk writing; a column in which nothing is known is text, since Arrow's null has no SQL type."""
+    import pyarrow as pa
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    for position, field in enumerate(table.schema):
+        if pa.types.is_null(field.type):
+            table = table.set_column(position, field.name, table.column(position).cast(pa.string()))
+    return table

@@ -1,0 +1,62 @@
+"""How the training set and the forecasts of the past are handed to those who learn and judge: a Parquet file each.
+
+Belongs here: the files and their IO manager. Nothing is pickled.
+Does not belong here: the model store (`models.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pandas as pd
+
+from dagster_project.errors import HeedError
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+
+class FrameFile:
+    """The newest frame an asset made, as one Parquet file."""
+
+    def __init__(self, path: UPath) -> None:
+        self.path = path
+
+    def write(self, frame: pd.DataFrame) -> None:
+        """Replace the file; a reader sees the old one or the new one."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        with fresh.open("wb") as file:
+            frame.to_parquet(file, index=False, compression="zstd")
+        fresh.rename(self.path)
+
+    def read(self) -> pd.DataFrame:
+        """The frame as it was written."""
+        try:
+            with self.path.open("rb") as file:
+                return pd.read_parquet(file)
+        except (OSError, ValueError) as error:
+            raise HeedError(
+                f"{self.path} cannot be read ({' '.join(str(error).split())[:200]})",
+                "run the job `retrain`, which writes it anew",
+            ) from error
+
+
+class FrameFiles(dg.IOManager):
+    """Hands the frame of an asset over as a file of its name, which is read when it is needed."""
+
+    def __init__(self, directory: UPath) -> None:
+        self._directory = directory
+
+    def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
+        file = self._file(context.asset_key)
+        file.write(obj)
+        context.add_output_metadata({"path": dg.MetadataValue.path(str(file.path))})
+
+    def load_input(self, context: dg.InputContext) -> FrameFile:
+        return self._file(context.asset_key)
+
+    def _file(self, key: dg.AssetKey) -> FrameFile:
+        return FrameFile(self._directory / f"{key.path[-1]}.parquet")

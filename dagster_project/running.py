@@ -1,0 +1,221 @@
+"""Running a job in this process: what `heed run`, `heed demo` and the tests do.
+
+Belongs here: launching a job at an as-of, its progress in words, and its failure in one line.
+Does not belong here: what a job covers (`automation.py`), what a step does (assets).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from dagster_project.errors import HeedError
+from dagster_project.resources.dbt_ahead import prepare_dbt
+from dagster_project.resources.moment import run_tags
+
+if TYPE_CHECKING:
+    import dagster as dg
+    from dagster import EventLogEntry
+
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import Settings
+
+Say = Callable[[str], None]
+
+# What each step is called when people watch it.
+STEP_WORDS = {
+    "clean": "cleaning alerts and actions (dbt)",
+    "clean_alerts_suite": "checking the clean alerts",
+    "clean_actions_suite": "checking the clean actions",
+    "alert_outcomes_suite": "checking the outcomes",
+    "flags": "looking for floods and visibility-only rules",
+    "features__alert_features": "deriving features",
+    "training__training_set": "collecting what is known to learn from",
+    "training__candidate_model": "learning",
+    "training__model_evaluation": "comparing with the simple baselines",
+    "training__model_audit": "auditing for leaks and shortcuts",
+    "training__champion_model": "deciding which model scores",
+    "scoring__alert_scores": "scoring the open alerts",
+    "reporting": "publishing the reporting views (dbt)",
+}
+
+
+@dataclass
+class JobOutcome:
+    """What a run did."""
+
+    job: str
+    run_id: str
+    as_of: datetime
+    seconds: float
+    step_seconds: dict[str, float] = field(default_factory=dict)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """What happened, in a few lines."""
+        scores = self.metadata.get("scoring/alert_scores", {})
+        lines = [
+            f"{self.job} as of {self.as_of:%Y-%m-%d %H:%M} UTC: {scores.get('open alerts', 0)} open alerts scored "
+            f"by {scores.get('model version', 'no model')}, {scores.get('dagster/row_count', 0)} new scores published "
+            f"({self.seconds:.0f} s)"
+        ]
+        return "\n".join([*lines, *(f"warning: {line}" for line in self.warnings)])
+
+    def to_document(self) -> dict[str, Any]:
+        """The same for machines."""
+        scores = self.metadata.get("scoring/alert_scores", {})
+        return {
+            "job": self.job,
+            "run_id": self.run_id,
+            "as_of": self.as_of.isoformat(),
+            "seconds": round(self.seconds, 3),
+            "step_seconds": {name: round(value, 3) for name, value in self.step_seconds.items()},
+            "open_alerts": scores.get("open alerts", 0),
+            "new_scores": scores.get("dagster/row_count", 0),
+            "model_version": scores.get("model version"),
+            "warnings": self.warnings,
+        }
+
+
+def run_job(
+    job: str,
+    as_of: datetime,
+    *,
+    settings: Settings,
+    warehouse: Warehouse,
+    instance: dg.DagsterInstance,
+    days_back: float,
+    say: Say = lambda line: None,
+) -> JobOutcome:
+    """Run a job once in this process and wait for it.
+
+    Raises
+    ------
+    HeedError
+        A step or a blocking check failed: names the step and the cause. What was published before stands.
+    """
+    started = time.monotonic()
+    prepare_dbt(warehouse, settings)
+    say("starting the run")
+    from dagster_project.automation import WAREHOUSE_TAG
+    from dagster_project.definitions import build_defs
+
+    definition = build_defs(settings=settings, warehouse=warehouse).resolve_job_def(job)
+    run_id = str(uuid.uuid4())
+    instance.add_event_listener(run_id, _teller(say))
+    log = warehouse.home / "logs" / f"{run_id}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # dbt and libraries print much; a person watching gets one line per step, the rest is kept.
+    with log.open("w", encoding="utf-8") as output, redirect_stdout(output):
+        result = definition.execute_in_process(
+            instance=instance,
+            run_id=run_id,
+            tags={**run_tags(as_of, days_back), **WAREHOUSE_TAG},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            raise_on_error=False,
+        )
+    outcome = JobOutcome(job, result.run_id, as_of, time.monotonic() - started)
+    failures: list[str] = []
+    for event in result.all_events:
+        kind = event.event_type_value
+        if kind == "STEP_SUCCESS":
+            outcome.step_seconds[str(event.step_key)] = event.step_success_data.duration_ms / 1000
+        elif kind == "ASSET_MATERIALIZATION" and event.asset_key is not None:
+            materialised = event.step_materialization_data.materialization
+            outcome.metadata["/".join(event.asset_key.path)] = {
+                name: getattr(value, "value", None) for name, value in materialised.metadata.items()
+            }
+        elif kind == "ASSET_CHECK_EVALUATION":
+            check = event.asset_check_evaluation_data
+            if not check.passed:
+                line = f"{'/'.join(check.asset_key.path)}: {check.check_name}: {check.description or 'failed'}"
+                (failures if check.severity.value == "ERROR" else outcome.warnings).append(line)
+        elif kind == "STEP_FAILURE":
+            failures.append(_failure(str(event.step_key), event.step_failure_data.error))
+    if not result.success:
+        where = f"run {result.run_id[:8]} of {job} stopped"
+        raise HeedError(
+            f"{where}: {failures[0] if failures else 'see its log in the Dagster UI'}",
+            "nothing later in the lineage was changed; mend the cause and run again",
+        )
+    return outcome
+
+
+def run_whole_job(as_of: datetime, *, retrain: bool | None = None, say: Say = lambda line: None) -> JobOutcome:
+    """The whole job once at `as_of`, on this home's warehouse: `retrain` when learning is due, else `refresh_scores`.
+
+    retrain : True or False decide; None asks whether the newest model is older than `learning.retrain_every_days`,
+        or was taught with other features than today's.
+    """
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import heed_home, load_settings
+
+    settings = load_settings()
+    warehouse = Warehouse(heed_home())
+    warehouse.prepare()
+    require_alerts(warehouse, settings)
+    prepare_dbt(warehouse, settings)
+    say("loading what the job needs")
+    from dagster_project.automation import REFRESH, RETRAIN, days_back
+    from dagster_project.instance import dagster_instance
+    from dagster_project.resources.models import ModelStore
+
+    due = ModelStore(warehouse).learning_is_due(as_of, settings) if retrain is None else retrain
+    job = RETRAIN if due else REFRESH
+    with dagster_instance(warehouse.home) as instance:
+        return run_job(
+            job,
+            as_of,
+            settings=settings,
+            warehouse=warehouse,
+            instance=instance,
+            days_back=days_back(job, settings),
+            say=say,
+        )
+
+
+def require_alerts(warehouse: Warehouse, settings: Settings) -> None:
+    """Refuse to run on nothing: an empty company is almost always a forgotten load."""
+    source = settings.source
+    place = f"{source.database_schema}.{source.alerts}"
+    quoted = ".".join('"' + part.replace('"', '""') + '"' for part in place.split("."))
+    if warehouse.value("SELECT to_regclass($1) IS NULL", (quoted,)):
+        raise HeedError(f"there is no table {place}", "load alerts with `heed load`, or correct [source] in heed.toml")
+    if not warehouse.value(f"SELECT EXISTS (SELECT 1 FROM {quoted})"):
+        raise HeedError(f"{place} holds no alerts", "load some: heed load --alerts FILE --actions FILE")
+
+
+def _failure(step: str, error: Any) -> str:
+    """The innermost error that speaks in heed's words, else the innermost one at all, in one line."""
+    told, current = None, error
+    while current is not None:
+        if current.cls_name in ("HeedError", "ExpectationsFailed", "Failure"):
+            told = current
+        innermost, current = current, current.cause
+    told = told or innermost
+    if told.cls_name == "DagsterExecutionInterruptedError":
+        return f"{STEP_WORDS.get(step, step)}: it was interrupted from outside"
+    text = " ".join(str(told.message).split())
+    for prefix in ("dagster_project.errors.HeedError:", "dagster._core.definitions.events.Failure:"):
+        text = text.removeprefix(prefix).strip()
+    return f"{STEP_WORDS.get(step, step)}: {text.rstrip('.')[:1500]}"
+
+
+def _teller(say: Say) -> Callable[[EventLogEntry], None]:
+    """Turns a run's events into one line per step, and its warnings into notes."""
+
+    def tell(entry: EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event is not None and event.event_type_value == "STEP_START":
+            say(STEP_WORDS.get(str(event.step_key), str(event.step_key)))
+        elif event is None and int(entry.level) >= logging.WARNING and "Not executing" not in entry.user_message:
+            say(f"note: {entry.user_message}")
+
+    return tell

@@ -1,0 +1,229 @@
+"""Every setting of heed, read once and validated: `heed.toml` and the environment become one frozen object.
+
+Belongs here: the names, types, limits and defaults of settings, and where state lives.
+Does not belong here: what a setting does (its room knows), and secrets (they come from the environment only:
+`HEED_DATABASE_URL`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dagster_project.errors import HeedError
+
+if TYPE_CHECKING:
+    from dagster_project.triage.features import FeatureSettings
+    from dagster_project.triage.gate import Targets
+    from dagster_project.triage.model import LearningSettings
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+Days = Annotated[float, Field(gt=0, le=3650)]
+
+
+class Section(BaseModel):
+    """A table of heed.toml. Unknown keys are errors: a typo must not silently mean the default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Section):
+    """Where the contract's tables stand, and how their times are to be read."""
+
+    database_schema: str = "raw"
+    alerts: str = "alerts"
+    actions: str = "actions"
+    rules: str = "rules"
+    time_zone: str = "UTC"
+    clock_skew_minutes: Annotated[float, Field(ge=0, le=1440)] = 5
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, zone: str) -> str:
+        try:
+            ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{zone!r} is not a time zone, write one like 'Europe/Berlin'") from error
+        return zone
+
+
+class Outcome(Section):
+    """What counts as an outcome."""
+
+    horizon_days: Days = 14
+
+
+class Features(Section):
+    """The history that features may look back on."""
+
+    keys: tuple[str, ...] = ("rule", "entity", "team", "rule+entity")
+    lookback_days: Annotated[float, Field(ge=90, le=3650)] = 180  # the longest window is 90 days
+
+    @field_validator("keys")
+    @classmethod
+    def _some_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if not keys or len(set(keys)) != len(keys):
+            raise ValueError("name at least one history key, each once")
+        return keys
+
+
+class Learning(Section):
+    """When there is enough to learn from, and how far back learning looks."""
+
+    training_days: Days = 365
+    minimum_acted: Annotated[int, Field(ge=1)] = 50
+    minimum_not_acted: Annotated[int, Field(ge=1)] = 50
+    prove_first: bool = True
+    retrain_every_days: Days = 7
+    seed: Annotated[int, Field(ge=0)] = 7
+    threads: Annotated[int, Field(ge=0)] = 0
+
+
+class Gate(Section):
+    """What was agreed with managers: a candidate that misses it does not become champion."""
+
+    minimum_skill: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    minimum_auc: Annotated[float, Field(ge=0, le=1)] = 0.0
+    maximum_decile_error: Annotated[float, Field(gt=0, le=1)] = 1.0
+    minimum_workload_saved: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class Schedule(Section):
+    """When Dagster runs the two jobs, as cron lines in UTC."""
+
+    refresh_scores: str = "*/15 * * * *"
+    retrain: str = "0 3 * * 1"
+
+    @field_validator("refresh_scores", "retrain")
+    @classmethod
+    def _cron(cls, line: str) -> str:
+        if not re.fullmatch(r"\s*(\S+\s+){4}\S+\s*", line):
+            raise ValueError(f"{line!r} is not a cron line of five fields, write one like '*/15 * * * *'")
+        return line
+
+
+class Settings(Section):
+    """All settings. `load_settings` makes it."""
+
+    source: Source = Source()
+    outcome: Outcome = Outcome()
+    features: Features = Features()
+    learning: Learning = Learning()
+    gate: Gate = Gate()
+    schedule: Schedule = Schedule()
+
+    def feature_settings(self) -> FeatureSettings:
+        """The features' own settings."""
+        from datetime import timedelta
+
+        from dagster_project.triage.features import FeatureSettings
+
+        return FeatureSettings(keys=self.features.keys, lookback=timedelta(days=self.features.lookback_days))
+
+    def learning_settings(self) -> LearningSettings:
+        """Learning's own settings."""
+        from datetime import timedelta
+
+        from dagster_project.triage.model import LearningSettings
+
+        return LearningSettings(
+            minimum_acted=self.learning.minimum_acted,
+            minimum_not_acted=self.learning.minimum_not_acted,
+            horizon=timedelta(days=self.outcome.horizon_days),
+            prove_first=self.learning.prove_first,
+            seed=self.learning.seed,
+            threads=self.learning.threads or os.cpu_count() or 1,
+            features=self.feature_settings(),
+        )
+
+    def gate_targets(self) -> Targets:
+        """The gate's own targets."""
+        from dagster_project.triage.gate import Targets
+
+        return Targets(**self.gate.model_dump())
+
+
+def heed_home() -> Path:
+    """The directory that holds all state: `HEED_HOME`, else `.heed` in the project."""
+    return Path(os.environ.get("HEED_HOME") or PROJECT / ".heed").expanduser().resolve()
+
+
+def settings_path() -> Path:
+    """The settings file: `HEED_SETTINGS`, else `heed.toml` in the state directory, else the project's own."""
+    if named := os.environ.get("HEED_SETTINGS"):
+        return Path(named).expanduser().resolve()
+    own = heed_home() / "heed.toml"
+    return own if own.exists() else PROJECT / "heed.toml"
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read and validate the settings file; `None` means `settings_path()`.
+
+    Raises
+    ------
+    HeedError
+        The file is missing, is not TOML, or holds an unknown key or an impossible value; names the line.
+    """
+    path = path or settings_path()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HeedError(
+            f"the settings file {path} cannot be read ({error})",
+            "create it (an empty file means the defaults) or set HEED_SETTINGS",
+        ) from error
+    return _parse(text, path)
+
+
+@lru_cache(maxsize=8)
+def _parse(text: str, path: Path) -> Settings:
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise HeedError(f"{path} is not valid TOML: {error}", "correct that line") from error
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = [str(part) for part in first["loc"]]
+        where = f"{path}{_line_of(text, keys)}"
+        if first["type"] == "extra_forbidden":
+            raise HeedError(
+                f"{where}: unknown setting {'.'.join(keys)}", _nearest_setting(keys) or "remove it"
+            ) from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise HeedError(f"{where}: {'.'.join(keys)}: {reason}", "correct the value") from error
+
+
+def _line_of(text: str, keys: list[str]) -> str:
+    """':12' for the line on which the setting stands, or nothing if it cannot be found."""
+    wanted = re.compile(rf"\s*['\"]?{re.escape(keys[-1])}['\"]?\s*=")
+    table: str | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[([^\]]+)\]", line):
+            table = header.group(1).strip()
+            if keys == [table]:
+                return f":{number}"
+        elif table == (keys[0] if len(keys) > 1 else None) and wanted.match(line):
+            return f":{number}"
+    return ""
+
+
+def _nearest_setting(keys: list[str]) -> str | None:
+    known: Any = Settings
+    for key in keys[:-1]:
+        field = known.model_fields.get(key)
+        if field is None:
+            return None
+        known = field.annotation
+    near = difflib.get_close_matches(keys[-1], list(known.model_fields), n=1)
+    return f"perhaps {near[0]!r} is meant" if near else f"known here: {', '.join(known.model_fields)}"

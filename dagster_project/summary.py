@@ -1,0 +1,167 @@
+"""What stands now, for somebody who sees it for the first time.
+
+Belongs here: the few queries and the screen of `heed summary` and `heed demo`.
+Does not belong here: evidence in depth (`heed report`), tables for analysts (`dbt_project/models/reporting`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dagster_project.errors import HeedError
+from dagster_project.reporting.words import contender
+from dagster_project.resources.models import ModelStore
+from dagster_project.resources.postgres import Warehouse
+
+_TOP = """
+SELECT alert_id, raised_at, rule, entity, team, probability, reasons::text AS reasons, flood, visibility_only
+FROM reporting.alert_scores_latest
+WHERE is_open ORDER BY flood, visibility_only, probability DESC, alert_id LIMIT 10
+"""
+
+
+def collect(warehouse: Warehouse) -> dict[str, Any]:
+    """Everything the summary shows, as plain values."""
+    if warehouse.value("SELECT to_regclass('reporting.alert_scores_latest') IS NULL"):
+        raise HeedError("there is nothing to sum up: no job has run yet", "run `heed run`")
+    read = lambda query: warehouse.read_arrow(query).to_pylist()  # noqa: E731
+    champion = read(
+        "SELECT model_version, as_of, reasons::text AS reasons FROM training.champion_decisions "
+        "WHERE decision IN ('promoted', 'rolled_back') ORDER BY as_of DESC, decision_id DESC LIMIT 1"
+    )
+    evaluation: list[dict[str, Any]] = []
+    if champion:
+        table = ModelStore(warehouse).evaluation(champion[0]["model_version"])
+        evaluation = [
+            {str(name): value for name, value in row.items()}
+            for row in table[table["slice"] == "unflagged"].to_dict("records")
+        ]
+    return {
+        "loaded": read(
+            "SELECT source, raw_rows, clean_rows, duplicate_rows, rejected_rows FROM marts.load_reconciliation "
+            "ORDER BY source"
+        ),
+        "rejected": read(
+            "SELECT source, reason, count(*) AS rows FROM marts.rejected_rows GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 8"
+        ),
+        "floods": read(
+            "SELECT day, scope_kind, scope, volume, expected, acted_share, status, evidence FROM quality.flood_days "
+            "WHERE status <> 'cleared' AND superseded_at IS NULL ORDER BY volume DESC LIMIT 8"
+        ),
+        "cleared": read(
+            "SELECT count(*) AS n FROM quality.flood_days WHERE status = 'cleared' AND superseded_at IS NULL"
+        )[0]["n"],
+        "visibility_only": read(
+            "SELECT * FROM (SELECT DISTINCT ON (rule) rule, alerts_decided, acted, status, evidence "
+            "FROM quality.visibility_only_rules WHERE released_at IS NULL ORDER BY rule, alerts_decided DESC) AS those "
+            "ORDER BY alerts_decided DESC LIMIT 8"
+        ),
+        "champion": {**champion[0], "reasons": json.loads(champion[0]["reasons"])} if champion else None,
+        "evaluation": evaluation,
+        "most_worth_attention": [{**row, "reasons": json.loads(row["reasons"])} for row in read(_TOP)],
+        "open_alerts": read("SELECT count(*) AS n FROM reporting.alert_scores_latest WHERE is_open")[0]["n"],
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the summary for people."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # Evidence in words wants room; where nobody's terminal says how wide it is, 120 columns read well.
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=120)
+    plain = lambda value: Text(str(value))  # noqa: E731  (names may look like markup)
+
+    def table(title: str, *columns: str) -> Table:
+        made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for column in columns:
+            made.add_column(column, justify="right" if column in _NUMERIC else "left", overflow="fold", min_width=4)
+        return made
+
+    loaded = table("What came in", "table", "rows", "clean", "duplicates", "set aside")
+    for row in found["loaded"]:
+        loaded.add_row(
+            *(plain(row[name]) for name in ("source", "raw_rows", "clean_rows", "duplicate_rows", "rejected_rows"))
+        )
+    console.print(loaded)
+    for row in found["rejected"]:
+        console.print(plain(f"  set aside: {row['rows']} {row['source']}: {row['reason']}"))
+
+    console.print()
+    floods = table("Flagged as floods: a bug made them, not the business", "day", "scope", "alerts", "usual", "why")
+    for row in found["floods"]:
+        floods.add_row(
+            plain(row["day"]),
+            plain(f"{row['scope_kind']} {row['scope']}"),
+            plain(row["volume"]),
+            plain(f"{row['expected']:.0f}"),
+            plain(f"{row['status']}: {row['evidence']}"),
+        )
+    console.print(floods if found["floods"] else "[bold]No flood was found.[/]")
+    console.print(plain(f"  {found['cleared']} more busy days were looked at and cleared: people acted on them."))
+
+    console.print()
+    rules = table("Visibility-only rules: nobody acts on them, by design", "rule", "decided", "why")
+    for row in found["visibility_only"]:
+        rules.add_row(plain(row["rule"]), plain(row["alerts_decided"]), plain(f"{row['status']}: {row['evidence']}"))
+    console.print(rules if found["visibility_only"] else "[bold]No visibility-only rule was found.[/]")
+
+    console.print()
+    _show_evaluation(console, found, table, plain)
+
+    console.print()
+    top = table(f"Of {found['open_alerts']} open alerts, the ten most worth attention", "chance", "alert", "because")
+    for row in found["most_worth_attention"]:
+        about = " · ".join(str(row[name]) for name in ("rule", "entity", "team") if row[name])
+        top.add_row(plain(f"{row['probability']:.0%}"), plain(about), plain("; ".join(row["reasons"])))
+    console.print(top)
+
+
+_NUMERIC = {
+    "rows",
+    "clean",
+    "duplicates",
+    "set aside",
+    "alerts",
+    "usual",
+    "decided",
+    "chance",
+    "log-loss",
+    "AUC",
+}
+
+
+def _show_evaluation(console: Any, found: dict[str, Any], table: Any, plain: Any) -> None:
+    if not found["evaluation"]:
+        console.print("[bold]There was too little to compare models on.[/]")
+        return
+    measured: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in found["evaluation"]:
+        measured.setdefault(row["contender"], {})[row["metric"]] = row
+    alerts = found["evaluation"][0]["alerts"]
+    made = table(
+        f"The model beside the simple baselines, on {alerts} later alerts none of them had seen (lower log-loss and "
+        "higher AUC are better)",
+        *("contender", "log-loss", "95% interval", "AUC"),
+    )
+    order = sorted(measured, key=lambda name: measured[name]["log_loss"]["value"])
+    for name in order:
+        loss, auc = measured[name]["log_loss"], measured[name]["roc_auc"]
+        made.add_row(
+            plain(contender(name)),
+            plain(_number(loss["value"], 4)),
+            plain(f"{_number(loss['low'], 4)} to {_number(loss['high'], 4)}"),
+            plain(_number(auc["value"], 3)),
+        )
+    console.print(made)
+    if found["champion"]:
+        console.print(plain(f"  Scores now: {found['champion']['model_version']}."))
+        for reason in found["champion"]["reasons"]:
+            console.print(plain(f"  {reason[:1].upper()}{reason[1:]}."))
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "too few" if value is None or value != value else f"{value:.{digits}f}"

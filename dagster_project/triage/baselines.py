@@ -1,0 +1,220 @@
+"""The simple rules that every model has to beat.
+
+Belongs here: the baselines, fitted on the same past alerts as a model, each a forecast of probabilities in
+its own right, able to serve when nothing better is proven.
+Does not belong here: choosing between contenders (`model.py`) and measuring them (`metrics.py`,
+`evaluation.py`).
+
+Baselines read history columns, so that they are as fresh at scoring as the model is: the rate of a rule is
+the rate known when the alert was raised, not the one frozen at training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dagster_project.errors import HeedError
+from dagster_project.triage.calibration import penalised_logistic
+from dagster_project.triage.features import FeatureSettings, history_features_for
+from dagster_project.triage.metrics import clip_probability, expit, log_losses, logit
+
+ALWAYS_NO = "always_no_action"
+CONSTANT = "constant_rate"
+REPEAT_LAST = "repeat_last_per_rule"
+LOGISTIC = "logistic_on_rates"
+RATE_KEYS = ("rule", "entity", "team")
+
+# "Nobody ever acts" is not a probability, and its log-loss is infinite as soon as somebody acts. It is scored
+# as somebody who would bet a thousand to one on it: an act then costs 6.9 nats. Its Brier score and its
+# ranking do not depend on this choice.
+ALWAYS_NO_PROBABILITY = 1e-3
+
+# How many alerts at the overall rate a rate is mixed with. Chosen per fit among these, by log-loss on the
+# past.
+STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
+
+# A baseline never claims more certainty than this: the past rate of a rule that was never acted upon is a
+# small number, not zero.
+FLOOR = 1e-3
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A fitted baseline.
+
+    name : one of `names_for`. numbers : what it needs to forecast, JSON-able.
+    """
+
+    name: str
+    numbers: dict[str, Any]
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """Probability of action per alert, float64 in (0, 1); `HeedError` for a missing history column."""
+        n = len(frame)
+        if self.name == ALWAYS_NO:
+            return np.full(n, ALWAYS_NO_PROBABILITY)
+        if self.name == CONSTANT:
+            return np.full(n, self.numbers["rate"], dtype=np.float64)
+        if self.name == REPEAT_LAST:
+            last = _read(frame, self.numbers["column"])
+            table = self.numbers
+            return np.where(np.isnan(last), table["none"], np.where(last > 0.5, table["acted"], table["not_acted"]))
+        if self.name == LOGISTIC:
+            design = _design([Baseline.from_document(r) for r in self.numbers["rates"]], self.numbers["last"], frame)
+            z = design @ np.asarray(self.numbers["coefficients"], dtype=np.float64)
+            return clip_probability(expit(z), FLOOR)
+        return _shrunk(
+            frame, self.numbers["known"], self.numbers["acted"], self.numbers["share"],
+            self.numbers["strength"], self.numbers["rate"],
+        )  # fmt: skip
+
+    def to_document(self) -> dict[str, Any]:
+        """JSON-able; `from_document` gives back an equal baseline."""
+        return {"name": self.name, "numbers": self.numbers}
+
+    @classmethod
+    def from_document(cls, document: Any) -> Baseline:
+        """The baseline of a document made by `to_document`; `HeedError` when it is not one."""
+        try:
+            made = cls(str(document["name"]), dict(document["numbers"]))
+            needed: tuple[str, ...]
+            if made.name.startswith("rate_per_"):
+                needed = ("rate", "strength")
+                ok = all(isinstance(made.numbers[c], (str, type(None))) for c in ("known", "acted", "share"))
+            elif made.name == LOGISTIC:
+                needed = ()
+                ok = len(made.numbers["coefficients"]) == 1 + len(made.numbers["rates"]) + 2 * bool(
+                    made.numbers["last"]
+                ) and all(np.isfinite(float(c)) for c in made.numbers["coefficients"])
+                for rate in made.numbers["rates"]:
+                    cls.from_document(rate)
+            else:
+                needed = {ALWAYS_NO: (), CONSTANT: ("rate",), REPEAT_LAST: ("acted", "not_acted", "none")}[made.name]
+                ok = made.name != REPEAT_LAST or isinstance(made.numbers["column"], str)
+            ok = ok and all(np.isfinite(float(made.numbers[name])) for name in needed)
+        except (KeyError, TypeError, ValueError) as error:
+            raise HeedError(f"the stored baseline is malformed ({error!r})", "train again") from error
+        if not ok:
+            raise HeedError("the stored baseline is malformed (a number is missing or not finite)", "train again")
+        return made
+
+
+def names_for(settings: FeatureSettings) -> list[str]:
+    """The baselines that the history of `settings` allows, from the simplest to the most elaborate."""
+    rates = [f"rate_per_{key}" for key in RATE_KEYS if key in settings.keys and settings.outcome_windows]
+    return [ALWAYS_NO, CONSTANT, *rates, REPEAT_LAST, *([LOGISTIC] if rates else [])]
+
+
+def fit_baselines(
+    frame: pd.DataFrame,
+    acted: np.ndarray,
+    settings: FeatureSettings,
+    weight: np.ndarray | None = None,
+    prior: tuple[float, float] = (0.5, 0.5),
+) -> dict[str, Baseline]:
+    """All baselines that `settings` allow, fitted on the same past alerts.
+
+    Parameters
+    ----------
+    frame : past alerts with their history columns. acted : 0.0 or 1.0 per alert. weight : per alert, default
+    1.
+    prior : pseudo-counts (acted, not acted) that keep a rate inside (0, 1); Jeffreys' by default.
+
+    Defined for any number of alerts, none included (every rate is then the prior's mean).
+    """
+    w = np.ones(len(acted)) if weight is None else np.asarray(weight, dtype=np.float64)
+    y = np.asarray(acted, dtype=np.float64)
+    rate = float((np.dot(w, y) + prior[0]) / (w.sum() + prior[0] + prior[1]))
+    made = {ALWAYS_NO: Baseline(ALWAYS_NO, {}), CONSTANT: Baseline(CONSTANT, {"rate": rate})}
+    wanted = names_for(settings)
+    rates = []
+    for key in RATE_KEYS:
+        name = f"rate_per_{key}"
+        if name in wanted:
+            made[name] = _fit_rate(name, key, frame, y, w, rate, settings)
+            rates.append(made[name])
+    column = next(f.name for f in history_features_for(settings) if f.key == "rule" and f.statistic == "last_outcome")
+    made[REPEAT_LAST] = _fit_repeat_last(column, frame, y, w, rate)
+    if LOGISTIC in wanted:
+        design = _design(rates, column, frame)
+        # Centred on "the plain average of the log-odds of the rates", with room to move away from it.
+        centre = [0.0] + [1.0 / len(rates)] * len(rates) + [0.0, 0.0]
+        found = penalised_logistic(design, y, w, centre, [1.0] * len(centre))
+        numbers = {
+            "rates": [r.to_document() for r in rates],
+            "last": column,
+            "coefficients": [float(c) for c in found],
+        }
+        made[LOGISTIC] = Baseline(LOGISTIC, numbers)
+    return made
+
+
+def _fit_rate(
+    name: str,
+    key: str,
+    frame: pd.DataFrame,
+    y: np.ndarray,
+    w: np.ndarray,
+    rate: float,
+    settings: FeatureSettings,
+) -> Baseline:
+    """The window or half-life, and the shrinkage, with the lowest log-loss on the past.
+
+    History columns make that an out-of-sample choice.
+    """
+    features = [f for f in history_features_for(settings) if f.key == key]
+    known = {f.window: f.name for f in features if f.statistic == "known_count"}
+    acted = {f.window: f.name for f in features if f.statistic == "acted_count"}
+    longest = known[max(w for w in known if w is not None)]
+    variants: list[tuple[str, str | None, str | None]] = [(known[w], acted[w], None) for w in known if w in acted]
+    variants += [(longest, None, f.name) for f in features if f.statistic == "decayed_acted_rate"]
+    best: tuple[float, dict[str, Any]] | None = None
+    for known_name, acted_name, share_name in variants:
+        for strength in STRENGTHS:
+            p = _shrunk(frame, known_name, acted_name, share_name, strength, rate)
+            loss = float(np.dot(w, log_losses(p, y)))
+            if best is None or loss < best[0] - 1e-9:
+                read = {"known": known_name, "acted": acted_name, "share": share_name}
+                best = (loss, {**read, "strength": strength, "rate": rate})
+    assert best is not None
+    return Baseline(name, best[1])
+
+
+def _shrunk(
+    frame: pd.DataFrame, known: str, acted: str | None, share: str | None, strength: float, rate: float
+) -> np.ndarray:
+    """(acted + strength * rate) / (known + strength); a decayed share stands for acted / known."""
+    n = np.nan_to_num(_read(frame, known))
+    k = np.nan_to_num(_read(frame, acted)) if acted is not None else np.nan_to_num(_read(frame, str(share))) * n
+    return clip_probability((k + strength * rate) / (n + strength), FLOOR)
+
+
+def _fit_repeat_last(column: str, frame: pd.DataFrame, y: np.ndarray, w: np.ndarray, rate: float) -> Baseline:
+    """P(acted | the rule's last known outcome), each mixed with two alerts at the overall rate."""
+    last = _read(frame, column)
+    numbers: dict[str, Any] = {"column": column}
+    groups = {"acted": last > 0.5, "not_acted": last <= 0.5, "none": np.isnan(last)}
+    for name, mask in groups.items():
+        numbers[name] = float((np.dot(w[mask], y[mask]) + 2 * rate) / (w[mask].sum() + 2))
+    return Baseline(REPEAT_LAST, numbers)
+
+
+def _design(rates: list[Baseline], last_column: str | None, frame: pd.DataFrame) -> np.ndarray:
+    columns = [np.ones(len(frame)), *(logit(r.predict(frame)) for r in rates)]
+    if last_column:
+        last = _read(frame, last_column)
+        columns += [
+            np.where(last > 0.5, 1.0, np.where(last <= 0.5, -1.0, 0.0)),
+            np.isnan(last).astype(np.float64),
+        ]
+    return np.column_stack(columns)
+
+
+def _read(frame: pd.DataFrame, name: str) -> np.ndarray:
+    if name not in frame:
+        raise HeedError(f"the history column {name} is missing", "compute the features with the settings of the model")
+    return frame[name].to_numpy(dtype=np.float64, na_value=np.nan)

@@ -1,0 +1,347 @@
+"""What a model may know about an alert: the feature contract.
+
+Belongs here: which history features are computed (keys, windows, half-lives, lookback), the facts that are
+known at raise time, the values of history keys, and the contract with its hash that a model stores.
+Does not belong here: computing history (`timeline.py`), and the columns and codes that one training settled
+on (`matrix.py`).
+
+All facts here are known at `raised_at`. History features of an alert raised at t use alerts raised before t
+and outcomes known before t, both not older than t - lookback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from dagster_project.errors import HeedError
+
+if TYPE_CHECKING:
+    from dagster_project.triage.timeline import HistoryFeature
+
+# Raised whenever the meaning of a feature changes without a change of its name: models trained before are
+# refused.
+MEANING = 1
+
+COLUMNS = ("rule", "entity", "team", "severity", "title")
+# The history key that all alerts share: how busy everything is, and how much is acted upon at the moment.
+EVERYTHING = "all"
+KEY_SEPARATOR = "+"
+
+# Words people use for urgency, from least to most. Numbers in names count the other way round: P1 and sev1
+# are worst.
+SEVERITY_LEVELS = {
+    **dict.fromkeys(("debug", "trace", "none", "negligible", "unknown"), 0.0),
+    **dict.fromkeys(("info", "information", "informational", "notice", "p5", "sev5", "s5"), 1.0),
+    **dict.fromkeys(("low", "minor", "p4", "sev4", "s4"), 2.0),
+    **dict.fromkeys(("medium", "moderate", "warn", "warning", "normal", "p3", "sev3", "s3"), 3.0),
+    **dict.fromkeys(("high", "major", "error", "severe", "important", "p2", "sev2", "s2"), 4.0),
+    **dict.fromkeys(
+        (
+            "critical",
+            "crit",
+            "fatal",
+            "emergency",
+            "emerg",
+            "alert",
+            "urgent",
+            "disaster",
+            "blocker",
+            "p1",
+            "sev1",
+            "s1",
+        ),
+        5.0,
+    ),
+    **dict.fromkeys(("p0", "sev0", "s0"), 6.0),
+}
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Which history features every alert gets.
+
+    keys : what history is kept about: `rule`, `entity`, `team`, `severity`, the name of an attribute, or
+        several of them joined by "+" (history of the combination). An alert that lacks a part has no history
+        under that key.
+    raised_windows : windows over which earlier alerts are counted.
+    outcome_windows : windows over which known and acted outcomes are counted.
+    half_lives : of the decayed share acted.
+    lookback : nothing older than this is used; at least as long as every window.
+    """
+
+    keys: tuple[str, ...] = ("all", "rule", "entity", "team", "rule+entity")
+    raised_windows: tuple[timedelta, ...] = (
+        timedelta(hours=1),
+        timedelta(days=1),
+        timedelta(days=7),
+        timedelta(days=28),
+        timedelta(days=90),
+    )
+    outcome_windows: tuple[timedelta, ...] = (
+        timedelta(days=1),
+        timedelta(days=7),
+        timedelta(days=28),
+        timedelta(days=90),
+    )
+    half_lives: tuple[timedelta, ...] = (timedelta(days=1), timedelta(days=7), timedelta(days=28))
+    lookback: timedelta = timedelta(days=180)
+
+    def __post_init__(self) -> None:
+        if "rule" not in self.keys:
+            object.__setattr__(self, "keys", ("rule", *self.keys))
+        if len(set(self.keys)) != len(self.keys):
+            raise HeedError(f"a history key is named twice in {list(self.keys)}", "name each history key once")
+        for key in self.keys:
+            if not all(part.strip() for part in key.split(KEY_SEPARATOR)):
+                raise HeedError(f"the history key {key!r} has an empty part", 'write it like "rule+entity"')
+        for span in (*self.raised_windows, *self.outcome_windows, *self.half_lives, self.lookback):
+            if span <= timedelta(0):
+                raise HeedError("a window, half-life or lookback is not positive", "give it a length above zero")
+        longest = max((*self.raised_windows, *self.outcome_windows), default=timedelta(0))
+        if longest > self.lookback:
+            raise HeedError(
+                f"the longest window ({longest}) reaches further back than the lookback ({self.lookback})",
+                "raise the lookback or shorten the window",
+            )
+
+
+def history_features_for(settings: FeatureSettings) -> list[HistoryFeature]:
+    """The history features of `settings`, in the order of their columns.
+
+    Per key: alerts raised, outcomes known and outcomes acted in each window; the last known outcome; seconds
+    since the previous alert and since the last known act; the decayed share acted for each half-life.
+    """
+    from dagster_project.triage.timeline import HistoryFeature
+
+    made = []
+    for key in settings.keys:
+        made += [HistoryFeature(key, "raised_count", window=w) for w in settings.raised_windows]
+        for w in settings.outcome_windows:
+            made.append(HistoryFeature(key, "known_count", window=w))
+            made.append(HistoryFeature(key, "acted_count", window=w))
+        made.append(HistoryFeature(key, "last_outcome"))
+        made.append(HistoryFeature(key, "seconds_since_raised"))
+        made.append(HistoryFeature(key, "seconds_since_acted"))
+        made += [HistoryFeature(key, "decayed_acted_rate", half_life=h) for h in settings.half_lives]
+    return made
+
+
+def contract(settings: FeatureSettings) -> dict[str, Any]:
+    """What a model was taught with and scoring must repeat: JSON-able, equal for equal settings.
+
+    `hash` (16 hex digits) covers everything else in it. It does not depend on the process, the machine or the
+    order of a dictionary.
+    """
+    content: dict[str, Any] = {
+        "meaning": MEANING,
+        "settings": {name: _plain(value) for name, value in asdict(settings).items()},
+        "history": [feature.name for feature in history_features_for(settings)],
+        "raise_time": list(RAISE_TIME_FEATURES),
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return {**content, "hash": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def settings_from_contract(document: Any) -> FeatureSettings:
+    """The settings that `contract` described; `HeedError` when the document is not a contract."""
+    try:
+        raw = dict(document["settings"])
+        return FeatureSettings(
+            keys=tuple(str(k) for k in raw["keys"]),
+            raised_windows=_spans(raw["raised_windows"]),
+            outcome_windows=_spans(raw["outcome_windows"]),
+            half_lives=_spans(raw["half_lives"]),
+            lookback=timedelta(seconds=float(raw["lookback"])),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise HeedError(f"the stored feature contract is malformed ({error!r})", "train again") from error
+
+
+def require_same_contract(model: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to score with features other than those the model was taught with.
+
+    Raises `HeedError` that names what differs.
+    """
+    if model.get("hash") == now.get("hash"):
+        return
+    differing = sorted(k for k in {*model, *now} - {"hash"} if model.get(k) != now.get(k))
+    missing = sorted(set(model.get("history", [])) - set(now.get("history", [])))
+    more = sorted(set(now.get("history", [])) - set(model.get("history", [])))
+    detail = f"; the model also needs {', '.join(missing[:3])}" if missing else ""
+    detail += f"; it does not know {', '.join(more[:3])}" if more else ""
+    raise HeedError(
+        "the model was taught with other features than today's "
+        f"(differs in: {', '.join(differing) or 'its hash'}{detail})",
+        "train again with the present settings, or restore the settings the model was trained with",
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _spans(seconds: Iterable[Any]) -> tuple[timedelta, ...]:
+    return tuple(timedelta(seconds=float(s)) for s in seconds)
+
+
+RAISE_TIME_FEATURES = (
+    "value",
+    "threshold",
+    "value_over_threshold",
+    "severity_level",
+    "hour",
+    "weekday",
+    "title_length",
+)
+
+
+def raise_time_features(alerts: pd.DataFrame) -> pd.DataFrame:
+    """Facts known at the moment of raising: float64 columns `RAISE_TIME_FEATURES`, nan where not known.
+
+    value, threshold : arcsinh of the column, so that one enormous value does not own the scale.
+    value_over_threshold : arcsinh((value - threshold) / |threshold|): signed excess in thresholds; nan at
+    threshold 0.
+    severity_level : 0 (debug) to 6 (P0) for words of `SEVERITY_LEVELS`, case and blanks ignored.
+    hour : hour of day in UTC with its fraction. weekday : 0 is Monday.
+    title_length : characters of the title.
+
+    `alerts` needs `raised_at` (datetime, UTC); every other column may be absent.
+    """
+    n = len(alerts)
+
+    def number(name: str) -> np.ndarray:
+        if name not in alerts:
+            return np.full(n, np.nan)
+        values = pd.to_numeric(alerts[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.where(np.isfinite(values), values, np.nan)
+
+    value, threshold = number("value"), number("threshold")
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        excess = np.where(threshold != 0, (value - threshold) / np.abs(threshold), np.nan)
+    raised = alerts["raised_at"].dt
+    columns = {
+        "value": np.arcsinh(value),
+        "threshold": np.arcsinh(threshold),
+        "value_over_threshold": np.where(np.isfinite(excess), np.arcsinh(excess), np.nan),
+        "severity_level": _severity_level(alerts["severity"]) if "severity" in alerts else np.full(n, np.nan),
+        "hour": (raised.hour + raised.minute / 60.0).to_numpy(dtype=np.float64),
+        "weekday": raised.weekday.to_numpy(dtype=np.float64),
+        "title_length": _length(alerts["title"]) if "title" in alerts else np.full(n, np.nan),
+    }
+    return pd.DataFrame(columns, index=alerts.index)[list(RAISE_TIME_FEATURES)]
+
+
+def _severity_level(severity: pd.Series) -> np.ndarray:
+    codes, words = pd.factorize(severity)
+    level = [SEVERITY_LEVELS.get(str(w).strip().lower().replace("-", "").replace(" ", ""), np.nan) for w in words]
+    return np.asarray([*level, np.nan], dtype=np.float64)[codes]
+
+
+def _length(text: pd.Series) -> np.ndarray:
+    codes, words = pd.factorize(text)
+    return np.asarray([*(float(len(str(w))) for w in words), np.nan], dtype=np.float64)[codes]
+
+
+def attribute_columns(attributes: pd.Series, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Attributes as object arrays: a str, float, or None each.
+
+    Parameters
+    ----------
+    attributes : JSON object text, a dict, or null per alert. What is not a JSON object counts as no
+    attributes.
+    names : attributes wanted; None takes every name that occurs. A wanted name that never occurs is all None.
+
+    Booleans become 1.0 and 0.0. Nested values become their JSON text. Empty text counts as missing.
+    """
+    # The same text recurs often in fan-outs and never in id-rich exports: parse each distinct text once.
+    is_text = attributes.map(lambda v: isinstance(v, str)).to_numpy(dtype=bool)
+    keyed = attributes.astype(object).to_numpy()
+    if not is_text.all():
+        keyed = np.array(
+            [v if t or v is None or not isinstance(v, dict) else json.dumps(v, sort_keys=True, default=str)
+             for v, t in zip(keyed, is_text, strict=True)],
+            dtype=object,
+        )  # fmt: skip
+        keyed = np.array([v if isinstance(v, str) else None for v in keyed], dtype=object)
+    codes, texts = pd.factorize(keyed)
+    parsed = [_object(text) for text in texts]
+    wanted = list(names) if names is not None else sorted({key for entry in parsed for key in entry})
+    columns = {}
+    for name in wanted:
+        values = np.empty(len(parsed) + 1, dtype=object)
+        values[:-1] = [_scalar(entry.get(name)) for entry in parsed]
+        values[-1] = None
+        columns[name] = values[codes]
+    return columns
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        made = json.loads(text)
+    except ValueError:
+        return {}
+    return made if isinstance(made, dict) else {}
+
+
+def _scalar(value: Any) -> str | float | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, (bool, int, float)):
+        number = float(value) if abs(value) < 1e300 else float("nan")
+        return number if np.isfinite(number) else None
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def key_values(alerts: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The value of each history key per alert: one object column per key (str or None), for the timeline.
+
+    A name that is a column of the contract is that column; any other is an attribute. A combination is the
+    JSON list of its parts, so that no two combinations are confused; it is None when a part is missing.
+    """
+    parts = {part for key in keys for part in key.split(KEY_SEPARATOR)}
+    columns: dict[str, np.ndarray] = {}
+    columns[EVERYTHING] = np.full(len(alerts), EVERYTHING, dtype=object)
+    for part in sorted(parts & set(COLUMNS)):
+        if part not in alerts:
+            columns[part] = np.full(len(alerts), None, dtype=object)
+            continue
+        raw = alerts[part].astype(object).to_numpy(copy=True)
+        raw[pd.isna(raw)] = None
+        columns[part] = raw
+    others = sorted(parts - {*COLUMNS, EVERYTHING})
+    if others:
+        texts = alerts["attributes"] if "attributes" in alerts else pd.Series([None] * len(alerts), dtype=object)
+        for name, values in attribute_columns(texts, others).items():
+            columns[name] = np.array([v if v is None or isinstance(v, str) else repr(v) for v in values], dtype=object)
+    made: dict[str, np.ndarray] = {}
+    for key in keys:
+        names = key.split(KEY_SEPARATOR)
+        if len(names) == 1:
+            made[key] = columns[names[0]]
+            continue
+        codes = [pd.factorize(columns[name])[0].astype(np.int64) for name in names]
+        missing = np.any([c < 0 for c in codes], axis=0)
+        joint = codes[0]
+        for c in codes[1:]:
+            joint = pd.factorize(joint * (int(c.max(initial=0)) + 1) + np.maximum(c, 0))[0].astype(np.int64)
+        joint = np.where(missing, -1, joint)
+        first = np.unique(joint, return_index=True)
+        words = {
+            int(j): json.dumps([str(columns[name][i]) for name in names], ensure_ascii=False)
+            for j, i in zip(*first, strict=True)
+            if j >= 0
+        }
+        made[key] = np.array([words.get(int(j)) for j in joint], dtype=object)
+    return pd.DataFrame(made, index=alerts.index, dtype=object)

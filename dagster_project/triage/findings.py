@@ -1,0 +1,45 @@
+"""What an audit found, as rows.
+
+Belongs here: the form of a finding and of the table that findings make.
+Does not belong here: looking for anything (`leakage.py`, `recomputation.py`, `suspects.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+COLUMNS = ("check", "subject", "finding", "value", "limit", "verdict")
+CLEAN, SUSPICIOUS, LEAK, NOT_CHECKED = "clean", "suspicious", "leak", "not checked"
+VERDICTS = (CLEAN, SUSPICIOUS, LEAK, NOT_CHECKED)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that an audit found, or found in order.
+
+    check : which check. subject : the column, attribute or set of alerts it is about. finding : in words.
+    value, limit : the number that decided, and what it was held against; nan where there is none.
+    verdict : 'clean', 'suspicious' (a person should look), 'leak' (must not serve), or 'not checked' (there was
+        not enough to check; the finding says what is missing).
+    """
+
+    check: str
+    subject: str
+    finding: str
+    value: float
+    limit: float
+    verdict: str
+
+
+def table(findings: Sequence[Finding]) -> pd.DataFrame:
+    """One row per finding with the columns `COLUMNS`; value and limit are float64."""
+    made = pd.DataFrame([[getattr(f, name) for name in COLUMNS] for f in findings], columns=list(COLUMNS))
+    return made.astype({"value": "float64", "limit": "float64"})
+
+
+def accused(findings: pd.DataFrame) -> pd.DataFrame:
+    """The rows that accuse: 'suspicious' or 'leak'."""
+    return findings[findings["verdict"].isin([SUSPICIOUS, LEAK])]

@@ -1,0 +1,161 @@
+"""The model that scores: forecasts, reasons, and an exact, pickle-free stored form.
+
+Belongs here: `Model`: what `learn` makes, the store keeps and scoring uses.
+Does not belong here: learning (`model.py`), stores and tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dagster_project.errors import HeedError
+from dagster_project.triage import boosting
+from dagster_project.triage.baselines import Baseline
+from dagster_project.triage.calibration import Calibration
+from dagster_project.triage.features import settings_from_contract
+from dagster_project.triage.matrix import ColumnPlan
+from dagster_project.triage.metrics import expit
+from dagster_project.triage.reasons import reasons_from_baseline, reasons_from_contributions
+
+FORMAT = 2
+LIGHTGBM = "lightgbm"
+PRIOR = "prior"
+
+
+@dataclass(frozen=True)
+class Model:
+    """Forecasts the probability of action; made by `train` or `Model.from_document`.
+
+    kind : "lightgbm", "prior" or the name of a baseline.
+    cut : the moment up to which it knows the world (UTC).
+    contract : the feature contract it was taught with.
+    explanation : in words, what it is and why it serves.
+    evidence : JSON-able: how every contender did inside the past.
+    members : how many fits share `booster_text`; their mean log-odds are the score before calibration.
+    """
+
+    kind: str
+    cut: datetime
+    contract: dict[str, Any]
+    explanation: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+    baseline: Baseline | None = None
+    plan: ColumnPlan = field(default_factory=ColumnPlan)
+    calibration: Calibration = field(default_factory=Calibration)
+    booster_text: str | None = None
+    members: int = 1
+    threads: int = field(default=2, compare=False)
+
+    @property
+    def status(self) -> str:
+        """ "model", "baseline" or "prior": what the score's reader is told."""
+        return {LIGHTGBM: "model", PRIOR: "prior"}.get(self.kind, "baseline")
+
+    @property
+    def version(self) -> str:
+        """Deterministic name: the kind, the cut and a hash of everything in the stored form."""
+        text = json.dumps(self._document(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        digest = hashlib.sha256((text + "\n" + (self.booster_text or "")).encode()).hexdigest()[:12]
+        return f"{self.kind}-{self.cut.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest}"
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """Probability of action of each alert: float64 in (0, 1), never missing.
+
+        `frame` has the raise-time columns and the history columns of the contract; `HeedError` names a
+        missing one. Text the training did not see counts as missing.
+        """
+        if not len(frame):
+            return np.zeros(0)
+        if self.baseline is not None:
+            return self.calibration.apply(self.baseline.predict(frame))
+        total = boosting.log_odds(self._booster(), self.plan.matrix(frame), None, self.threads)
+        return self.calibration.apply(expit(total / self.members))
+
+    def contributions(self, frame: pd.DataFrame) -> np.ndarray:
+        """Exact Shapley contributions to the log-odds before calibration: float64 [alerts, columns]."""
+        if self.baseline is not None or not len(frame):
+            return np.zeros((len(frame), len(self.plan.columns)))
+        made = boosting.contributions(self._booster(), self.plan.matrix(frame), self.threads)
+        return made / self.members
+
+    def reasons(self, frame: pd.DataFrame, top: int = 3) -> list[list[str]]:
+        """At most `top` reasons per alert, strongest first, in plain words."""
+        settings = settings_from_contract(self.contract)
+        if self.baseline is None:
+            return reasons_from_contributions(frame, self.plan, self.contributions(frame), settings, top)
+        return reasons_from_baseline(self.baseline, frame, settings, top, nothing_known=self.kind == PRIOR)
+
+    def to_document(self) -> tuple[str | None, dict[str, Any]]:
+        """(LightGBM's text format or None, a JSON-able document) for `from_document`."""
+        return self.booster_text, {**self._document(), "version": self.version}
+
+    @classmethod
+    def from_document(cls, booster_text: str | None, document: Any, threads: int = 2) -> Model:
+        """The model of `to_document`. `HeedError` when anything is missing, changed or malformed."""
+        try:
+            if document["format"] != FORMAT:
+                raise HeedError(
+                    f"the stored model has format {document['format']!r}, this version reads {FORMAT}",
+                    "train again",
+                )
+            baseline = document["baseline"]
+            made = cls(
+                kind=str(document["kind"]),
+                cut=datetime.fromisoformat(document["cut"]),
+                contract=dict(document["contract"]),
+                explanation=str(document["explanation"]),
+                evidence=dict(document["evidence"]),
+                baseline=Baseline.from_document(baseline) if baseline is not None else None,
+                plan=ColumnPlan.from_document(document["plan"]),
+                calibration=Calibration.from_document(document["calibration"]),
+                booster_text=booster_text,
+                members=int(document["members"]),
+                threads=threads,
+            )
+            version = document["version"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise HeedError(f"the stored model is malformed ({error!r})", "train again") from error
+        if (made.baseline is None) == (made.booster_text is None) or made.members < 1:
+            raise HeedError("the stored model has neither trees nor a baseline, or both", "train again")
+        if version != made.version:
+            raise HeedError(
+                f"the stored model {version} does not match its own content ({made.version})",
+                "restore it or train again",
+            )
+        if made.baseline is None and made._booster().feature_name() != boosting.safe_names(made.plan.names):
+            raise HeedError("the stored trees and their column plan do not belong together", "train again")
+        return made
+
+    def _booster(self) -> Any:
+        assert self.booster_text is not None
+        key = hashlib.sha256(self.booster_text.encode()).digest()
+        if key not in _PARSED:
+            booster = boosting.load_trees(self.booster_text)
+            _PARSED.clear()
+            _PARSED[key] = booster
+        return _PARSED[key]
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "cut": self.cut.astimezone(UTC).isoformat(),
+            "contract": self.contract,
+            "explanation": self.explanation,
+            "evidence": self.evidence,
+            "calibration": self.calibration.to_document(),
+            "baseline": self.baseline.to_document() if self.baseline is not None else None,
+            "plan": self.plan.to_document(),
+            "members": self.members,
+        }
+
+
+# The trees that were parsed last: scoring in batches parses their text once.
+_PARSED: dict[bytes, Any] = {}

@@ -1,0 +1,241 @@
+"""Why an alert got its score, in words a triager understands.
+
+Belongs here: grouping exact contributions by the fact they come from, and saying each fact in plain words
+with its numbers.
+Does not belong here: computing contributions or probabilities (`model.py`).
+
+A reason states a fact, not a coefficient: "this rule led to action in 2 of its last 41 alerts". A fact whose
+direction does not show from its words says so: "raised on a Sunday at 03:10 UTC (lowers the score)".
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import pandas as pd
+
+from dagster_project.triage.baselines import LOGISTIC, RATE_KEYS, REPEAT_LAST, Baseline
+from dagster_project.triage.features import KEY_SEPARATOR, FeatureSettings, history_features_for
+from dagster_project.triage.matrix import HISTORY_SOURCES, Column, ColumnPlan
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+# Text from an alert is quoted up to this length: a reason is one line beside the alert.
+QUOTE = 60
+
+NOTHING_KNOWN = "nothing is known yet about alerts like this one"
+
+
+def reasons_from_contributions(
+    frame: pd.DataFrame, plan: ColumnPlan, contributions: np.ndarray, settings: FeatureSettings, top: int = 3
+) -> list[list[str]]:
+    """The `top` facts that moved each score most, strongest first.
+
+    Parameters
+    ----------
+    frame : the scored alerts with their history columns.
+    contributions : float64 [alerts, columns of `plan`], additive on the log-odds scale (exact Shapley
+    values).
+
+    Columns of one fact (all windows of a rule's outcomes, say) are added up before they are ranked; the
+    window with the strongest contribution lends its numbers. A fact that did not move the score is no reason,
+    so there may be fewer than `top`.
+    """
+    facts = [_fact(column, settings) for column in plan.columns]
+    names = sorted(set(facts))
+    place = {name: i for i, name in enumerate(names)}
+    member = np.zeros((len(facts), len(names)))
+    member[np.arange(len(facts)), [place[f] for f in facts]] = 1.0
+    grouped = contributions @ member
+    order = np.argsort(-np.abs(grouped), axis=1, kind="stable")[:, : top + 2]
+    teller = _Teller(frame, plan, settings)
+    members = {name: np.flatnonzero(member[:, place[name]]) for name in names}
+    made: list[list[str]] = []
+    for row in range(len(frame)):
+        said: list[str] = []
+        for g in order[row]:
+            push = grouped[row, g]
+            if len(said) == top or abs(push) < 1e-6:
+                break
+            columns = members[names[g]]
+            strongest = columns[np.argsort(-np.abs(contributions[row, columns]), kind="stable")]
+            text = teller.say(row, names[g], strongest, push)
+            if text and text not in said:
+                said.append(text)
+        made.append(said)
+    return made
+
+
+def reasons_from_baseline(
+    baseline: Baseline, frame: pd.DataFrame, settings: FeatureSettings, top: int, nothing_known: bool
+) -> list[list[str]]:
+    """A baseline's reasons are the rates it repeats, in the longest window."""
+    if nothing_known:
+        return [[NOTHING_KNOWN][:top] for _ in range(len(frame))]
+    if baseline.name == LOGISTIC:
+        keys = [str(rate["name"]).removeprefix("rate_per_") for rate in baseline.numbers["rates"]]
+    elif baseline.name == REPEAT_LAST:
+        keys = ["rule"]
+    else:
+        keys = [key for key in RATE_KEYS if baseline.name == f"rate_per_{key}"]
+    if not keys:
+        rate = float(baseline.predict(frame.iloc[:1])[0]) if len(frame) else 0.0
+        return [[f"{rate:.0%} of all past alerts led to action"][:top] for _ in range(len(frame))]
+    window = max(settings.outcome_windows)
+    names = {(f.key, f.statistic): f.name for f in history_features_for(settings) if f.window == window}
+    made: list[list[str]] = [[] for _ in range(len(frame))]
+    for key in keys[:top]:
+        known = frame[names[key, "known_count"]].to_numpy(dtype=np.float64, na_value=0.0)
+        acted = frame[names[key, "acted_count"]].to_numpy(dtype=np.float64, na_value=0.0)
+        for row in range(len(frame)):
+            made[row].append(rate_reason(key, known[row], acted[row], window))
+    return made
+
+
+def rate_reason(key: str, known: float, acted: float, window: timedelta | None) -> str:
+    """How often alerts of one key led to action, as a sentence."""
+    subject = _subject(key)
+    span = f" of the last {_days(window)}" if window is not None else ""
+    if not known > 0:
+        return f"no outcome of {subject}{span} is known yet"
+    if known == 1:
+        return f"the only known outcome of {subject}{span} was {'action' if acted > 0 else 'no action'}"
+    return f"{subject} led to action in {acted:.0f} of its {known:.0f} known outcomes{span}"
+
+
+def _fact(column: Column, settings: FeatureSettings) -> tuple[str, str]:
+    """(kind of fact, its key) of a column."""
+    if column.source in HISTORY_SOURCES:
+        name = column.of[-1]
+        feature = {f.name: f for f in history_features_for(settings)}[name]
+        volume = feature.statistic in ("raised_count", "seconds_since_raised")
+        kind = "volume" if volume else "outcomes"
+        return kind, feature.key
+    if column.source == "raise":
+        name = column.of[0]
+        if name in ("value", "threshold", "value_over_threshold"):
+            return "value", "value"
+        return {"hour": ("time", "time"), "weekday": ("time", "time")}.get(name, (name, name))
+    return ("attribute", column.of[0]) if column.of[0].startswith("@") else ("identity", column.of[0])
+
+
+class _Teller:
+    """Says facts about the rows of one frame."""
+
+    def __init__(self, frame: pd.DataFrame, plan: ColumnPlan, settings: FeatureSettings) -> None:
+        self.frame = frame
+        self.plan = plan
+        self.features = {f.name: f for f in history_features_for(settings)}
+        self.longest = max(settings.outcome_windows, default=None)
+        self.by_meaning = {(f.key, f.statistic, f.window): f.name for f in self.features.values()}
+        self.matrix_of: dict[str, np.ndarray] = {}
+        from dagster_project.triage.features import attribute_columns
+
+        wanted = sorted({c.of[0][1:] for c in plan.columns if c.of[0].startswith("@")})
+        self.attributes = attribute_columns(frame["attributes"], wanted) if wanted and "attributes" in frame else {}
+
+    def number(self, name: str, row: int) -> float:
+        """One cell of the frame as a float, nan when missing."""
+        if name not in self.matrix_of:
+            self.matrix_of[name] = self.frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        return float(self.matrix_of[name][row])
+
+    def say(self, row: int, fact: tuple[str, str], strongest: np.ndarray, push: float) -> str:
+        """The sentence for one fact of one row; `strongest` are its columns by falling contribution."""
+        kind, key = fact
+        direction = " (raises the score)" if push > 0 else " (lowers the score)"
+        if kind == "outcomes":
+            return self._outcomes(row, key, strongest, direction)
+        if kind == "volume":
+            return self._volume(row, key, strongest) + direction
+        if kind == "time":
+            at = self.frame["raised_at"].iloc[row]
+            return f"raised on a {WEEKDAYS[at.weekday()]} at {at:%H:%M} UTC{direction}"
+        if kind == "value":
+            return self._value(row) + direction
+        if kind == "severity_level" or (kind, key) == ("identity", "severity"):
+            return f"severity is {self._text('severity', row)}{direction}"
+        if kind == "title_length":
+            return f"how long the title is{direction}"
+        if kind == "attribute":
+            value = self.attributes.get(key[1:], np.full(len(self.frame), None, dtype=object))[row]
+            shown = "not given" if value is None else _quoted(value)
+            return f"{key[1:]} is {shown}{direction}"
+        return f"the {key} is {self._text(key, row)}{direction}"
+
+    def _outcomes(self, row: int, key: str, strongest: np.ndarray, direction: str) -> str:
+        feature = self.features[self.plan.columns[strongest[0]].of[-1]]
+        windows: list[timedelta | None] = [feature.window] if feature.window is not None else []
+        windows += [w for (k, s, w) in self.by_meaning if k == key and s == "known_count" and w not in windows]
+        if feature.statistic == "last_outcome":
+            last = self.number(feature.name, row)
+            if not np.isnan(last):
+                return f"the last known outcome of {_subject(key)} was {'action' if last > 0.5 else 'no action'}"
+        if feature.statistic == "seconds_since_acted":
+            seconds = self.number(feature.name, row)
+            if not np.isnan(seconds):
+                return f"somebody last acted on {_subject(key)} {_ago(seconds)} before{direction}"
+        for window in windows:
+            known = self.number(self.by_meaning[key, "known_count", window], row)
+            acted = self.number(self.by_meaning[key, "acted_count", window], row)
+            if known > 0:
+                share = acted / known
+                contradicts = (share >= 0.5) != (direction == " (raises the score)")
+                return rate_reason(key, known, acted, window) + (direction if contradicts else "")
+        return f"no outcome of {_subject(key)} is known yet{direction}"
+
+    def _volume(self, row: int, key: str, strongest: np.ndarray) -> str:
+        feature = self.features[self.plan.columns[strongest[0]].of[-1]]
+        value = self.number(feature.name, row)
+        if feature.statistic == "seconds_since_raised":
+            if np.isnan(value):
+                return f"the first alert of {_subject(key)}"
+            return f"the previous alert of {_subject(key)} was {_ago(value)} before"
+        if np.isnan(value):
+            return f"nothing counts for {_subject(key)}: it is not given"
+        times = {0: "no other time", 1: "once"}.get(int(value), f"{value:.0f} times")
+        return f"{_subject(key)} raised alerts {times} in the {_days(feature.window)} before"
+
+    def _value(self, row: int) -> str:
+        value = self.number("value", row) if "value" in self.frame else np.nan
+        threshold = self.number("threshold", row) if "threshold" in self.frame else np.nan
+        if np.isnan(value):
+            return "no value is given"
+        if np.isnan(threshold) or threshold == 0:
+            return f"the value is {value:.4g}"
+        return f"the value {value:.4g} is {value / threshold:.3g} times the threshold {threshold:.4g}"
+
+    def _text(self, column: str, row: int) -> str:
+        value = self.frame[column].iloc[row] if column in self.frame else None
+        return "not given" if value is None or value is pd.NA or value != value else _quoted(value)
+
+
+def _subject(key: str) -> str:
+    return " with this ".join(f"this {p}" if i == 0 else p for i, p in enumerate(key.split(KEY_SEPARATOR)))
+
+
+def _quoted(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = " ".join(str(value).split())
+    return f'"{text if len(text) <= QUOTE else text[: QUOTE - 1] + "…"}"'
+
+
+def _days(window: timedelta | None) -> str:
+    if window is None:
+        return "time"
+    hours = window.total_seconds() / 3600
+    if hours < 1:
+        return f"{hours * 60:.0f} minutes"
+    if hours <= 48 and hours != 24:
+        return "hour" if hours == 1 else f"{hours:.0f} hours"
+    return "day" if hours == 24 else f"{hours / 24:.0f} days"
+
+
+def _ago(seconds: float) -> str:
+    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            n = round(seconds / size)
+            return f"{n} {word}{'s' if n != 1 else ''}"
+    return f"{seconds:.0f} second{'s' if round(seconds) != 1 else ''}"

@@ -1,0 +1,161 @@
+"""Replay: what production would have said, walking through time.
+
+Belongs here: the walk. At each cut it calls the functions that production calls (`flags`, `steps`, `model`, `gate`)
+with what was known then.
+Does not belong here: a second way to compute anything; reading and writing (`cli.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+from dagster_project.errors import HeedError
+from dagster_project.triage import evidence, gate
+from dagster_project.triage.baselines import Baseline, fit_baselines
+from dagster_project.triage.evaluation import evaluate
+from dagster_project.triage.exclusion import flag_alerts, known_by
+from dagster_project.triage.features import require_same_contract
+from dagster_project.triage.flags import find_flags
+from dagster_project.triage.model import LIGHTGBM, LearningSettings, Model, learn, rule_day_blocks, usable_alerts
+from dagster_project.triage.steps import build_features, score, training_frame, untaught
+
+
+@dataclass(frozen=True)
+class ReplayStep:
+    """One cut of a replay: what was decided, and how many alerts the champion then scored."""
+
+    cut: datetime
+    model_version: str
+    decision: str
+    why: str
+    alerts: int
+
+
+def cuts_between(first: datetime, until: datetime, every: timedelta) -> list[datetime]:
+    """The moments of retraining: `first`, then `every` later, before `until`."""
+    if until <= first:
+        raise HeedError("the replay ends before it begins", "give --to a later moment than --from")
+    if every <= timedelta(0):
+        raise HeedError("the replay's step is not positive", "write --every like 7d")
+    return [first + every * number for number in range(int(np.ceil((until - first) / every)))]
+
+
+def replay(
+    history: pd.DataFrame,
+    rules: pd.DataFrame,
+    first: datetime,
+    until: datetime,
+    every: timedelta,
+    settings: LearningSettings,
+    training_days: float,
+    tell: Callable[[ReplayStep, int, int], None] = lambda step, number, of: None,
+    overrides: pd.DataFrame | None = None,
+    targets: gate.Targets | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score every alert raised in [first, until) as production would have at its `raised_at`.
+
+    Parameters
+    ----------
+    history : all alerts raised before `until` with `acted` and `known_at` as known at `until`.
+    every : how often production retrains.
+    tell : called after each step with the step, its number from 1 and how many there are.
+    overrides : what people said about flags; each holds from its `created_at` on.
+    targets : of the gate; None asks what the gate asks by default.
+
+    Returns
+    -------
+    scores : one row per alert, in order of time: alert_id, raised_at, model_cut, model_version, probability (never
+        null), flood_at_scoring and visibility_only_at_scoring (as known at `raised_at`), flood and visibility_only (as
+        decided by `until`), status.
+    baselines : the probability of every baseline, taught at the same cuts on the same past, row by row beside it.
+    """
+    cuts = cuts_between(first, until, every)
+    flood_days, visibility_only = find_flags(history, rules, until, overrides=overrides)
+    features = build_features(
+        history, flood_days, visibility_only, first - timedelta(days=training_days), until, settings.features
+    )
+    at_raise = flag_alerts(features, flood_days, visibility_only, as_of="at_raise")
+    champion: Model | None = None
+    parts: list[pd.DataFrame] = []
+    beside: list[pd.DataFrame] = []
+    for number, cut in enumerate(cuts, start=1):
+        then = (known_by(flood_days, cut), known_by(visibility_only, cut))
+        frame = training_frame(features, history, *then, cut=cut, training_days=training_days)
+        learned = learn(frame, cut, settings, proven=champion is not None and champion.kind == LIGHTGBM)
+        candidate = learned.model
+        decision = gate.decide(
+            candidate,
+            evidence.measure(learned.forecasts, headline_only=True),
+            targets or gate.Targets(),
+            champion is not None,
+            gate.compare(candidate, learned.forecasts, champion, frame) if champion is not None else None,
+        )
+        if decision.decision == "promoted":
+            champion = candidate
+        model = champion or untaught(cut, settings)
+        require_same_contract(model.contract, candidate.contract)
+        window = (features["raised_at"] >= cut) & (features["raised_at"] < min(cut + every, until))
+        alerts = features[window].reset_index(drop=True)
+        scores = score(model, alerts, at_raise[window.to_numpy()], with_reasons=False)
+        parts.append(scores.assign(model_cut=pd.Timestamp(model.cut)))
+        baselines = _baselines_at(frame, cut, settings)
+        beside.append(pd.DataFrame({name: made.predict(alerts) for name, made in baselines.items()}))
+        tell(
+            ReplayStep(cut, model.version, decision.decision, "; ".join(decision.reasons), len(alerts)),
+            number,
+            len(cuts),
+        )
+    made = pd.concat(parts, ignore_index=True).rename(
+        columns={"flood": "flood_at_scoring", "visibility_only": "visibility_only_at_scoring"}
+    )
+    at_end = flag_alerts(
+        features[features["raised_at"] >= first], flood_days, visibility_only, as_of=pd.Timestamp(until)
+    )
+    made["flood"] = at_end["flood"].to_numpy(dtype=bool)
+    made["visibility_only"] = at_end["visibility_only"].to_numpy(dtype=bool)
+    columns = [
+        *("alert_id", "raised_at", "model_cut", "model_version", "probability"),
+        *("flood_at_scoring", "visibility_only_at_scoring", "flood", "visibility_only", "status"),
+    ]
+    return made[columns], pd.concat(beside, ignore_index=True)
+
+
+def _baselines_at(frame: pd.DataFrame, cut: datetime, settings: LearningSettings) -> dict[str, Baseline]:
+    """Every baseline, taught on exactly the alerts that a model may learn from at the cut."""
+    past = frame[usable_alerts(frame, cut)]
+    past = past[past["raised_at"] + settings.horizon <= pd.Timestamp(cut)]
+    return fit_baselines(past, past["acted"].to_numpy(dtype=np.float64), settings.features, prior=settings.prior)
+
+
+def compare(
+    scores: pd.DataFrame, baselines: pd.DataFrame, history: pd.DataFrame, until: datetime, horizon: timedelta
+) -> pd.DataFrame:
+    """The replay beside every baseline, on the alerts whose horizon was over at `until`.
+
+    Younger alerts stay out: those of them that are known already were decided quickly.
+
+    Returns
+    -------
+    The table of `evaluate` with `slice`: 'all', 'without floods' (as decided by `until`), 'without flags'.
+    """
+    facts = scores.merge(history[["alert_id", "acted", "rule"]], on="alert_id", how="left", validate="one_to_one")
+    mature = (facts["raised_at"] + horizon <= pd.Timestamp(until)).to_numpy() & facts["acted"].notna().to_numpy()
+    flood = facts["flood"].to_numpy()
+    parts = []
+    for name, mask in (
+        ("all", mature),
+        ("without floods", mature & ~flood),
+        ("without flags", mature & ~flood & ~facts["visibility_only"].to_numpy()),
+    ):
+        chosen = facts[mask]
+        forecasts = {"heed": chosen["probability"].to_numpy()}
+        names = [str(name) for name in baselines.columns]
+        forecasts |= {name: baselines[name].to_numpy()[mask] for name in names}
+        made = evaluate(forecasts, chosen["acted"].to_numpy(), rule_day_blocks(chosen), baselines=names)
+        parts.append(made.assign(slice=name))
+    return pd.concat(parts, ignore_index=True)

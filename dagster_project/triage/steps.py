@@ -1,0 +1,152 @@
+"""The steps from history to scores, each one function: production, backfill, replay and tests all call these.
+
+Belongs here: how the pieces of `triage/` fit together at one as-of.
+Does not belong here: any statistic (its own module), and where rows come from or go to (assets, `replay.py`).
+
+Time: a caller passes a history that may reach further than the as-of; each step cuts it itself.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from dagster_project.triage.exclusion import excluded_since, flag_alerts, known_by
+from dagster_project.triage.features import FeatureSettings, history_features_for, key_values
+
+if TYPE_CHECKING:
+    from dagster_project.triage.model import LearningSettings, Model
+
+FACTS = (
+    "alert_id",
+    "raised_at",
+    "rule",
+    "entity",
+    "team",
+    "severity",
+    "value",
+    "threshold",
+    "title",
+    "attributes",
+)
+
+
+def build_features(
+    history: pd.DataFrame,
+    flood_days: pd.DataFrame,
+    visibility_only: pd.DataFrame,
+    first: datetime,
+    until: datetime,
+    settings: FeatureSettings,
+) -> pd.DataFrame:
+    """The features of the alerts raised in [first, until), each at its own `raised_at`.
+
+    Parameters
+    ----------
+    history : alerts with `acted` and `known_at`, at least from `first - settings.lookback` on; in any order. What
+        was known later than an alert's `raised_at` does not touch its features.
+    flood_days, visibility_only : flags with their times; a flood alert leaves the histories of others from the
+        moment at which its flag was known.
+
+    Returns
+    -------
+    One row per alert in order of (raised_at, alert_id): the facts known at raise (`FACTS`) and one float column per
+    history feature.
+    """
+    from dagster_project.triage.timeline import history_features
+
+    events = history[(history["raised_at"] >= first - settings.lookback) & (history["raised_at"] < until)]
+    # An outcome may be known within the lookback although its alert is older: those events count as well.
+    older = history[
+        (history["raised_at"] < first - settings.lookback) & (history["known_at"] >= first - settings.lookback)
+    ]
+    events = pd.concat([older, events]) if len(older) else events
+    flags = flag_alerts(events, flood_days, visibility_only)
+    keys = key_values(events, settings.keys)
+    streams = pd.concat([keys, events[["raised_at", "known_at", "acted"]]], axis=1)
+    # Also of what was cleared since: until then it was out of every history, and a past day must not change.
+    streams["excluded_from"] = flags["excluded_from"]
+    streams["excluded_until"] = flags["excluded_until"]
+
+    wanted = (events["raised_at"] >= first).to_numpy()
+    at = streams[wanted]
+    made = history_features(streams, at, history_features_for(settings), settings.lookback)
+    features = pd.concat([events.loc[wanted, list(FACTS)], made], axis=1)
+    return features.sort_values(["raised_at", "alert_id"], kind="stable", ignore_index=True)
+
+
+def training_frame(
+    features: pd.DataFrame,
+    history: pd.DataFrame,
+    flood_days: pd.DataFrame,
+    visibility_only: pd.DataFrame,
+    cut: datetime,
+    training_days: float,
+) -> pd.DataFrame:
+    """What there is to learn from at `cut`: alerts raised in [cut - training_days, cut) whose outcome is known then.
+
+    Returns the features with `acted` (0.0 or 1.0), `known_at`, `excluded` (flood or visibility-only as known at the
+    cut; kept as rows so that evaluation can show both sides, left out by `train`) and `excluded_since` (when that
+    was decided; null where it was not).
+    """
+    moment = pd.Timestamp(cut)
+    known = history.loc[
+        (history["known_at"] <= moment) & (history["raised_at"] < moment), ["alert_id", "acted", "known_at"]
+    ]
+    recent = features[
+        (features["raised_at"] < moment) & (features["raised_at"] >= moment - timedelta(days=training_days))
+    ]
+    frame = recent.merge(known, on="alert_id", how="inner", validate="one_to_one")
+    # What is only suspected at the cut may still be cleared: an incident must not vanish from what is learned.
+    decided = known_by(flood_days, moment)
+    decided = decided[decided["status"] != "suspected"]
+    flags = flag_alerts(frame, decided, visibility_only, as_of=moment)
+    frame["excluded"] = (flags["flood"] | flags["visibility_only"]).to_numpy()
+    frame["excluded_since"] = excluded_since(frame, decided, visibility_only, moment).array
+    return frame
+
+
+def untaught(as_of: datetime, settings: LearningSettings) -> Model:
+    """The model of somebody who knows nothing yet: every alert gets the prior."""
+    from dagster_project.triage.model import train
+
+    nothing = pd.DataFrame(
+        {
+            "alert_id": pd.Series([], dtype="str"),
+            "raised_at": pd.Series([], dtype="datetime64[us, UTC]"),
+            "known_at": pd.Series([], dtype="datetime64[us, UTC]"),
+            "acted": pd.Series([], dtype="float64"),
+        }
+    )
+    return train(nothing, as_of, settings)
+
+
+def score(model: Model, features: pd.DataFrame, flags: pd.DataFrame, *, with_reasons: bool = True) -> pd.DataFrame:
+    """Score alerts with a model.
+
+    Parameters
+    ----------
+    features : as `build_features` returns them.
+    flags : as `flag_alerts` returns them for the same rows, at the moment of scoring.
+
+    Returns
+    -------
+    alert_id, raised_at, model_version, probability (0 < p < 1), status ('model', 'baseline' or 'prior'), flood,
+    visibility_only, reasons (list of at most three sentences).
+    """
+    reasons = model.reasons(features) if with_reasons else [[] for _ in range(len(features))]
+    return pd.DataFrame(
+        {
+            "alert_id": features["alert_id"].to_numpy(),
+            "raised_at": features["raised_at"].to_numpy(),
+            "model_version": model.version,
+            "probability": np.asarray(model.predict(features), dtype=np.float64),
+            "status": model.status,
+            "flood": flags["flood"].to_numpy(dtype=bool),
+            "visibility_only": flags["visibility_only"].to_numpy(dtype=bool),
+            "reasons": reasons,
+        }
+    )

@@ -1,0 +1,12 @@
+"""History features: what was known about a key (rule, entity, team, ...) just before each alert was raised.
+
+Belongs here: the declaration of a history feature (`definition.py`), its computation (`engine.py`) and the
+compiled loops (`kernels.py`, imported only when something is computed).
+Does not belong here: which features heed uses (`triage/features.py`), what makes an event excluded
+(`triage/exclusion.py`), reading and writing.
+"""
+
+from dagster_project.triage.timeline.definition import HistoryFeature, span_name
+from dagster_project.triage.timeline.engine import history_features
+
+__all__ = ["HistoryFeature", "history_features", "span_name"]

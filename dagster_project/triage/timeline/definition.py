@@ -1,0 +1,100 @@
+"""The declaration of one history feature.
+
+Belongs here: keys, statistics, windows, half-lives and the names that follow from them.
+Does not belong here: computing (`engine.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal, get_args
+
+from dagster_project.errors import HeedError
+
+Statistic = Literal[
+    "raised_count",
+    "seconds_since_raised",
+    "known_count",
+    "acted_count",
+    "acted_share",
+    "last_outcome",
+    "seconds_since_known",
+    "seconds_since_acted",
+    "decayed_acted_rate",
+]
+STATISTICS: tuple[str, ...] = get_args(Statistic)
+RAISED_STATISTICS = frozenset({"raised_count", "seconds_since_raised"})
+WINDOWED_STATISTICS = frozenset({"raised_count", "known_count", "acted_count", "acted_share"})
+
+_UNITS = (("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000))
+
+
+def microseconds(span: timedelta) -> int:
+    """A span as a whole number of microseconds."""
+    return span // timedelta(microseconds=1)
+
+
+def span_name(span: timedelta) -> str:
+    """A span in its largest whole unit: "7d", "36h", "90min", "5s", "1us"."""
+    total = microseconds(span)
+    for unit, size in _UNITS:
+        if total % size == 0:
+            return f"{total // size}{unit}"
+    return f"{total}us"
+
+
+@dataclass(frozen=True)
+class HistoryFeature:
+    """One statistic of the past of one key, seen from the moment t at which an alert was raised.
+
+    key : column of the frames that holds the key's value.
+    statistic : over the events of the same key; nan where a share or a distance has nothing to look at:
+
+        ====================== ===== ============================================================================
+        raised_count           count alerts raised in [t - window, t)
+        seconds_since_raised   s     since the latest alert raised in [t - lookback, t)
+        known_count            count outcomes that became known in [t - window, t)
+        acted_count            count those of them that were acted
+        acted_share            0..1  acted_count / known_count
+        last_outcome           0..1  outcome that became known last in [t - lookback, t); several that became known
+                                     in the same microsecond count with their mean
+        seconds_since_known    s     since the latest outcome known in [t - lookback, t)
+        seconds_since_acted    s     since the latest acted outcome known in [t - lookback, t)
+        decayed_acted_rate     0..1  mean of acted over outcomes known in [t - lookback, t), each weighing
+                                     2 ** (-(t - known_at) / half_life)
+        ====================== ===== ============================================================================
+    window : for counts and `acted_share`; None means the whole lookback.
+    half_life : for `decayed_acted_rate`, and only there.
+
+    Raises `HeedError` for an unknown statistic and for a span that is missing, not positive or out of place.
+    """
+
+    key: str
+    statistic: Statistic
+    window: timedelta | None = None
+    half_life: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        what = f"history feature {self.statistic!r} of {self.key!r}"
+        if self.statistic not in STATISTICS:
+            raise HeedError(f"{what} is unknown", f"choose one of {', '.join(STATISTICS)}")
+        if self.window is not None and self.statistic not in WINDOWED_STATISTICS:
+            raise HeedError(f"{what} has a window, but takes none", "leave the window out")
+        if self.half_life is not None and self.statistic != "decayed_acted_rate":
+            raise HeedError(f"{what} has a half-life, but takes none", "leave the half-life out")
+        if self.half_life is None and self.statistic == "decayed_acted_rate":
+            raise HeedError(f"{what} has no half-life", "give it one, for example 7 days")
+        for span in (self.window, self.half_life):
+            if span is not None and span <= timedelta(0):
+                raise HeedError(f"{what} has a span of {span}", "give it a span above zero")
+
+    @property
+    def name(self) -> str:
+        """The column of the feature: "rule_raised_count_7d", "rule_decayed_acted_rate_hl7d"."""
+        name = f"{self.key}_{self.statistic}"
+        if self.window is not None:
+            name += f"_{span_name(self.window)}"
+        if self.half_life is not None:
+            name += f"_hl{span_name(self.half_life)}"
+        return name

@@ -1,0 +1,51 @@
+"""What is compiled once, at installation, so that nobody waits for it later: dbt's manifest and numba's kernels.
+
+Belongs here: calling whatever compiles itself on first use. `make setup` runs it; skipping it only costs time later.
+Does not belong here: anything that touches a warehouse.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+
+def warm() -> None:
+    """Parse the dbt project and compile the kernels of features and floods. Does nothing that stands already."""
+    import numpy as np
+    import pandas as pd
+
+    from dagster_project.assets.dbt import ensure_manifest
+    from dagster_project.triage.features import FeatureSettings, history_features_for, key_values
+    from dagster_project.triage.flags import find_flags
+    from dagster_project.triage.timeline import history_features
+
+    ensure_manifest()
+    days = 30
+    raised = pd.Series(pd.date_range("2025-01-01", periods=days * 8, freq="3h", tz="UTC")).dt.as_unit("us")
+    history = pd.DataFrame(
+        {
+            "alert_id": [str(number) for number in range(len(raised))],
+            "raised_at": raised,
+            "rule": ["a", "b"] * (len(raised) // 2),
+            "entity": "e",
+            "team": "t",
+            "severity": None,
+            "attributes": None,
+            "known_at": raised + timedelta(days=1),
+            "acted": np.arange(len(raised)) % 2.0,
+            "horizon_ends_at": raised + timedelta(days=14),
+        }
+    )
+    settings = FeatureSettings()
+    streams = pd.concat([key_values(history, settings.keys), history[["raised_at", "known_at", "acted"]]], axis=1)
+    history_features(streams, streams, history_features_for(settings), settings.lookback)
+    nothing = pd.Series([pd.NaT] * len(streams), dtype="datetime64[us, UTC]")
+    excluded = streams.assign(excluded_from=nothing, excluded_until=nothing)
+    excluded["excluded_from"] = excluded["raised_at"].where(excluded.index == 3)
+    history_features(excluded, excluded, history_features_for(settings), settings.lookback)
+    rules = pd.DataFrame({"rule": ["a"], "declared_visibility_only": [False], "created_at": [pd.NaT]})
+    find_flags(history, rules, raised.iloc[-1].to_pydatetime())
+
+
+if __name__ == "__main__":
+    warm()

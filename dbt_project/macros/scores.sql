@@ -1,0 +1,37 @@
+{#
+  What the reporting views share, so that "the first score", "known" and "log-loss" mean one thing.
+#}
+
+{# The first score of each alert with its outcome as now known: what the alert's readers saw when it was young. Later
+   scores of the same alert may know more and would flatter the model. #}
+{% macro first_scores() -%}
+    select
+        scores.alert_id,
+        scores.raised_at,
+        scores.probability,
+        scores.flood or scores.visibility_only as is_flagged,
+        alerts.team,
+        (outcomes.outcome = 'acted')::int::double precision as acted
+    from (
+        select distinct on (alert_id) *
+        from {{ source('scoring', 'alert_scores') }}
+        order by alert_id, as_of, scored_at
+    ) as scores
+    inner join {{ ref('alerts') }} as alerts on alerts.alert_id = scores.alert_id
+    inner join {{ ref('alert_outcomes') }} as outcomes on outcomes.alert_id = scores.alert_id
+{%- endmacro %}
+
+{# Log-loss of one score. Probabilities of exactly 0 or 1 are read as one in a million away from them: a single
+   certain mistake would otherwise make every mean infinite. #}
+{% macro log_loss(acted, probability) -%}
+  -ln(greatest(1e-6, case when {{ acted }} = 1 then {{ probability }} else 1 - {{ probability }} end))
+{%- endmacro %}
+
+{# Log-loss of the constant that knew the acted share in advance; null when all outcomes are the same. #}
+{% macro base_rate_log_loss(share) -%}
+  case when {{ share }} > 0 and {{ share }} < 1
+    then -({{ share }} * ln({{ share }}) + (1 - {{ share }}) * ln(1 - {{ share }})) end
+{%- endmacro %}
+
+{# Below this many known outcomes a metric is null: 50 outcomes leave a share of one half uncertain by 14 points. #}
+{% macro minimum_known() -%} 50 {%- endmacro %}

@@ -1,0 +1,16 @@
+{{ config(
+    incremental_strategy='converge', unique_key='action_id',
+    indexes=[{'columns': ['action_id'], 'unique': true}, {'columns': ['alert_id']}],
+) }}
+
+select
+    actions.action_id,
+    actions.alert_id,
+    actions.acted_at,
+    actions.action_type,
+    coalesce(types.meaning, 'neutral') as meaning,
+    actions.actor,
+    actions.loaded_at
+from {{ ref('stg_actions') }} as actions
+left join {{ ref('stg_action_types') }} as types on types.action_type = actions.action_type
+where actions.placement = 'clean'

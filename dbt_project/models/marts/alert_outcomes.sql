@@ -1,0 +1,51 @@
+{{ config(
+    incremental_strategy='converge', unique_key='alert_id',
+    indexes=[{'columns': ['alert_id'], 'unique': true}, {'columns': ['raised_at']}],
+) }}
+
+-- Whether somebody acted on an alert, and when that became known. Stands at the variable as_of: later actions do not
+-- exist for it, and a horizon that is not over yet decides nothing.
+with decisive as (
+    select distinct on (alerts.alert_id collate "C")
+        alerts.alert_id,
+        actions.action_id,
+        actions.meaning,
+        actions.acted_at
+    from {{ ref('alerts') }} as alerts
+    inner join {{ ref('actions') }} as actions on actions.alert_id = alerts.alert_id
+    where
+        actions.meaning in ('acted', 'dismissed')
+        and actions.acted_at >= alerts.raised_at
+        and actions.acted_at <= alerts.raised_at + {{ horizon() }}
+        and actions.acted_at <= {{ as_of() }}
+    -- Decisions of one moment: acted wins, because a dismissal that follows an act closes the matter; then the smaller id.
+    order by
+        alerts.alert_id collate "C",
+        actions.acted_at,
+        (actions.meaning = 'acted') desc,
+        actions.action_id collate "C"
+),
+
+alerts as (
+    select
+        alert_id,
+        raised_at,
+        raised_at + {{ horizon() }} as horizon_ends_at
+    from {{ ref('alerts') }}
+)
+
+select
+    alerts.alert_id,
+    alerts.raised_at,
+    alerts.horizon_ends_at,
+    case
+        when decisive.meaning = 'acted' then 'acted'
+        when decisive.meaning = 'dismissed' or alerts.horizon_ends_at <= {{ as_of() }} then 'not_acted'
+    end as outcome,
+    case
+        when decisive.action_id is not null then decisive.acted_at
+        when alerts.horizon_ends_at <= {{ as_of() }} then alerts.horizon_ends_at
+    end as known_at,
+    decisive.action_id as decided_by
+from alerts
+left join decisive on decisive.alert_id = alerts.alert_id

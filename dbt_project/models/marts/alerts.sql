@@ -1,0 +1,23 @@
+{{ config(
+    incremental_strategy='converge', unique_key='alert_id',
+    indexes=[{'columns': ['alert_id'], 'unique': true}, {'columns': ['raised_at']}],
+) }}
+
+select
+    alerts.alert_id,
+    alerts.raised_at,
+    rules.canonical as rule,
+    alerts.entity,
+    teams.canonical as team,
+    alerts.severity,
+    alerts.value,
+    alerts.threshold,
+    alerts.title,
+    case when alerts.attributes is not null then
+        coalesce(staging.read_object(alerts.attributes), jsonb_build_object('unreadable', alerts.attributes))
+    end as attributes,
+    alerts.loaded_at
+from {{ ref('stg_alerts') }} as alerts
+inner join {{ ref('stg_spellings') }} as rules on rules.kind = 'rule' and rules.spelling = alerts.rule
+left join {{ ref('stg_spellings') }} as teams on teams.kind = 'team' and teams.spelling = alerts.team
+where alerts.placement = 'clean'

@@ -1,0 +1,64 @@
+{{ config(post_hook="analyze {{ this }}") }}
+
+{%- set raw = source('raw', 'alerts') -%}
+{%- set columns = raw_columns(raw, ['alert_id', 'raised_at', 'rule']) -%}
+
+-- Every raw alert once, read and judged: placement says where it goes. See place_rows.sql for the steps.
+with read as (
+    select
+        {% for name in ['alert_id', 'rule', 'entity', 'team', 'severity', 'title', 'attributes'] -%}
+        {{ raw_text(columns, name) }} as {{ name }},
+        {% endfor -%}
+        {% for name in ['raised_at', 'value', 'threshold'] -%}
+        {{ raw_text(columns, name) }} as {{ name }}_text,
+        {% endfor -%}
+        {{ raw_time(columns, 'raised_at') }} as raised_at,
+        {{ raw_double(columns, 'value') }} as value,
+        {{ raw_double(columns, 'threshold') }} as threshold,
+        {{ raw_time(columns, 'loaded_at') }} as loaded_at,
+        {{ raw_load_id(columns) }} as load_id,
+        {{ raw_hash(columns) }} as row_hash,
+        {{ count_versions(raw_text(columns, 'alert_id')) }}
+    from {{ raw_rows(raw, columns) }} as src
+),
+
+judged as (
+    select
+        *,
+        case
+            when alert_id is null then {{ reason('no_id') }}
+            when {{ id_is_too_long('alert_id') }} then {{ reason('id_too_long') }}
+            when rule is null then {{ reason('no_rule') }}
+            when raised_at_text is null then {{ reason('no_time') }}
+            when raised_at is null then {{ reason('time_unreadable') }}
+            when {{ is_future('raised_at', 'loaded_at') }} then {{ reason('time_in_future') }}
+        end as reject_reason
+    from read
+)
+
+select
+    alert_id,
+    raised_at,
+    rule,
+    entity,
+    team,
+    lower(severity) as severity,
+    value,
+    threshold,
+    title,
+    attributes,
+    loaded_at,
+    nullif(concat_ws(
+        ',',
+        case when value_text is not null and value is null then 'value' end,
+        case when threshold_text is not null and threshold is null then 'threshold' end
+    ), '') as unreadable_numbers,
+    reject_reason,
+    {{ rejected_content({
+        'alert_id': 'alert_id', 'raised_at': 'raised_at_text', 'rule': 'rule', 'entity': 'entity', 'team': 'team',
+        'severity': 'severity', 'value': 'value_text', 'threshold': 'threshold_text', 'title': 'title',
+        'attributes': 'attributes', 'load_id': 'load_id',
+    }) }} as content,
+    {{ place_rows('alert_id') }},
+    {{ count_raw_rows(raw, columns) }}
+from judged

@@ -1,0 +1,198 @@
+"""What every test shares: a real PostgreSQL for the session, a database of its own for whoever asks, a fresh home.
+
+The server is the embedded one, or the system's own (`--postgres system`), started on a directory of this session.
+"""
+
+import itertools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from dagster import DagsterInstance
+from hypothesis import HealthCheck, settings
+
+from dagster_project.automation import days_back
+from dagster_project.instance import dagster_instance
+from dagster_project.resources.embedded_postgres import embedded_url, stop_server
+from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
+from dagster_project.running import JobOutcome, run_job
+from dagster_project.settings import Settings
+from dagster_project.simulator import World
+
+# The same examples on every run: a failure on one machine is a failure on all of them.
+settings.register_profile(
+    "heed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100
+)
+settings.load_profile("heed")
+
+PROJECT = Path(__file__).resolve().parent.parent
+REAL_ALERTS = PROJECT.parent / "shared" / "data" / "wolfi"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--postgres",
+        choices=("embedded", "system"),
+        default="embedded",
+        help="which server the tests use: the embedded one, or the system's PostgreSQL on a directory of its own",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests one worker of `make test` runs together: those of a file, and all that ask for the company, whose
+    making takes longer than any file of tests. Workers share nothing: each has a server and a home of its own."""
+    for item in items:
+        shared = {"company", "scored_company"} & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("company" if shared else str(item.path)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests see no settings of their machine, and never write into the project's own home."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (URL_VARIABLE, "HEED_SETTINGS", "DAGSTER_HOME"):
+            patch.delenv(name, raising=False)
+        patch.setenv("HEED_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("GX_ANALYTICS_ENABLED", "false")
+        patch.setenv("DBT_SEND_ANONYMOUS_USAGE_STATS", "false")
+        yield
+
+
+@pytest.fixture(scope="session")
+def open_directory() -> Iterator[Path]:
+    """A directory that the server's account can reach, also when the tests run as root."""
+    directory = Path(tempfile.mkdtemp(prefix="heed-test-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server_url(request: pytest.FixtureRequest, open_directory: Path) -> Iterator[str]:
+    """The URL of the session's server, without a database: `postgresql://...` with `{}` where its name goes."""
+    if request.config.getoption("--postgres") == "embedded":
+        home = open_directory / "server"
+        home.mkdir()
+        yield embedded_url(home).replace("/heed?", "/{}?")
+        stop_server(home)
+        return
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if not programs:
+        pytest.skip("the system has no PostgreSQL server; .ci/run installs one")
+    account = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
+    data = open_directory / "system"
+    data.mkdir(mode=0o700)
+    if account:
+        os.chown(data, account.pw_uid, account.pw_gid)
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(programs[-1] / program), *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            extra_groups=[] if account else None,
+        )
+
+    run("initdb", "-D", str(data), "-U", "tester", "--auth=trust", "--encoding=UTF8")
+    run("pg_ctl", "-D", str(data), "-w", "-l", str(data / "log"), "-o", f"-k {data} -c listen_addresses=''", "start")
+    yield f"postgresql://tester@/{{}}?host={data}"
+    run("pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
+
+
+@pytest.fixture(scope="session")
+def new_database(server_url: str) -> Callable[[], str]:
+    """Creates an empty database and returns its URL."""
+    numbers = itertools.count(1)
+
+    def create() -> str:
+        name = f"test_{next(numbers)}"
+        connection = psycopg2.connect(server_url.format("postgres"))
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        connection.close()
+        return server_url.format(name)
+
+    return create
+
+
+@pytest.fixture
+def warehouse(new_database: Callable[[], str], tmp_path: Path) -> Warehouse:
+    """An empty warehouse with heed's own tables, in a home of its own."""
+    made = Warehouse(tmp_path, new_database())
+    made.prepare()
+    return made
+
+
+@pytest.fixture(scope="session")
+def real_alerts() -> Path:
+    """The directory of the real alerts; they are not part of the project."""
+    if os.environ.get("CI"):
+        pytest.skip("the real alerts are not used in continuous integration")
+    if not (REAL_ALERTS / "alerts.csv.gz").exists():
+        pytest.skip("the real alerts are not here: they are kept beside the project, not in it")
+    return REAL_ALERTS
+
+
+@dataclass(frozen=True)
+class Company:
+    """A simulated company whose whole job has run, in a home and a database of its own."""
+
+    home: Path
+    warehouse: Warehouse
+    world: World
+    put_in: Any
+    end: datetime
+    instance: DagsterInstance
+    settings: Settings
+
+    def run(self, job: str, as_of: datetime) -> JobOutcome:
+        """Run a job once more."""
+        return run_job(
+            job,
+            as_of,
+            settings=self.settings,
+            warehouse=self.warehouse,
+            instance=self.instance,
+            days_back=days_back(job, self.settings),
+        )
+
+
+@pytest.fixture(scope="session")
+def company(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Company:
+    """Six thousand messy alerts over 120 days, loaded, cleaned, flagged, learned from, scored and published."""
+    from dagster_project.loading import load_file
+    from dagster_project.simulator import WorldConfig, export_messy, simulate
+
+    home = tmp_path_factory.mktemp("company")
+    warehouse = Warehouse(home, new_database())
+    warehouse.prepare()
+    end = datetime(2025, 6, 1, tzinfo=UTC)
+    world = simulate(WorldConfig(seed=3, alerts=6_000, days=120, end=end))
+    put_in = export_messy(world, home, 3)
+    for kind in ("alerts", "actions", "rules", "action_types"):
+        load_file(kind, next(home.glob(f"{kind}.csv*")), warehouse.connect)
+    made = Company(
+        home, warehouse, world, put_in, end, dagster_instance(home), Settings(learning={"training_days": 120})
+    )
+    made.run("retrain", end)
+    return made
+
+
+@pytest.fixture(scope="session")
+def scored_company(company: Company) -> Warehouse:
+    """The warehouse of a company whose whole job has run. Tests read it and do not change it."""
+    return company.warehouse

@@ -1,0 +1,90 @@
+"""The dbt project run by the real dbt on a real server: one database per scenario, filled by SQL.
+
+Belongs here: starting dbt and reading what it made. Does not belong here: scenarios, which stand with their tests.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from dbt.cli.main import dbtRunner, dbtRunnerResult
+from psycopg2.extras import Json, execute_values
+
+from dagster_project.resources.postgres import Warehouse
+
+PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"
+
+
+class Dbt:
+    """A database with heed's own tables, and dbt runs against it.
+
+    Parameters
+    ----------
+    url : the database.
+    folder : where dbt keeps its manifest and logs, so that runs do not disturb those of the project.
+    """
+
+    ALERT = "alert_id raised_at rule entity team severity value threshold title attributes loaded_at row_hash load_id"
+    ACTION = "action_id alert_id acted_at action_type actor loaded_at row_hash load_id"
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.warehouse = Warehouse(folder, url)
+        self.warehouse.prepare()
+        self.url, self.folder = url, folder
+        self.events: list[tuple[str, str]] = []
+
+    def invoke(self, *arguments: str) -> dbtRunnerResult:
+        """Run dbt in this process; the names and messages of its events stand in `events` afterwards."""
+        self.events = []
+        runner = dbtRunner(callbacks=[lambda event: self.events.append((event.info.name, event.info.msg))])
+        places = [
+            "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--target-path", str(self.folder),
+        ]  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.warehouse.dbt_environment().items():
+                patch.setenv(name, value)
+            patch.setenv("DBT_LOG_PATH", str(self.folder))
+            patch.setenv("DBT_SEND_ANONYMOUS_USAGE_STATS", "false")
+            before = os.getcwd()
+            try:
+                return runner.invoke(["--quiet", "--no-use-colors", *arguments, *places])
+            finally:
+                os.chdir(before)
+
+    def run(self, *arguments: str) -> dict[str, str]:
+        """Run dbt, require success, and return the status of each node by its name."""
+        result = self.invoke(*arguments)
+        assert result.success, result.exception or "\n".join(
+            f"{node.node.name}: {node.message}" for node in result.result if node.status in ("error", "fail")
+        )
+        return {node.node.name: str(node.status) for node in result.result}
+
+    def sql(self, query: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+        with psycopg2.connect(self.url) as connection, connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'")
+            cursor.execute(query, parameters)
+            rows = cursor.fetchall() if cursor.description else []
+        connection.close()
+        return rows
+
+    def fill(self, table: str, columns: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Insert rows given as dictionaries; absent columns are null."""
+        names = columns.split()
+        values = [
+            tuple(Json(row[name]) if isinstance(row.get(name), dict) else row.get(name) for name in names)
+            for row in rows
+        ]
+        with psycopg2.connect(self.url) as connection, connection.cursor() as cursor:
+            execute_values(cursor, f"INSERT INTO {table} ({', '.join(names)}) VALUES %s", values)
+        connection.close()
+
+
+@pytest.fixture(scope="session")
+def dbt_database(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Dbt]:
+    """Creates a database with heed's tables, empty, and dbt to run on it."""
+    return lambda: Dbt(new_database(), tmp_path_factory.mktemp("dbt"))

@@ -1,0 +1,198 @@
+"""Bad input, as a person meets it: the real command, one clear line, the right exit status, nothing lost.
+
+What a loader does with single rows is tested in `tests/loading`, what SQL does with them in `tests/dbt`.
+"""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dagster_project.instance import dagster_instance
+from dagster_project.loading import load_file
+from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
+from dagster_project.running import JobOutcome, run_job
+from dagster_project.settings import Settings
+from dagster_project.summary import collect, show
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Shell:
+    """Runs `heed` in a home and a database of its own."""
+
+    home: Path
+    url: str
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("heed")), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "HEED_HOME": str(self.home), URL_VARIABLE: self.url, **environment},
+        )
+
+    def refuses(self, *arguments: str, **environment: str) -> str:
+        """Run, expect failure, and return the one line that says why."""
+        done = self(*arguments, **environment)
+        assert done.returncode == 1, done.stdout + done.stderr
+        said = [line for line in done.stderr.splitlines() if line.startswith("heed: ")]
+        assert len(said) == 1, done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+        return said[0]
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return Warehouse(self.home, self.url)
+
+
+@pytest.fixture
+def heed(tmp_path: Path, new_database: Callable[[], str]) -> Shell:
+    return Shell(tmp_path / "home", new_database())
+
+
+def write(path: Path, header: list[str], rows: list[list[object]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+def alerts_file(path: Path, rows: list[list[object]]) -> Path:
+    return write(path, ["alert_id", "raised_at", "rule", "entity", "team"], rows)
+
+
+def actions_file(path: Path, rows: list[list[object]]) -> Path:
+    return write(path, ["action_id", "alert_id", "acted_at", "action_type"], rows)
+
+
+def test_a_missing_file(heed: Shell, tmp_path: Path) -> None:
+    said = heed.refuses("load", "--alerts", str(tmp_path / "no.csv"))
+    assert "no.csv does not exist" in said
+
+
+def test_a_missing_column_names_the_nearest(heed: Shell, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", ["alert_id", "raised", "rule"], [["1", "2025-01-01", "r"]])
+    said = heed.refuses("load", "--alerts", str(file))
+    assert "raised_at" in said
+    assert "raised" in said
+    assert heed.warehouse.value("SELECT count(*) FROM raw.alerts") == 0
+
+
+def test_an_empty_file(heed: Shell, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("")
+    assert "empty" in heed.refuses("load", "--alerts", str(tmp_path / "a.csv"))
+
+
+def test_nothing_was_loaded_yet(heed: Shell) -> None:
+    assert "heed load" in heed.refuses("run")
+
+
+def test_a_warehouse_that_does_not_answer(heed: Shell) -> None:
+    said = heed.refuses("run", **{URL_VARIABLE: "postgresql://someone:hunter2@127.0.0.1:1/nowhere"})
+    assert "not reachable" in said
+    assert "hunter2" not in said
+
+
+def test_a_moment_that_is_none(heed: Shell) -> None:
+    assert "'yesterday' is not a moment" in heed.refuses("run", "--as-of", "yesterday")
+
+
+def test_a_replay_backwards(heed: Shell, tmp_path: Path) -> None:
+    out = str(tmp_path / "o.parquet")
+    assert "ends before it begins" in heed.refuses("replay", "--from", "2025-02-01", "--to", "2025-01-01", "--out", out)
+    assert "neither .parquet nor .csv" in heed.refuses(
+        "replay", "--from", "2025-01-01", "--to", "2025-02-01", "--out", str(tmp_path / "o.txt")
+    )
+
+
+def test_a_setting_that_does_not_exist(heed: Shell, tmp_path: Path) -> None:
+    (tmp_path / "heed.toml").write_text("[outcome]\nhorizont = 3\n")
+    said = heed.refuses("run", HEED_SETTINGS=str(tmp_path / "heed.toml"))
+    assert "heed.toml:2" in said
+
+
+def test_errors_for_machines(heed: Shell, tmp_path: Path) -> None:
+    done = heed("load", "--json", "--alerts", str(tmp_path / "no.csv"))
+    assert done.returncode == 1
+    assert set(json.loads(done.stdout)) == {"error", "remedy"}
+
+
+def run_on(
+    alerts: list[list[object]], actions: list[list[object]], as_of: datetime, tmp_path: Path, url: str
+) -> tuple[Warehouse, JobOutcome]:
+    """Load and run the whole job in this process."""
+    warehouse = Warehouse(tmp_path / "home", url)
+    warehouse.prepare()
+    load_file("alerts", alerts_file(tmp_path / "a.csv", alerts), warehouse.connect)
+    load_file("actions", actions_file(tmp_path / "d.csv", actions), warehouse.connect)
+    settings = Settings(learning={"training_days": 60})
+    with dagster_instance(warehouse.home) as instance:
+        outcome = run_job("retrain", as_of, settings=settings, warehouse=warehouse, instance=instance, days_back=60)
+    return warehouse, outcome
+
+
+NASTY_RULE = "\"; DROP TABLE raw.alerts; -- '✨' {{ 1/0 }} <b>" + "x" * 10_000
+
+
+CASES = ("no outcome at all", "all alerts on one day", "one rule only, of nasty text")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_companies_with_little_to_learn_from_are_scored_all_the_same(
+    tmp_path: Path, new_database: Callable[[], str], case: str
+) -> None:
+    """Too little to learn from is no error: a simple baseline or the prior scores, and says so.
+
+    That one class of outcomes alone is no error either is tested with the model, without a warehouse.
+    """
+    days = 1 if case == "all alerts on one day" else 40
+    alerts = [
+        [
+            f"a{n}",
+            (START + timedelta(days=days * n / 400)).isoformat(),
+            NASTY_RULE if case.startswith("one rule") else f"rule {n % 5}",
+            f"e{n % 20}",
+            f"t{n % 2}",
+        ]
+        for n in range(400)
+    ]
+    answered = [] if case == "no outcome at all" else alerts[:350:2]
+    actions: list[list[object]] = [
+        [
+            f"d{n}",
+            alert[0],
+            (datetime.fromisoformat(str(alert[1])) + timedelta(hours=2)).isoformat(),
+            ("resolved", "dismissed")[n % 2],
+        ]
+        for n, alert in enumerate(answered)
+    ]
+    warehouse, outcome = run_on(alerts, actions, START + timedelta(days=days), tmp_path, new_database())
+    scores = warehouse.read("SELECT * FROM scoring.alert_scores")
+    assert len(scores) == outcome.to_document()["open_alerts"] > 0
+    assert scores["probability"].between(0, 1, inclusive="neither").all()
+    if case in ("no outcome at all", "all alerts on one day"):
+        assert set(scores["status"]) <= {"baseline", "prior"}
+        why = warehouse.value("SELECT document->>'explanation' FROM training.model_versions ORDER BY cut DESC LIMIT 1")
+        assert "too little" in why or "prior" in why
+    if case.startswith("one rule"):
+        assert warehouse.value("SELECT rule FROM marts.alerts LIMIT 1") == NASTY_RULE
+        show(collect(warehouse))
+
+
+def test_a_moment_before_the_first_alert(tmp_path: Path, new_database: Callable[[], str]) -> None:
+    warehouse, outcome = run_on(
+        [["1", START.isoformat(), "r", "e", "t"]], [], START - timedelta(days=200), tmp_path, new_database()
+    )
+    assert outcome.to_document()["open_alerts"] == 0
+    assert warehouse.value("SELECT count(*) FROM scoring.alert_scores") == 0

@@ -1,0 +1,60 @@
+"""What flags exclude, as people read it: the published tables and views say what the one deciding function says."""
+
+from __future__ import annotations
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from dagster_project.assets.quality import FLOOD_DAYS, flags
+from dagster_project.resources.moment import AS_OF_TAG
+from dagster_project.resources.tables import read_flags, read_history
+from dagster_project.triage.exclusion import flag_alerts
+from tests.conftest import Company
+
+
+def test_the_views_say_what_the_deciding_function_says(company: Company) -> None:
+    history = read_history(company.warehouse, company.end)
+    expected = flag_alerts(history, *read_flags(company.warehouse))
+    held = expected["flood"] | expected["visibility_only"]
+    found = company.warehouse.read("SELECT * FROM reporting.excluded_alerts").set_index("alert_id")
+    assert held.sum() > 100
+    assert set(found.index) == set(history.loc[held, "alert_id"])
+    own = expected[held].set_index(history.loc[held, "alert_id"]).loc[found.index]
+    assert (found["flood"].to_numpy() == own["flood"].to_numpy()).all()
+    assert (found["visibility_only"].to_numpy() == own["visibility_only"].to_numpy()).all()
+    assert (found["reason"].to_numpy() == own["flag_reason"].to_numpy()).all()
+
+
+def test_the_days_add_up(company: Company) -> None:
+    daily = company.warehouse.read("SELECT * FROM reporting.exclusion_daily ORDER BY day")
+    excluded = company.warehouse.read("SELECT * FROM reporting.excluded_alerts")
+    assert daily["alerts"].sum() == company.warehouse.value("SELECT count(*) FROM marts.alerts")
+    assert daily["excluded"].sum() == len(excluded)
+    assert daily["flood_alerts"].sum() == excluded["flood"].sum()
+    assert (daily["excluded"] <= daily["alerts"]).all()
+    np.testing.assert_allclose(daily["share_excluded"], daily["excluded"] / daily["alerts"])
+    assert daily["expected"].notna().mean() > 0.8
+    known = daily.dropna(subset=["expected"])
+    assert (known["upper"] > known["expected"]).all()
+
+
+def test_an_override_of_nothing_is_one_line_on_the_asset_and_changes_nothing(company: Company) -> None:
+    before = read_flags(company.warehouse)
+    with company.warehouse.transaction() as cursor:
+        cursor.execute(
+            "INSERT INTO quality.flag_overrides (flag, action, scope, who, why, created_at) "
+            "VALUES ('flood', 'clear', 'no such rule', 'Ada', 'a guess', '2025-01-01')"
+        )
+    try:
+        result = dg.materialize(
+            [flags], resources={"warehouse": company.warehouse}, tags={AS_OF_TAG: company.end.isoformat()}
+        )
+    finally:
+        with company.warehouse.transaction() as cursor:
+            cursor.execute("DELETE FROM quality.flag_overrides WHERE scope = 'no such rule'")
+    shown = {made.asset_key: made.metadata for made in result.asset_materializations_for_node("flags")}[FLOOD_DAYS]
+    assert "there is no rule, team or source 'no such rule'" in str(shown["overrides to mend"].value).replace("\\", "")
+    assert str(shown["daily volume"].value).startswith("![alerts per day")
+    for old, new in zip(before, read_flags(company.warehouse), strict=True):
+        pd.testing.assert_frame_equal(old, new)

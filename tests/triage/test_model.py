@@ -1,0 +1,218 @@
+"""Learning at a cut: what it may see, what it promises, and its exact stored form."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from learning_world import START, world
+
+from dagster_project.errors import HeedError
+from dagster_project.triage import metrics
+from dagster_project.triage.features import FeatureSettings
+from dagster_project.triage.matrix import plan_columns
+from dagster_project.triage.model import (
+    CANDIDATES,
+    LearningSettings,
+    Model,
+    rule_day_blocks,
+    train,
+    usable_alerts,
+)
+
+CUT = (START + pd.Timedelta(days=130)).to_pydatetime()
+# One candidate and one thread: the competition has its own test, and threads wait for each other on a busy machine.
+SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return world(2500)
+
+
+@pytest.fixture(scope="module")
+def model(frame: pd.DataFrame) -> Model:
+    return train(frame, CUT, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def later(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["raised_at"] >= CUT]
+
+
+def test_trees_win_where_facts_matter_and_come_near_the_truth(model: Model, later: pd.DataFrame) -> None:
+    assert (model.kind, model.status) == ("lightgbm", "model")
+    assert "gradient-boosted trees" in model.explanation
+    y = later["acted"].to_numpy()
+    constant = metrics.log_loss(np.full(len(y), y.mean()), y)
+    truth = metrics.log_loss(later["truth"].to_numpy(), y)
+    assert constant - metrics.log_loss(model.predict(later), y) > 0.6 * (constant - truth)
+
+
+def test_the_future_cannot_touch_a_model(frame: pd.DataFrame, model: Model) -> None:
+    """Deleting or falsifying everything that was not known at the cut changes no byte."""
+    known = usable_alerts(frame, CUT)
+    falsified = frame.copy()
+    falsified.loc[~known, "acted"] = 1.0 - falsified.loc[~known, "acted"]
+    falsified.loc[~known, "rule_acted_count_7d"] = 1e6
+    falsified.loc[~known, "rule"] = "from the future"
+    for other in (frame[known], falsified):
+        assert train(other, CUT, SETTINGS).to_document() == model.to_document()
+
+
+def test_training_is_deterministic_over_row_order_and_threads(frame: pd.DataFrame, model: Model) -> None:
+    shuffled = frame.sample(frac=1.0, random_state=3)
+    again = train(shuffled, CUT, replace(SETTINGS, threads=2))
+    assert again.version == model.version
+    assert again.booster_text == model.booster_text
+
+
+def test_the_stored_form_is_exact(model: Model, later: pd.DataFrame) -> None:
+    text, document = model.to_document()
+    again = Model.from_document(text, json.loads(json.dumps(document, allow_nan=False)))
+    assert again == model
+    assert again.version == model.version
+    assert np.array_equal(again.predict(later), model.predict(later))
+    assert again.reasons(later.head(20)) == model.reasons(later.head(20))
+
+
+def test_a_changed_or_malformed_model_is_refused(model: Model) -> None:
+    text, document = model.to_document()
+    assert text is not None
+    for broken in (
+        {},
+        {**document, "format": 0},
+        {**document, "cut": "yesterday"},
+        {**document, "plan": [{}]},
+    ):
+        with pytest.raises(HeedError):
+            Model.from_document(text, broken)
+    with pytest.raises(HeedError, match="does not match its own content"):
+        Model.from_document(text, {**document, "explanation": "better"})
+    with pytest.raises(HeedError, match="neither trees nor a baseline"):
+        Model.from_document(None, document)
+    with pytest.raises(HeedError):
+        Model.from_document(text[:200], document)
+
+
+def test_probabilities_are_proper_and_never_missing(model: Model, later: pd.DataFrame) -> None:
+    p = model.predict(later)
+    assert p.dtype == np.float64
+    assert ((p > 0) & (p < 1)).all()
+    strange = later.head(3).assign(
+        rule="never seen", entity=None, team=None, severity="\N{SNOWMAN}", attributes="not json", value=np.inf
+    )
+    assert np.isfinite(model.predict(strange)).all()
+    assert len(model.predict(later.iloc[:0])) == 0
+    # Scoring one by one is scoring together.
+    assert np.array_equal(np.concatenate([model.predict(later.iloc[[i]]) for i in range(5)]), p[:5])
+
+
+def test_a_missing_column_is_named(model: Model, later: pd.DataFrame) -> None:
+    with pytest.raises(HeedError, match="rule_acted_count_28d"):
+        model.predict(later.drop(columns="rule_acted_count_28d"))
+
+
+def test_reasons_are_sentences_about_the_alert(model: Model, later: pd.DataFrame) -> None:
+    made = model.reasons(later)
+    assert len(made) == len(later)
+    assert all(0 < len(r) <= 3 and len(set(r)) == len(r) for r in made)
+    words = " | ".join(s for r in made for s in r)
+    assert "kind is " in words
+    assert "led to action in " in words
+    row = later.reset_index(drop=True).iloc[0]
+    for sentence in made[0]:
+        if sentence.startswith("this rule led to action in ") and "last 28 days" in sentence:
+            assert f"in {row['rule_acted_count_28d']:.0f} of its {row['rule_known_count_28d']:.0f}" in sentence
+
+
+def test_contributions_add_up_to_the_log_odds(model: Model, later: pd.DataFrame) -> None:
+    raw = model._booster().predict(model.plan.matrix(later), raw_score=True)
+    total = model.contributions(later).sum(axis=1)
+    assert np.ptp(raw - total) < 1e-9  # the rest is the same expected value for all
+
+
+def test_id_like_attributes_are_left_out_and_the_others_typed(frame: pd.DataFrame) -> None:
+    plan = plan_columns(frame, FeatureSettings())
+    columns = {c.name: c for c in plan.columns}
+    assert columns["attribute:kind"].categorical
+    assert columns["attribute:budget"].source == "number"
+    assert "attribute:ticket" not in columns
+
+
+@pytest.mark.parametrize("answers", ["all acted", "none acted", "few acted"])
+def test_too_little_to_learn_from_lets_a_baseline_serve(frame: pd.DataFrame, answers: str) -> None:
+    given = frame.copy()
+    rare = (np.arange(len(given)) % 100 == 0).astype(float)
+    given["acted"] = {"all acted": 1.0, "none acted": 0.0, "few acted": rare}[answers]
+    made = train(given, CUT, SETTINGS)
+    assert made.status == "baseline"
+    assert "too little to learn from" in made.explanation
+    p = made.predict(given)
+    assert ((p > 0) & (p < 1)).all()
+    assert all(made.reasons(given.head(5)))
+    text, document = made.to_document()
+    assert text is None
+    again = Model.from_document(None, json.loads(json.dumps(document)))
+    assert again == made
+
+
+def test_nothing_known_gives_the_prior_and_says_so(frame: pd.DataFrame) -> None:
+    before = datetime(2023, 1, 1, tzinfo=UTC)
+    made = train(frame, before, replace(SETTINGS, prior=(1.0, 4.0)))
+    assert (made.kind, made.status) == ("prior", "prior")
+    assert "no outcome is known yet" in made.explanation
+    assert set(made.predict(frame.head(3))) == {0.2}
+    assert made.reasons(frame.head(1))[0]
+    assert Model.from_document(*made.to_document()) == made
+    early = train(frame, (START + pd.Timedelta(days=10)).to_pydatetime(), SETTINGS)
+    assert early.status == "prior"
+    assert "early outcomes alone mislead" in early.explanation
+
+
+def test_noise_does_not_become_a_model(frame: pd.DataFrame) -> None:
+    served = []
+    for seed in range(3):
+        noise = frame.copy()
+        noise["acted"] = np.random.default_rng(seed).permutation(frame["acted"].to_numpy())
+        served.append(train(noise, CUT, SETTINGS).status)
+    assert served == ["baseline"] * 3
+
+
+def test_one_rule_and_one_day_are_no_errors(frame: pd.DataFrame) -> None:
+    assert train(frame[frame["rule"] == "rule 7"], CUT, SETTINGS).status in ("model", "baseline")
+    day = frame.copy()
+    day["raised_at"] = START
+    day["known_at"] = START + timedelta(days=14)
+    made = train(day, CUT, SETTINGS)
+    assert made.status == "baseline"
+    assert "too close in time" in made.explanation
+
+
+def test_excluded_alerts_teach_nothing(frame: pd.DataFrame) -> None:
+    flooded = frame.copy()
+    flooded["excluded"] = flooded["rule"].isin(["rule 0", "rule 1"])
+    without = frame[~flooded["excluded"]]
+    assert train(flooded, CUT, SETTINGS).version == train(without, CUT, SETTINGS).version
+
+
+def test_a_cut_without_time_zone_is_a_bug() -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        train(pd.DataFrame(), datetime(2024, 1, 1), SETTINGS)
+
+
+def test_rule_day_blocks() -> None:
+    frame = pd.DataFrame(
+        {
+            "rule": ["a", "a", "a", "b", None],
+            "raised_at": pd.to_datetime(
+                ["2024-01-01T01Z", "2024-01-01T23Z", "2024-01-02T01Z"] + ["2024-01-01T01Z"] * 2
+            ),
+        }
+    )
+    codes = rule_day_blocks(frame)
+    assert codes[0] == codes[1]
+    assert len(set(codes)) == 4
+    assert set(codes) == set(range(4))
