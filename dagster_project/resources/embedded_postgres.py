@@ -50,6 +50,7 @@ SERVER_SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
+STOP_SECONDS = 60  # a fast shutdown writes one checkpoint
 START_SECONDS = 600  # crash recovery after a kill may take minutes; pg_ctl waits no longer than this
 
 _URL_OF_HOME: dict[Path, str] = {}
@@ -168,8 +169,11 @@ class _Server:
                 f"the warehouse in {self.data} was made by PostgreSQL {found}, heed now carries {MAJOR_VERSION}",
                 "dump it with that version and load it into a new HEED_HOME, as docs/data-engineer.md shows",
             )
-        # The server is not running (checked above), so a lock file that was left behind is stale.
+        self._wait_for_orphans()
+        # The server is not running (checked above), so lock files that were left behind are stale. PostgreSQL would not
+        # believe that of a killed server which nobody has reaped yet: its pid still answers.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
+        (self._socket_directory() / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
         options = " ".join(f"-c {name}={value or chr(39) * 2}" for name, value in SERVER_SETTINGS.items())
         socket_directory = self._socket_directory()
         socket_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -182,8 +186,17 @@ class _Server:
         self._create_database()
 
     def stop(self) -> None:
-        if self.pid() is not None:
-            self._run("pg_ctl", "-D", str(self.data), "-m", "fast", "-w", "-t", "60", "stop")
+        pid = self.pid()
+        if pid is None:
+            return
+        # Not by pg_ctl, which waits for a pid to vanish: that of a killed server stays until somebody reaps it.
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)  # PostgreSQL's "fast" shutdown
+        until = time.monotonic() + STOP_SECONDS
+        while self.pid() is not None:
+            if time.monotonic() > until:
+                raise HeedError(f"PostgreSQL in {self.data} does not stop", f"read {self.data / 'server.log'}")
+            time.sleep(0.05)
 
     def _initialise(self) -> None:
         # Into a directory beside it, then renamed: an interrupted initialisation leaves nothing that looks finished.
@@ -222,6 +235,25 @@ class _Server:
                 raise HeedError(f"PostgreSQL in {self.data} does not become ready", f"read {self.data / 'server.log'}")
             time.sleep(0.1)
 
+    def _fatal_lines(self) -> list[str]:
+        """What the server's log last called fatal; pg_ctl itself only says that there is something to read."""
+        with suppress(OSError):
+            lines = (self.data / "server.log").read_text(errors="replace").splitlines()[-20:]
+            return [line.split("FATAL:", 1)[1].strip() for line in lines if "FATAL:" in line]
+        return []
+
+    def _wait_for_orphans(self) -> None:
+        """Wait until the children of a postmaster that was killed are gone.
+
+        They notice its death a moment later, and until then hold its shared memory, which PostgreSQL refuses to share
+        with a new postmaster. Their working directory is the data directory. Without /proc nothing is waited for.
+        """
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until and any(
+            _works_in(process, self.data) for process in Path("/proc").glob("[0-9]*")
+        ):
+            time.sleep(0.05)
+
     def _socket_directory(self) -> Path:
         # A socket's path may be 107 bytes long; ".s.PGSQL.5432" and a slash take 14 of them.
         if len(os.fsencode(self.data)) <= 93:
@@ -259,12 +291,20 @@ class _Server:
                 ) from error
             if finished.returncode != 0:
                 output.seek(0)
-                said = [line for line in output.read().splitlines() if line.strip()]
+                said = [line for line in output.read().splitlines() if line.strip()] + self._fatal_lines()
                 reason = re.sub(r"\s+", " ", said[-1]) if said else f"exit status {finished.returncode}"
                 raise HeedError(
                     f"the embedded PostgreSQL in {self.data} failed: {program}: {reason}",
                     f"read {self.data / 'server.log'}, or set HEED_DATABASE_URL to a PostgreSQL server of yours",
                 )
+
+
+def _works_in(process: Path, directory: Path) -> bool:
+    """Whether a process, given as its /proc directory, has this working directory; one that is gone has not."""
+    try:
+        return (process / "cwd").readlink() == directory.resolve()
+    except OSError:
+        return False
 
 
 def _default_signals() -> None:
