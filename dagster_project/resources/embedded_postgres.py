@@ -249,9 +249,7 @@ class _Server:
         with a new postmaster. Their working directory is the data directory. Without /proc nothing is waited for.
         """
         until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until and any(
-            _works_in(process, self.data) for process in Path("/proc").glob("[0-9]*")
-        ):
+        while time.monotonic() < until and any(_serves(process, self.data) for process in Path("/proc").glob("[0-9]*")):
             time.sleep(0.05)
 
     def _socket_directory(self) -> Path:
@@ -299,10 +297,10 @@ class _Server:
                 )
 
 
-def _works_in(process: Path, directory: Path) -> bool:
-    """Whether a process, given as its /proc directory, has this working directory; one that is gone has not."""
+def _serves(process: Path, data: Path) -> bool:
+    """Whether a process, given as its /proc directory, is PostgreSQL on this data; an operator's shell there is not."""
     try:
-        return (process / "cwd").readlink() == directory.resolve()
+        return (process / "cwd").readlink() == data.resolve() and (process / "comm").read_text().strip() == "postgres"
     except OSError:
         return False
 
