@@ -1,4 +1,4 @@
-"""The public Wolfi export, loaded with the mapping that the project keeps. Skips where the data is absent."""
+"""The public Wolfi export, loaded with the mapping that the project keeps. Skips where the data is absent, and in CI."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ import pytest
 
 from dagster_project.loading import read_mapping
 
-PROJECT = Path(__file__).parents[2]
-EXAMPLE = PROJECT / "examples" / "wolfi"
-DATA = PROJECT.parent / "shared" / "data" / "wolfi"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "wolfi"
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(not (DATA / "alerts.csv.gz").exists(), reason=f"the Wolfi export is not in {DATA}"),
-]
+pytestmark = pytest.mark.real
 
 
-def test_the_wolfi_export_is_loaded_whole(store):
+def test_the_wolfi_export_is_loaded_whole(store, real_alerts):
     mapping = read_mapping(EXAMPLE / "mapping.toml")
-    alerts = store.load("alerts", DATA / "alerts.csv.gz", mapping=mapping)
-    actions = store.load("actions", DATA / "actions.csv.gz", mapping=mapping)
+    alerts = store.load("alerts", real_alerts / "alerts.csv.gz", mapping=mapping)
+    actions = store.load("actions", real_alerts / "actions.csv.gz", mapping=mapping)
     types = store.load("action_types", EXAMPLE / "action_types.csv")
     assert (alerts.rows_read, alerts.rows_added, alerts.rows_undecodable) == (13_429, 13_429, 0)
     assert (actions.rows_read, actions.rows_added, actions.rows_undecodable) == (18_853, 18_853, 0)
@@ -39,8 +34,8 @@ def test_the_wolfi_export_is_loaded_whole(store):
     assert store.rows("SELECT count(*) FROM raw.actions WHERE attributes::jsonb ? 'reason'")[0][0] > 2_000
 
 
-def test_every_action_type_of_the_export_has_a_meaning(store):
-    store.load("actions", DATA / "actions.csv.gz")
+def test_every_action_type_of_the_export_has_a_meaning(store, real_alerts):
+    store.load("actions", real_alerts / "actions.csv.gz")
     store.load("action_types", EXAMPLE / "action_types.csv")
     unknown = store.rows("SELECT action_type FROM raw.actions EXCEPT SELECT action_type FROM raw.action_types")
     assert unknown == []
