@@ -38,8 +38,8 @@ lint: setup ## formatting and lint
 types: setup ## types
 	@$(BIN)/mypy --no-error-summary
 
-benchmark-flags: setup ## flags against known truth, in simulated companies; about 20 minutes
-	@$(BIN)/python -m benchmarks.flags
+benchmark-flags: setup ## flags against known truth, in simulated companies; about 30 minutes
+	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.flags
 
 benchmark-learning: setup ## learning against known truth, in simulated companies; about 40 minutes
 	@$(BIN)/python -m benchmarks.learning
