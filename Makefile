@@ -42,7 +42,7 @@ benchmark-flags: setup ## flags against known truth, in simulated companies; abo
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.flags
 
 benchmark-learning: setup ## learning against known truth, in simulated companies; about 40 minutes
-	@$(BIN)/python -m benchmarks.learning
+	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning
 
 up: setup ## the Dagster UI with its daemon, on http://127.0.0.1:3000
 	@$(BIN)/heed up

@@ -65,7 +65,7 @@ class Outcome(Section):
 class Features(Section):
     """The history that features may look back on."""
 
-    keys: tuple[str, ...] = ("rule", "entity", "team", "rule+entity")
+    keys: tuple[str, ...] = ("all", "rule", "entity", "team", "rule+entity")
     lookback_days: Annotated[float, Field(ge=90, le=3650)] = 180  # the longest window is 90 days
 
     @field_validator("keys")

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage.baselines import LOGISTIC, RATE_KEYS, REPEAT_LAST, Baseline
-from dagster_project.triage.features import KEY_SEPARATOR, FeatureSettings, history_features_for
+from dagster_project.triage.features import EVERYTHING, KEY_SEPARATOR, FeatureSettings, history_features_for
 from dagster_project.triage.matrix import HISTORY_SOURCES, Column, ColumnPlan
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -95,13 +95,13 @@ def reasons_from_baseline(
 
 def rate_reason(key: str, known: float, acted: float, window: timedelta | None) -> str:
     """How often alerts of one key led to action, as a sentence."""
-    subject = _subject(key)
+    subject, own = _subject(key), "their" if key == EVERYTHING else "its"
     span = f" of the last {_days(window)}" if window is not None else ""
     if not known > 0:
         return f"no outcome of {subject}{span} is known yet"
     if known == 1:
         return f"the only known outcome of {subject}{span} was {'action' if acted > 0 else 'no action'}"
-    return f"{subject} led to action in {acted:.0f} of its {known:.0f} known outcomes{span}"
+    return f"{subject} led to action in {acted:.0f} of {own} {known:.0f} known outcomes{span}"
 
 
 def _fact(column: Column, settings: FeatureSettings) -> tuple[str, str]:
@@ -171,11 +171,11 @@ class _Teller:
         if feature.statistic == "last_outcome":
             last = self.number(feature.name, row)
             if not np.isnan(last):
-                return f"the last known outcome of {_subject(key)} was {'action' if last > 0.5 else 'no action'}"
+                return f"the last known outcome of {_any(key)} was {'action' if last > 0.5 else 'no action'}"
         if feature.statistic == "seconds_since_acted":
             seconds = self.number(feature.name, row)
             if not np.isnan(seconds):
-                return f"somebody last acted on {_subject(key)} {_ago(seconds)} before{direction}"
+                return f"somebody last acted on {_any(key)} {_ago(seconds)} before{direction}"
         for window in windows:
             known = self.number(self.by_meaning[key, "known_count", window], row)
             acted = self.number(self.by_meaning[key, "acted_count", window], row)
@@ -190,11 +190,13 @@ class _Teller:
         value = self.number(feature.name, row)
         if feature.statistic == "seconds_since_raised":
             if np.isnan(value):
-                return f"the first alert of {_subject(key)}"
-            return f"the previous alert of {_subject(key)} was {_ago(value)} before"
+                return f"the first alert of {_any(key)}"
+            return f"the previous alert of {_any(key)} was {_ago(value)} before"
         if np.isnan(value):
             return f"nothing counts for {_subject(key)}: it is not given"
         times = {0: "no other time", 1: "once"}.get(int(value), f"{value:.0f} times")
+        if key == EVERYTHING:
+            return f"alerts of any rule were raised {times} in the {_days(feature.window)} before"
         return f"{_subject(key)} raised alerts {times} in the {_days(feature.window)} before"
 
     def _value(self, row: int) -> str:
@@ -211,7 +213,14 @@ class _Teller:
         return "not given" if value is None or value is pd.NA or value != value else _quoted(value)
 
 
+def _any(key: str) -> str:
+    """The subject where one alert of it is meant."""
+    return "any rule" if key == EVERYTHING else _subject(key)
+
+
 def _subject(key: str) -> str:
+    if key == EVERYTHING:
+        return "all alerts together"
     return " with this ".join(f"this {p}" if i == 0 else p for i, p in enumerate(key.split(KEY_SEPARATOR)))
 
 

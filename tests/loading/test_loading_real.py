@@ -1,4 +1,4 @@
-"""The public Wolfi export, loaded with the mapping that the project keeps. Skips where the data is absent, and in CI."""
+"""The public Wolfi export, loaded with the mapping that the project keeps. Skips where it is absent, and in CI."""
 
 from __future__ import annotations
 

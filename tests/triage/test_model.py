@@ -21,6 +21,7 @@ from dagster_project.triage.model import (
     train,
     usable_alerts,
 )
+from dagster_project.triage.reasons import reasons_from_contributions
 
 CUT = (START + pd.Timedelta(days=130)).to_pydatetime()
 # One candidate and one thread: the competition has its own test, and threads wait for each other on a busy machine.
@@ -126,6 +127,35 @@ def test_reasons_are_sentences_about_the_alert(model: Model, later: pd.DataFrame
     for sentence in made[0]:
         if sentence.startswith("this rule led to action in ") and "last 28 days" in sentence:
             assert f"in {row['rule_acted_count_28d']:.0f} of its {row['rule_known_count_28d']:.0f}" in sentence
+
+
+@pytest.mark.parametrize(
+    ("column", "sentence"),
+    [
+        ("all_acted_count_7d", "all alerts together led to action in 3 of their 9 known outcomes of the last 7 days"),
+        ("all_raised_count_1h", "alerts of any rule were raised 12 times in the hour before"),
+        ("all_seconds_since_raised", "the previous alert of any rule was 2 minutes before"),
+        ("all_seconds_since_acted", "somebody last acted on any rule 2 hours before"),
+        ("all_last_outcome", "the last known outcome of any rule was no action"),
+    ],
+)
+def test_the_history_of_all_alerts_together_is_told_in_plain_words(
+    frame: pd.DataFrame, column: str, sentence: str
+) -> None:
+    said = {
+        "all_acted_count_7d": 3.0,
+        "all_known_count_7d": 9.0,
+        "all_raised_count_1h": 12.0,
+        "all_seconds_since_raised": 120.0,
+        "all_seconds_since_acted": 7200.0,
+        "all_last_outcome": 0.0,
+    }
+    plan = plan_columns(frame, SETTINGS.features)
+    names = [name for name in plan.names if name.startswith(column)]
+    contributions = np.zeros((1, len(plan.names)))
+    contributions[0, plan.names.index(names[0])] = -1.0
+    (made,) = reasons_from_contributions(frame.head(1).assign(**said), plan, contributions, SETTINGS.features)
+    assert made[0].removesuffix(" (lowers the score)") == sentence
 
 
 def test_contributions_add_up_to_the_log_odds(model: Model, later: pd.DataFrame) -> None:
