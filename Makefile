@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres benchmark-flags benchmark-learning benchmark-trust up lock lint types clean
+.PHONY: help setup demo test test-postgres benchmark-flags benchmark-learning benchmark-trust benchmark-wolfi up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ benchmark-flags: setup ## flags against known truth, in simulated companies; abo
 
 benchmark-learning: setup ## learning against known truth, in simulated companies; about 40 minutes
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning
+
+benchmark-wolfi: setup ## real alerts, replayed beside every baseline; about 3 minutes, with the data beside the project
+	@$(BIN)/python -m benchmarks.wolfi
 
 up: setup ## the Dagster UI with its daemon, on http://127.0.0.1:3000
 	@$(BIN)/heed up
