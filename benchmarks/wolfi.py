@@ -126,8 +126,8 @@ def replayed(whole: pd.DataFrame, settings: Settings) -> Iterator[str]:
     served = scores.loc[mature, "status"].value_counts()
     yield (
         f"{len(scores):,} alerts scored at their own `raised_at`, {mature.sum():,} of them with their horizon over; "
-        f"{seconds:.0f} s. Of the latter trees scored {served.get('model', 0):,}, and a baseline the rest, before trees "
-        "had beaten it beyond doubt. Intervals: bootstrap over rule-days."
+        f"{seconds:.0f} s. Of the latter trees scored {served.get('model', 0):,}, and a baseline the rest, before "
+        "trees had beaten it beyond doubt. Intervals: bootstrap over rule-days."
     )
     for title, mask in (
         ("All alerts", mature),
@@ -168,10 +168,11 @@ def main() -> None:
         raise SystemExit("the real alerts are not here: they are kept beside the project, not in it")
     settings, whole = Settings(), read_wolfi(DATA)
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "pandas", "lightgbm"))
+    machine = f"{platform.machine()}, 2 cores, Python {platform.python_version()}, {packages}"
     page = [
         "# Real alerts: vulnerabilities in Wolfi packages",
         "",
-        f"Made by `make benchmark-wolfi`; {platform.machine()}, 2 cores, Python {platform.python_version()}, {packages}.",
+        f"Made by `make benchmark-wolfi`; {machine}.",
         "Acted on means: the package was changed within 14 days. The settings are heed's own, nothing is chosen for "
         "these alerts.",
         "",
@@ -181,9 +182,9 @@ def main() -> None:
         "",
         "## What is out of reach",
         "",
-        "The same trees on the same features, allowed to learn from alerts raised *after* those that they forecast (ten",
-        "parts, no period in two of them; without the sweep). What they cannot say either, no learner of this kind could",
-        "have said at the time.",
+        "The same trees on the same features, allowed to learn from alerts raised *after* those that they forecast",
+        "(ten parts, no period in two of them; without the sweep). What they cannot say either, no learner of this",
+        "kind could have said at the time.",
         "",
         *out_of_reach(whole, settings),
         "",
