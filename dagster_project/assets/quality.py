@@ -1,7 +1,7 @@
 """The stage that flags: flood days and visibility-only rules.
 
 Belongs here: reading the clean history, asking what is unexpected in it, publishing the flags.
-Does not belong here: the statistics (`triage/floods.py`, `triage/visibility.py`) and their expectations
+Does not belong here: the statistics (`triage/floods`, `triage/visibility.py`) and their expectations
 (`expectations/`).
 """
 

@@ -1,7 +1,7 @@
 """Finding flags: floods first, then visibility-only rules on what is left.
 
 Belongs here: the order in which the two look, so that every caller asks in the same way.
-Does not belong here: the statistics (`floods.py`, `visibility.py`) and what a flag excludes (`exclusion.py`).
+Does not belong here: the statistics (`floods/`, `visibility.py`) and what a flag excludes (`exclusion.py`).
 """
 
 from __future__ import annotations

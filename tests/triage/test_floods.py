@@ -14,10 +14,10 @@ from dagster_project.triage.exclusion import flag_alerts, known_by
 from dagster_project.triage.floods import (
     FLOOD_COLUMNS,
     FloodSettings,
-    _attribute_codes,
     detect_floods,
     has_attribute,
 )
+from dagster_project.triage.floods.levels import _attribute_codes
 from tests.triage.worlds_of_flags import START, company, same
 
 LATE = START + pd.Timedelta(days=200)

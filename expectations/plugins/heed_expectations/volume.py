@@ -88,7 +88,7 @@ class ExpectDailyVolumeWithinSeasonalBand(_FlagExpectation):
     """Expect each day's volume to lie within the seasonal band of its rule, team, source and the whole company.
 
     The alerts of a day and scope outside the band are unexpected, until their outcomes show that it was a real
-    incident: they are the flood alerts. The band and the decision are those of `triage/floods.py`.
+    incident: they are the flood alerts. The band and the decision are those of `triage/floods`.
 
     Great Expectations' own volume checks compare a whole table with a fixed range; a flood is a scope on a day.
     """

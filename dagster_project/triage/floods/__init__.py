@@ -1,0 +1,49 @@
+"""Floods: bursts of alerts that a bug produced, found by volume on the day and judged by the acted share
+later.
+
+Belongs here: what makes a volume unexpected (`detect_floods`), what makes a flood confirmed or cleared, and
+how a person's word wins over both. Pure functions on frames.
+Does not belong here: which alerts a flag excludes from what (`exclusion`), rules nobody acts on
+(`visibility`), tables and settings files.
+
+Words. A *scope* is what flooded on one UTC day: one rule; or many rules at once that share a team, an
+attribute (*source*) or nothing (*all*). A scope of many rules holds only those of its rules that are busier
+than usual themselves, so genuine alerts of other rules on that day stay.
+
+Time. Everything about a day's band comes from earlier days. A flood is *suspected* at `detected_at`, the
+moment at which the running count of the day passes the band, and *confirmed* or *cleared* at `decided_at`,
+the moment at which enough outcomes are known. So one pass over a long history holds every past view:
+`exclusion.known_by(floods, T)` equals `detect_floods(history, T)` (what still grows during the day itself is
+only `volume` and `score`).
+
+Method. Counts are compared on the square-root scale, where Poisson noise is constant (Anscombe 1948), by
+median and median absolute deviation over the last eight weeks (Hampel 1974), with a weekday profile that
+borrows from the whole company; a negative-binomial predictive tail guards the band where data are few.
+Whether the burst was a bug is a Bayes factor between "only the usual alerts are acted on" and "acted on as
+usual or more", both Beta-Binomial.
+"""
+
+from dagster_project.triage.floods.detection import FLOOD_COLUMNS, daily_band, detect_floods
+from dagster_project.triage.floods.history import DAY, NEVER, FloodSettings, as_of_us, from_us, to_us
+from dagster_project.triage.floods.members import flood_intervals, flood_pairs, membership_of, membership_text, rules_in
+from dagster_project.triage.floods.overrides import Override, has_attribute, read_overrides
+
+__all__ = [
+    "DAY",
+    "FLOOD_COLUMNS",
+    "NEVER",
+    "FloodSettings",
+    "Override",
+    "as_of_us",
+    "daily_band",
+    "detect_floods",
+    "flood_intervals",
+    "flood_pairs",
+    "from_us",
+    "has_attribute",
+    "membership_of",
+    "membership_text",
+    "read_overrides",
+    "rules_in",
+    "to_us",
+]
