@@ -75,7 +75,7 @@ def standard_workload(rows: int, *, seed: int = 1, text_keys: bool = False) -> p
     team = rng.integers(0, TEAMS, RULES).astype(np.int8)[rule]
     entity = rng.integers(0, ENTITIES, rows, dtype=np.int16)
     share = rng.beta(0.5, 2.0, RULES).astype(np.float32)[rule]
-    start = np.int64(pd.Timestamp("2024-01-01").as_unit("us").value)
+    start = np.int64(pd.Timestamp("2024-01-01").value // 1_000)  # `value` counts nanoseconds, whatever the unit
     raised = np.sort(rng.integers(0, 365 * DAY, rows)) + start
     delay = np.where(rng.random(rows) < 0.5, rng.exponential(2 * DAY, rows), 14 * DAY)
     known = raised + np.minimum(delay, 14 * DAY).astype(np.int64)
