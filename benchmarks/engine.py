@@ -4,13 +4,18 @@
     python -m benchmarks.engine --rows 1e6 --repeats 1 --contenders heed
     python -m benchmarks.engine --text-keys              # keys as text instead of categories
 
+`make benchmark-engine` runs it in an environment that has the peers; elsewhere those whose package is missing are left
+out.
+
 Belongs here: the standard workload, fresh processes that are measured one at a time in alternating order, the check
-that everyone gives the same answer, the table and the plot in `benchmarks/results/`. Does not belong here: the peers
-(`benchmarks/engine_peers.py`), and any bar to pass: a timed test fails on a busy machine, and shows nothing there.
+that everyone gives the same answer, the table `benchmarks/engine.md` and the plot beside it. Does not belong here:
+the peers (`benchmarks/engine_peers.py`), and any bar to pass: a timed test fails on a busy machine, and shows nothing
+there.
 
 What is measured: from frame to frame of features, in memory. Reading the frame, imports and a first small call (which
 compiles, or loads what was compiled) come before. Peak memory is that of the whole process during the measured call:
-interpreter, libraries, input, work and output.
+interpreter, libraries, input, work and output. Of a peer that works in a server only the time on the clock is told:
+CPU time and memory are not this process's.
 """
 
 from __future__ import annotations
@@ -29,13 +34,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.engine_peers import PEERS, Contender
+from benchmarks.engine_peers import PEERS, Peer
 from dagster_project.triage.timeline import HistoryFeature, history_features
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,9 +110,17 @@ def heed(frame: pd.DataFrame, features: Sequence[HistoryFeature], lookback: time
     return history_features(frame, frame, features, lookback)
 
 
-def contenders() -> dict[str, Contender]:
+def contenders() -> dict[str, Peer]:
     """Everyone who takes part, heed first."""
-    return {"heed": heed, **PEERS}
+    return {"heed": Peer(heed, "numba", 2**31 - 1), **PEERS}
+
+
+def installed(peer: Peer) -> str | None:
+    """The version of a peer's package here; None where it is missing."""
+    try:
+        return version(peer.package)
+    except PackageNotFoundError:
+        return None
 
 
 # ------------------------------------------------------------------------------------------- inside a fresh process
@@ -114,23 +128,21 @@ def contenders() -> dict[str, Contender]:
 
 def measure(name: str, workload: Path, check: bool) -> dict[str, Any]:
     """One measured call of one contender on the frame stored in `workload`, in this process."""
-    run = contenders()[name]
+    peer = contenders()[name]
     frame = _read(workload)
     features = standard_features()
-    run(frame.iloc[:2_000].reset_index(drop=True), features, LOOKBACK)
-    before = _resident()
+    peer.run(frame.iloc[:2_000].reset_index(drop=True), features, LOOKBACK)
     _forget_peak()
     wall, cpu = time.perf_counter(), time.process_time()
-    found = run(frame, features, LOOKBACK)
+    found = peer.run(frame, features, LOOKBACK)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     measured = {
         "contender": name,
         "rows": len(frame),
         "features": found.shape[1],
         "seconds": wall,
-        "cpu_seconds": cpu,
-        "peak_bytes": _peak(),
-        "resident_before_bytes": before,
+        "cpu_seconds": cpu if peer.in_process else None,
+        "peak_bytes": _peak() if peer.in_process else None,
     }
     if check and name != "heed":
         _check_answer(name, found, heed(frame, features, LOOKBACK))
@@ -179,10 +191,6 @@ def _status(field: str) -> int | None:
         return None
     line = next((line for line in text.splitlines() if line.startswith(field)), None)
     return int(line.split()[1]) * 1024 if line else None
-
-
-def _resident() -> int | None:
-    return _status("VmRSS")
 
 
 def _forget_peak() -> None:
@@ -247,7 +255,7 @@ def summarise(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "features": found[0]["features"],
             "runs": len(found),
             **{
-                field: statistics.median(run[field] for run in found)
+                field: None if found[0][field] is None else statistics.median(run[field] for run in found)
                 for field in ("seconds", "cpu_seconds", "peak_bytes")
             },
         }
@@ -257,7 +265,7 @@ def summarise(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def growth(summary: Sequence[dict[str, Any]], name: str, field: str) -> float | None:
     """The exponent b of field ~ rows ** b, by least squares on logarithms; None with fewer than two sizes."""
-    mine = [cell for cell in summary if cell["contender"] == name]
+    mine = [cell for cell in summary if cell["contender"] == name and cell[field] is not None]
     if len(mine) < 2:
         return None
     return float(np.polyfit(np.log([c["rows"] for c in mine]), np.log([c[field] for c in mine]), 1)[0])
@@ -271,7 +279,8 @@ def table(result: dict[str, Any]) -> str:
         "",
         f"{where['cpu']}, {where['cpus']} CPUs, {where['memory_bytes'] / 2**30:.0f} GiB, {where['system']}, "
         f"Python {where['python']}, numpy {where['numpy']}, pandas {where['pandas']}, numba {where['numba']}; "
-        f"load average at the start {where['load_at_start']:.1f}. Keys as {result['keys']}.",
+        f"load average at the start {where['load_at_start']:.1f}. Keys as {result['keys']}. "
+        "Each number is the median of runs in fresh processes. `make benchmark-engine` makes this page again.",
         "",
         "| contender | alerts | features | runs | seconds (median) | CPU seconds | peak memory (GB) |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -279,16 +288,14 @@ def table(result: dict[str, Any]) -> str:
     for c in sorted(result["summary"], key=lambda c: (c["rows"], c["seconds"])):
         lines.append(
             f"| {c['contender']} | {c['rows']:,} | {c['features']} | {c['runs']} | {c['seconds']:.2f} "
-            f"| {c['cpu_seconds']:.2f} | {c['peak_bytes'] / 1e9:.2f} |"
+            f"| {_number(c['cpu_seconds'])} | {_number(c['peak_bytes'], 1e9)} |"
         )
-    lines.append("")
+    lines += ["", *result["notes"], ""]
     for name in dict.fromkeys(c["contender"] for c in result["summary"]):
-        wall = growth(result["summary"], name, "seconds")
+        wall, cpu = (growth(result["summary"], name, field) for field in ("seconds", "cpu_seconds"))
         if wall is not None:
-            lines.append(
-                f"{name}: time grows as N^{wall:.2f}, CPU time as "
-                f"N^{growth(result['summary'], name, 'cpu_seconds'):.2f}."
-            )
+            lines.append(f"- {name}: time grows as N^{wall:.2f}" + (f", CPU time as N^{cpu:.2f}." if cpu else "."))
+    lines.append("")
     cold, warm = result["start"]["cold"], result["start"]["warm"]
     lines.append(
         f"First use of heed's loops on a machine: {cold['seconds']:.1f} s to compile "
@@ -296,6 +303,10 @@ def table(result: dict[str, Any]) -> str:
         f"({warm['cpu_seconds']:.1f} s CPU)."
     )
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None, unit: float = 1.0) -> str:
+    return "–" if value is None else f"{value / unit:.2f}"
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
@@ -309,8 +320,10 @@ def plot(result: dict[str, Any], path: Path) -> None:
     fields = (("seconds", 1.0, "seconds"), ("peak_bytes", 1e9, "peak memory (GB)"))
     for axis, (field, unit, label) in zip(axes, fields, strict=True):
         for name in dict.fromkeys(c["contender"] for c in result["summary"]):
-            cells = sorted((c["rows"], c[field] / unit) for c in result["summary"] if c["contender"] == name)
-            axis.plot(*zip(*cells, strict=True), marker="o", label=name)
+            mine = [c for c in result["summary"] if c["contender"] == name and c[field] is not None]
+            cells = sorted((c["rows"], c[field] / unit) for c in mine)
+            if cells:
+                axis.plot(*zip(*cells, strict=True), marker="o", label=name)
         axis.set(xscale="log", yscale="log", xlabel="alerts", ylabel=label)
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
@@ -322,9 +335,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=float, nargs="+", default=[1e6, 3e6, 1e7])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--contenders", nargs="+", choices=sorted(contenders()), default=list(contenders()))
+    parser.add_argument("--contenders", nargs="+", choices=list(contenders()), default=list(contenders()))
     parser.add_argument("--text-keys", action="store_true", help="keys as text instead of categories")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--workload", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
@@ -337,7 +350,19 @@ def main() -> None:
         return
 
     result: dict[str, Any] = {"machine": machine(), "keys": "text" if arguments.text_keys else "categories"}
-    runs = []
+    runs, notes, present = [], [], {}
+    for name, peer in contenders().items():
+        found = installed(peer)
+        if name not in arguments.contenders:
+            continue
+        if found is None:
+            print(f"{name} is left out: {peer.package} is not installed")
+            continue
+        present[name] = peer
+        if name != "heed":
+            most = f"; not run on more than {peer.max_rows:,} alerts" if peer.max_rows < max(arguments.rows) else ""
+            server = "" if peer.in_process else "; CPU time and memory of its server are not measured"
+            notes.append(f"- {name}: {peer.package} {found}{most}{server}.")
     with tempfile.TemporaryDirectory(prefix="heed-benchmark-") as scratch:
         cache = {"NUMBA_CACHE_DIR": f"{scratch}/numba"}
         result["start"] = {state: _fresh_process(["--measure", "start"], **cache) for state in ("cold", "warm")}
@@ -345,20 +370,23 @@ def main() -> None:
             workload = Path(scratch) / f"{rows}.parquet"
             standard_workload(rows, text_keys=arguments.text_keys).to_parquet(workload)
             for repeat in range(arguments.repeats):
-                for name in arguments.contenders:
+                for name, peer in present.items():
+                    if rows > peer.max_rows:
+                        if repeat == 0:
+                            print(f"{name:>12} {rows:>12,} alerts are more than it is given ({peer.max_rows:,})")
+                        continue
                     extra = ["--check"] if repeat == 0 else []
                     run = _fresh_process(["--measure", name, "--workload", str(workload), *extra], **cache)
-                    runs.append({**run, "load": os.getloadavg()[0]})
+                    runs.append(run)
                     print(
-                        f"{name:>12} {rows:>12,} alerts  {run['seconds']:8.2f} s  {run['cpu_seconds']:8.2f} s CPU  "
-                        f"{run['peak_bytes'] / 1e9:6.2f} GB",
+                        f"{name:>12} {rows:>12,} alerts  {run['features']} features  {run['seconds']:8.2f} s  "
+                        f"{_number(run['cpu_seconds']):>8} s CPU  {_number(run['peak_bytes'], 1e9):>8} GB",
                         flush=True,
                     )
             workload.unlink()
-    result["runs"], result["summary"] = runs, summarise(runs)
+    result["notes"], result["summary"] = notes, summarise(runs)
     arguments.out.mkdir(parents=True, exist_ok=True)
     name = "engine_text_keys" if arguments.text_keys else "engine"
-    (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     (arguments.out / f"{name}.md").write_text(table(result))
     plot(result, arguments.out / f"{name}.png")
     print(table(result))
