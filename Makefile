@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres benchmark-flags benchmark-learning benchmark-trust benchmark-wolfi up lock lint types clean
+.PHONY: help setup demo test test-postgres benchmark-engine benchmark-flags benchmark-learning benchmark-trust benchmark-wolfi up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,18 @@ lint: setup ## formatting and lint
 types: setup ## types
 	@$(BIN)/mypy --no-error-summary
 
+benchmark-engine: .venv-peers/.installed ## history features against what people use instead; about half an hour
+	@.venv-peers/bin/python -m benchmarks.engine
+
+# An environment of its own: it sees all that is in .venv, and adds nothing to it.
+.venv-peers/.installed: .venv/.installed benchmarks/requirements-peers.txt
+	@rm -rf .venv-peers
+	@$(BIN)/python -m venv .venv-peers
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > .venv-peers/heed.pth
+	@mv .venv-peers/heed.pth "$$(.venv-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-peers.txt
+	@touch $@
+
 benchmark-flags: setup ## flags against known truth, in simulated companies; about 30 minutes
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.flags
 
@@ -55,4 +67,4 @@ lock: setup ## resolve the dependencies anew
 	    --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove the environment and what tools left behind; state in .heed stays
-	rm -rf .venv dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis
