@@ -241,7 +241,7 @@ def rollback(version: str | None, who: str, why: str, as_of: str | None, json_ou
 @click.option("--port", default=3000, show_default=True)
 def up(host: str, port: int) -> None:
     """The Dagster UI with its daemon: both schedules run as long as this does."""
-    from dagster_project.serving import serve_dagster
+    from dagster_project.dagster_ui import serve_dagster
 
     raise SystemExit(serve_dagster(host, port))
 

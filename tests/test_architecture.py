@@ -33,6 +33,7 @@ LEVEL = {
     "report": 8,
     "champion": 8,
     "serving": 8,
+    "dagster_ui": 8,
     "demo": 9,
     "warming": 9,
     "cli": 10,

@@ -69,6 +69,7 @@ def alert_scores(
     if not len(frame):
         context.log.warning("there is no open alert to score")
         yield from nothing_to_check("alert_scores", ALERT_SCORES)
+        publish_scores(warehouse, frame, as_of)
         yield dg.MaterializeResult(metadata={"dagster/row_count": 0, "open alerts": 0})
         return
     if lacking := len(still_open) - len(frame):

@@ -20,6 +20,7 @@ from dagster_project.resources.postgres import RUN_LOCK, Warehouse, append
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from adbc_driver_postgresql.dbapi import Cursor
 
 _HISTORY = """
 SELECT alerts.alert_id, alerts.raised_at, alerts.rule, alerts.entity, alerts.team, alerts.severity,
@@ -125,7 +126,14 @@ def publish_scores(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime) 
     ----------
     scores : alert_id, raised_at, model_version, probability, status, flood, visibility_only, reasons (list of str).
     as_of : the moment at which the scores stand.
+
+    The publication itself is recorded in the same transaction, also when nothing was new: readers tell fresh scores
+    from stale ones by it.
     """
+    if scores.empty:
+        with warehouse.transaction() as cursor:
+            _record_publication(cursor, as_of, None, 0, 0)
+        return 0
     rows = scores.assign(reasons=[json.dumps(list(reasons), ensure_ascii=False) for reasons in scores["reasons"]])
     with warehouse.transaction() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock($1)", parameters=(RUN_LOCK,))
@@ -134,7 +142,7 @@ def publish_scores(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime) 
             "CREATE TEMPORARY TABLE run_moment ON COMMIT DROP AS SELECT $1::timestamptz AS as_of",
             parameters=(as_of,),
         )
-        return append(
+        added = append(
             cursor,
             "scoring.alert_scores",
             _arrow(rows),
@@ -155,6 +163,16 @@ def publish_scores(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime) 
                      IS DISTINCT FROM (incoming.model_version, incoming.probability, incoming.status,
                                        incoming.flood, incoming.visibility_only)""",
         )
+        _record_publication(cursor, as_of, str(scores["model_version"].iloc[0]), len(scores), added)
+        return added
+
+
+def _record_publication(cursor: Cursor, as_of: datetime, model_version: str | None, alerts: int, added: int) -> None:
+    cursor.execute(
+        "INSERT INTO scoring.publications (as_of, published_at, model_version, alerts, added) "
+        "VALUES ($1, now(), $2, $3, $4)",
+        parameters=(as_of, model_version, alerts, added),
+    )
 
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:
