@@ -247,6 +247,17 @@ def up(host: str, port: int) -> None:
 
 
 @main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address; loopback unless you say otherwise.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 means any free one.")
+@click.option("--allowed-host", multiple=True, help="Another name by which it is called, like a proxy's; repeatable.")
+def serve(host: str, port: int, allowed_host: tuple[str, ...]) -> None:
+    """Scores over HTTP, and a board for triagers, until it is stopped."""
+    from dagster_project.serving.server import serve as serve_scores
+
+    serve_scores(host, port, allowed_host, say=lambda line: click.echo(f"heed: {line}"))
+
+
+@main.command()
 @JSON
 def doctor(json_output: bool) -> None:
     """What is wrong, and what to do about it. Exit status 1 when something is."""

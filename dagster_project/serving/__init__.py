@@ -1,0 +1,1 @@
+"""`heed serve`: scores over HTTP for other systems, and the board for triagers. It writes feedback and nothing else."""

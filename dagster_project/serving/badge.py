@@ -1,0 +1,47 @@
+"""The badge: one small picture that other systems embed beside an alert.
+
+Belongs here: what it says in which state, and its drawing.
+Does not belong here: reading the score (`scores.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.sax.saxutils import escape
+
+_GREY, _LOW, _HIGH, _LABEL = "#5b6575", "#3f6186", "#1f5fae", "#2b323d"
+_LETTER, _PADDING = 6.3, 8  # pixels per letter of 11 px sans-serif, on average; textLength makes it exact
+_EVEN = 0.5  # from here on somebody acts more often than not
+
+
+def badge(score: dict[str, Any] | None, *, stale: bool = False, instead: str = "not scored") -> str:
+    """The badge as SVG. score : as `read_score` gives it; None: `instead` stands in its place."""
+    if score is None:
+        return _draw(instead, _GREY, f"actionability: {instead}")
+    if not score["is_open"]:
+        word = str(score["outcome"]).replace("_", " ")
+        return _draw(word, _GREY, f"outcome: {word}", label="outcome")
+    if score["status"] == "prior":
+        return _draw("no history yet", _GREY, "actionability: hardly anything is known yet")
+    flags = [name.replace("_", " ") for name in ("flood", "visibility_only") if score["flags"][name]]
+    parts = [f"{score['probability']:.0%}", *flags, *(["stale"] if stale else [])]
+    colour = _GREY if flags or stale else _HIGH if score["probability"] >= _EVEN else _LOW
+    said = f"actionability {parts[0]}: the probability that somebody acts on this alert"
+    return _draw(" · ".join(parts), colour, ", ".join([said, *parts[1:]]))
+
+
+def _draw(text: str, colour: str, title: str, label: str = "actionability") -> str:
+    widths = [round(len(part) * _LETTER + 2 * _PADDING) for part in (label, text)]
+    whole = sum(widths)
+    words = "".join(
+        f'<text x="{start + width / 2}" y="14" textLength="{width - 2 * _PADDING}">{escape(part)}</text>'
+        for start, width, part in ((0, widths[0], label), (widths[0], widths[1], text))
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{whole}" height="20" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>"
+        f'<rect width="{whole}" height="20" rx="4" fill="{_LABEL}"/>'
+        f'<path d="M{widths[0]} 0H{whole - 4}a4 4 0 0 1 4 4V16a4 4 0 0 1 -4 4H{widths[0]}z" fill="{colour}"/>'
+        f'<g fill="#fff" text-anchor="middle" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">{words}</g>'
+        "</svg>"
+    )

@@ -1,0 +1,109 @@
+"""What people say about scores: 'useful' or 'wrong', appended to `scoring.feedback`.
+
+Belongs here: what feedback consists of, checking it, writing it, reading the newest.
+Does not belong here: outcomes. Feedback is about the score, an action is about the alert; nothing learns from feedback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg2.extensions import cursor as Cursor
+
+from dagster_project.serving.pool import Pool, rows
+from dagster_project.serving.problem import Problem
+from dagster_project.serving.scores import is_possible_id
+
+VERDICTS = ("useful", "wrong")
+MOST_NAME = 200
+
+_SCORED = """
+SELECT model_version FROM scoring.alert_scores
+WHERE alert_id = %(alert_id)s AND (%(model_version)s::text IS NULL OR model_version = %(model_version)s)
+ORDER BY as_of DESC, scored_at DESC LIMIT 1
+"""
+_ADD = """
+INSERT INTO scoring.feedback (alert_id, model_version, verdict, given_by)
+VALUES (%(alert_id)s, %(model_version)s, %(verdict)s, %(given_by)s)
+RETURNING feedback_id, alert_id, model_version, verdict, given_by, given_at
+"""
+_NEWEST = """
+SELECT DISTINCT ON (alert_id) alert_id, model_version, verdict, given_by, given_at FROM scoring.feedback
+WHERE alert_id = ANY(%(ids)s) ORDER BY alert_id, given_at DESC, feedback_id DESC
+"""
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Checked, not yet written. model_version : None means the newest that scored the alert."""
+
+    alert_id: str
+    verdict: str
+    model_version: str | None = None
+    given_by: str | None = None
+
+    @classmethod
+    def of(cls, given: Any) -> Feedback:
+        """From a form or a JSON object.
+
+        Raises
+        ------
+        Problem
+            422: a part is missing or impossible.
+        """
+        if not isinstance(given, Mapping):
+            raise Problem(422, "feedback is no object", 'send {"alert_id": "...", "verdict": "useful"}')
+        unknown = set(given) - {"alert_id", "verdict", "model_version", "given_by"}
+        if unknown:
+            raise Problem(
+                422, f"feedback holds {sorted(unknown)[0]!r}", "send alert_id, verdict, model_version, given_by"
+            )
+        alert_id, verdict = given.get("alert_id"), given.get("verdict")
+        if not isinstance(alert_id, str) or not is_possible_id(alert_id):
+            raise Problem(422, "alert_id is no alert's id", "send the id of a scored alert")
+        if verdict not in VERDICTS:
+            raise Problem(422, f"verdict is {_shown(verdict)}", "send 'useful' or 'wrong'")
+        return cls(alert_id, verdict, _text(given, "model_version"), _text(given, "given_by"))
+
+
+def _text(given: Mapping[str, Any], name: str) -> str | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > MOST_NAME or not is_possible_id(value or " "):
+        raise Problem(
+            422, f"{name} is {_shown(value)}", f"send text of at most {MOST_NAME} characters, or leave it out"
+        )
+    return value.strip() or None
+
+
+def _shown(value: Any) -> str:
+    made = repr(value)
+    return made if len(made) <= 60 else made[:59] + "…"
+
+
+def give(pool: Pool, feedback: Feedback) -> dict[str, Any]:
+    """Append the feedback and return its row.
+
+    Raises
+    ------
+    Problem
+        404: the alert was not scored, or not by that version. 503: it cannot be written.
+    """
+    given = vars(feedback)
+    scored = pool.read(lambda cursor: rows(cursor, _SCORED, given))
+    if not scored:
+        by = f" by {feedback.model_version!r}" if feedback.model_version else ""
+        raise Problem(404, f"the alert {_shown(feedback.alert_id)} was not scored{by}", "check the id and the version")
+    with pool.write() as cursor:
+        row = rows(cursor, _ADD, {**given, **scored[0]})[0]
+    return {**row, "given_at": row["given_at"].isoformat()}
+
+
+def newest_feedback(cursor: Cursor, alert_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """alert_id -> its newest feedback; empty in a warehouse that has no table for it."""
+    if not rows(cursor, "SELECT to_regclass('scoring.feedback') IS NOT NULL AS there")[0]["there"]:
+        return {}
+    return {row["alert_id"]: row for row in rows(cursor, _NEWEST, {"ids": list(alert_ids)})}

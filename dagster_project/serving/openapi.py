@@ -1,0 +1,252 @@
+"""The OpenAPI description of the service, written by hand; a test holds it against the routes and against answers.
+
+Belongs here: paths, parameters, schemas. Does not belong here: behaviour.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from dagster_project.serving.feedback import MOST_NAME, VERDICTS
+from dagster_project.serving.scores import MOST_IDS
+
+
+def _text(description: str, **more: Any) -> dict[str, Any]:
+    return {"type": "string", "description": description, **more}
+
+
+def _time(description: str) -> dict[str, Any]:
+    return _text(description, format="date-time")
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def _object(properties: dict[str, Any], description: str = "", optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
+    }
+    return {**made, "description": description} if description else made
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _answer(description: str, schema: dict[str, Any], kind: str = "application/json") -> dict[str, Any]:
+    return {"description": description, "content": {kind: {"schema": schema}}}
+
+
+_YES_NO = {"type": "boolean"}
+_NUMBER = {"type": "number"}
+_MISSING = {"404": _answer("No such alert, or no score of it; the text says which.", _ref("Error"))}
+_DOWN = {"503": _answer("The warehouse is not there, or holds no scores yet.", _ref("Error"))}
+_BAD = {"422": _answer("What was sent cannot be read.", _ref("Error"))}
+_TOO_LARGE = {"413": _answer("More was sent than is read.", _ref("Error"))}
+_FOREIGN = {"403": _answer("Sent by a page of another site.", _ref("Error"))}
+_ID = {
+    "name": "alert_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "Percent-encoded.",
+}
+_PICTURE = {"image/svg+xml": {"schema": {"type": "string"}}}
+
+_SCORE = {
+    "alert_id": _text("The alert."),
+    "rule": _text("The rule that fired."),
+    "entity": _or_null(_text("What the alert is about.")),
+    "team": _or_null(_text("The team it was routed to.")),
+    "severity": _or_null(_text("Severity in small letters.")),
+    "title": _or_null(_text("Title or message.")),
+    "raised_at": _time("When it was raised."),
+    "probability": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1,
+        "description": "Actionability: the probability that somebody acts on the alert within the horizon.",
+    },
+    "status": _text("What gave the probability.", enum=["model", "baseline", "prior"]),
+    "reasons": {
+        "type": "array",
+        "maxItems": 3,
+        "items": {"type": "string"},
+        "description": "In words, the strongest first. Plain text that holds text from alerts: escape it.",
+    },
+    "flags": _object(
+        {
+            "flood": {**_YES_NO, "description": "Part of a burst that looks like a bug."},
+            "visibility_only": {**_YES_NO, "description": "Nobody is expected to act on its rule."},
+            "unpredictable_team": {**_YES_NO, "description": "The audit found the team's decisions unpredictable."},
+            "new_rule": {**_YES_NO, "description": "Raised in the first week of its rule."},
+        }
+    ),
+    "team_predictability": {"oneOf": [_ref("TeamPredictability"), {"type": "null"}]},
+    "model_version": _text("The version that scored."),
+    "as_of": _time("The moment at which the score stands: it knows nothing later."),
+    "scored_at": _time("When it was written. A score is written only when it changes."),
+    "is_open": {**_YES_NO, "description": "No outcome is known yet."},
+    "outcome": _or_null(_text("acted or not_acted; null while it is not known.")),
+    "known_at": _or_null(_time("When the outcome became known.")),
+}
+
+
+def description() -> dict[str, Any]:
+    """The document that `GET /openapi.json` answers with."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "heed",
+            "version": version("heed"),
+            "description": "The probability that somebody will act on an alert, read from the warehouse.",
+        },
+        "paths": {
+            "/": {
+                "get": {
+                    "summary": "The board for triagers",
+                    "responses": {
+                        "200": _answer("A page.", {"type": "string"}, "text/html"),
+                        "503": _answer("A page that says why.", {"type": "string"}, "text/html"),
+                    },
+                }
+            },
+            "/alerts/{alert_id}/score": {
+                "get": {
+                    "summary": "The newest score of an alert",
+                    "parameters": [_ID],
+                    "responses": {"200": _answer("The score.", _ref("FreshScore")), **_MISSING, **_DOWN},
+                }
+            },
+            "/alerts/{alert_id}/badge.svg": {
+                "get": {
+                    "summary": "The score as a small picture",
+                    "parameters": [_ID],
+                    "responses": {
+                        status: {"description": said, "content": _PICTURE}
+                        for status, said in (
+                            ("200", "The badge."),
+                            ("404", "A badge that says 'not scored'."),
+                            ("503", "A badge that says 'unavailable'."),
+                        )
+                    },
+                }
+            },
+            "/scores": {
+                "post": {
+                    "summary": "The newest scores of many alerts",
+                    "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("Wanted")}}},
+                    "responses": {
+                        "200": _answer("Scores in the order asked for; ids without one are listed.", _ref("Scores")),
+                        **_FOREIGN,
+                        **_TOO_LARGE,
+                        **_BAD,
+                        **_DOWN,
+                    },
+                }
+            },
+            "/feedback": {
+                "post": {
+                    "summary": "Say that a score was useful, or wrong",
+                    "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("NewFeedback")}}},
+                    "responses": {
+                        "201": _answer("Written.", _ref("Feedback")),
+                        "303": {"description": "Written; from the board's form."},
+                        **_FOREIGN,
+                        **_MISSING,
+                        **_TOO_LARGE,
+                        **_BAD,
+                        **_DOWN,
+                    },
+                }
+            },
+            "/health": {
+                "get": {
+                    "summary": "Whether scores can be read, and how fresh they are",
+                    "responses": {"200": _answer("They can.", _ref("Health")), **_DOWN},
+                }
+            },
+            "/openapi.json": {
+                "get": {
+                    "summary": "This description",
+                    "responses": {"200": _answer("OpenAPI 3.1.", {"type": "object"})},
+                }
+            },
+        },
+        "components": {
+            "schemas": {
+                "Error": _object({"error": _text("What is wrong."), "remedy": _text("What to do about it.")}),
+                "Freshness": _object(
+                    {
+                        "as_of": _time("The moment at which the newest published scores stand."),
+                        "published_at": _time("When they were written."),
+                        "age_seconds": {"type": "integer", "description": "Seconds since as_of."},
+                        "stale": {
+                            **_YES_NO,
+                            "description": "Two scheduled refreshes have passed without a publication.",
+                        },
+                        "stale_before": _time("Scores that stand earlier than this are stale."),
+                    }
+                ),
+                "TeamPredictability": _object(
+                    {
+                        "status": _text("Of the audit.", enum=["predictable", "partly", "unpredictable", "too few"]),
+                        "reason": _text("Why, in words."),
+                        "skill": _or_null(
+                            {**_NUMBER, "description": "Log-loss skill over the team's own constant share."}
+                        ),
+                        "auc": _or_null({**_NUMBER, "description": "0.5 is a coin."}),
+                        "as_of": _time("The moment of the audit."),
+                    },
+                    "How well the team's decisions can be foreseen, by the version that scored.",
+                ),
+                "Score": _object(_SCORE),
+                "FreshScore": _object({**_SCORE, "freshness": _ref("Freshness")}),
+                "Wanted": _object(
+                    {"alert_ids": {"type": "array", "minItems": 1, "maxItems": MOST_IDS, "items": {"type": "string"}}}
+                ),
+                "Scores": _object(
+                    {
+                        "scores": {"type": "array", "items": _ref("Score")},
+                        "unknown": {
+                            "type": "array",
+                            "items": {"type": "string"},
+                            "description": "Ids without a score.",
+                        },
+                        "freshness": _ref("Freshness"),
+                    }
+                ),
+                "NewFeedback": _object(
+                    {
+                        "alert_id": _text("The alert."),
+                        "verdict": _text("About the score, not the alert.", enum=list(VERDICTS)),
+                        "model_version": _or_null(_text("Whose score; the newest by default.")),
+                        "given_by": _or_null(_text("Who says so.", maxLength=MOST_NAME)),
+                    },
+                    optional=("model_version", "given_by"),
+                ),
+                "Feedback": _object(
+                    {
+                        "feedback_id": {"type": "integer"},
+                        "alert_id": _text("The alert."),
+                        "model_version": _text("Whose score."),
+                        "verdict": _text("useful or wrong.", enum=list(VERDICTS)),
+                        "given_by": _or_null(_text("Who says so.")),
+                        "given_at": _time("When."),
+                    }
+                ),
+                "Health": _object(
+                    {
+                        "status": _text("ok or stale.", enum=["ok", "stale"]),
+                        "model_version": _or_null(_text("The version that scored last.")),
+                        "freshness": _ref("Freshness"),
+                    }
+                ),
+            }
+        },
+    }

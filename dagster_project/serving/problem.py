@@ -1,0 +1,18 @@
+"""What goes wrong while a request is answered.
+
+Belongs here: `Problem`, an error with a cause, a remedy and an HTTP status.
+Does not belong here: how it is written as JSON or as a page (`app.py`).
+"""
+
+from __future__ import annotations
+
+from dagster_project.errors import HeedError
+
+
+class Problem(HeedError):
+    """A `HeedError` that knows the status of its answer."""
+
+    def __init__(self, status: int, cause: str, remedy: str) -> None:
+        super().__init__(cause, remedy)
+        self.args = (status, cause, remedy)
+        self.status = status
