@@ -42,8 +42,8 @@ AGES = {
     "older": "older than 7 days",
 }
 FLAGS = {
-    "": "with and without flags",
-    "none": "without any flag",
+    "": "all alerts",
+    "none": "without a flag",
     "flood": "flood",
     "visibility_only": "visibility only",
     "unpredictable_team": "unpredictable team",
@@ -181,10 +181,12 @@ class Workload:
     waiting: list[str] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
     saved: list[str] = field(default_factory=list)
+    saved_of: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
+    missed_of: list[str] = field(default_factory=list)
 
     def steps(self) -> dict[str, list[str]]:
-        return {name: getattr(self, name) for name in ("waiting", "expected", "saved", "missed")}
+        return {name: texts for name, texts in vars(self).items() if name != "threshold"}
 
 
 @dataclass(frozen=True)
@@ -279,15 +281,19 @@ def _workload(probabilities: Iterable[float], past: Past, threshold: int) -> Wor
     for step in range(STEPS):
         below = bisect_left(rising, step / 100)
         made.waiting.append(f"{below:,} of {len(rising):,} ({_share(below, len(rising))})")
-        made.expected.append(f"about {sums[below]:,.0f} of {sums[-1]:,.0f}")
+        made.expected.append(f"about {_rough(sums[below])} of {_rough(sums[-1])}")
         if past.source == "none":
-            made.saved.append("not known yet")
-            made.missed.append("not known yet")
-        else:
-            made.saved.append(_share(past.alerts_below[step], past.alerts))
-            missed = past.acted_below[step]
-            low, high = wilson(missed, past.acted)
-            made.missed.append(f"{_share(missed, past.acted)}, {missed:,} of {past.acted:,} ({low:.1%} to {high:.1%})")
+            for texts in (made.saved, made.missed):
+                texts.append("not known yet")
+            for texts in (made.saved_of, made.missed_of):
+                texts.append("too few outcomes are known")
+            continue
+        saved, missed = past.alerts_below[step], past.acted_below[step]
+        low, high = wilson(missed, past.acted)
+        made.saved.append(_share(saved, past.alerts))
+        made.saved_of.append(f"{saved:,} of {past.alerts:,} past alerts lay below")
+        made.missed.append(_share(missed, past.acted))
+        made.missed_of.append(f"{missed:,} of {past.acted:,} past actions; 95% interval {low:.1%} to {high:.1%}")
     return made
 
 
@@ -302,6 +308,10 @@ def wilson(part: int, whole: int) -> tuple[float, float]:
 
 def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "none"
+
+
+def _rough(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
 
 
 def _whole(text: str) -> int | None:

@@ -1,0 +1,347 @@
+"""The HTTP interface, asked as other systems ask it: what it answers, and how it fails."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from psycopg2 import errors
+from starlette.routing import Route
+
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.serving.app import create_app
+from dagster_project.serving.openapi import description
+from dagster_project.serving.pool import Pool
+from tests.conftest import Company
+from tests.serving.conftest import CRON, HOSTILE, HOSTILE_ID, REASON, Service, serving
+
+
+@pytest.fixture(scope="module")
+def scored(service: Service) -> tuple[str, float]:
+    """The open alert with the highest probability that is no test's own."""
+    [found] = service.rows(
+        "SELECT alert_id, probability FROM reporting.alert_scores_latest WHERE is_open AND alert_id <> %s "
+        "ORDER BY probability DESC LIMIT 1",
+        (HOSTILE_ID,),
+    )
+    return found
+
+
+def path_of(alert_id: str, what: str = "score") -> str:
+    return f"/alerts/{quote(alert_id, safe='')}/{what}"
+
+
+def test_a_score_is_what_the_view_says(service: Service, scored: tuple[str, float], company: Company) -> None:
+    answer = service.ask(path_of(scored[0]))
+    assert answer.status == 200
+    said = answer.json
+    [(rule, team, version, reasons, as_of)] = service.rows(
+        "SELECT rule, team, model_version, reasons, as_of FROM reporting.alert_scores_latest WHERE alert_id = %s",
+        (scored[0],),
+    )
+    assert (said["alert_id"], said["probability"]) == scored
+    assert (said["rule"], said["team"], said["model_version"], said["reasons"]) == (rule, team, version, reasons)
+    assert said["as_of"] == as_of.isoformat()
+    assert set(said["flags"]) == {"flood", "visibility_only", "unpredictable_team", "new_rule"}
+    assert said["freshness"]["stale"] is False
+    assert said["freshness"]["age_seconds"] == 600
+
+
+def test_team_predictability_is_the_audits(service: Service, scored: tuple[str, float]) -> None:
+    said = service.ask(path_of(scored[0])).json
+    found = service.rows(
+        "SELECT status, reason FROM training.team_scorecards WHERE model_version = %s AND team = %s "
+        "ORDER BY as_of DESC LIMIT 1",
+        (said["model_version"], said["team"]),
+    )
+    assert found
+    assert (said["team_predictability"]["status"], said["team_predictability"]["reason"]) == found[0]
+    assert said["flags"]["unpredictable_team"] == (found[0][0] == "unpredictable")
+
+
+def test_any_id_and_any_text_come_through_unchanged(service: Service) -> None:
+    answer = service.ask(path_of(HOSTILE_ID))
+    assert answer.status == 200, answer.text
+    said = answer.json
+    assert (said["alert_id"], said["rule"], said["reasons"]) == (HOSTILE_ID, HOSTILE["rule"], [REASON])
+    assert said["flags"]["new_rule"]
+    assert said["flags"]["flood"]
+    assert said["team_predictability"] is None
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_missing_score_says_why(service: Service) -> None:
+    [(waiting,)] = service.rows("SELECT alert_id FROM marts.alert_outcomes WHERE outcome IS NULL LIMIT 1")
+    service.rows("DELETE FROM scoring.alert_scores WHERE alert_id = %s", (waiting,))
+    [(decided,)] = service.rows(
+        "SELECT alert_id FROM marts.alert_outcomes WHERE outcome IS NOT NULL "
+        "AND alert_id NOT IN (SELECT alert_id FROM scoring.alert_scores) LIMIT 1"
+    )
+    for alert_id, part in ((waiting, "not scored yet"), (decided, "never scored"), ("nobody's", "there is no alert")):
+        answer = service.ask(path_of(alert_id))
+        assert answer.status == 404
+        assert part in answer.json["error"]
+        assert set(answer.json) == {"error", "remedy"}
+
+
+@pytest.mark.parametrize("alert_id", ["%00", "x" * 1001, "' OR true --", "%ff", "a%0ab"])
+def test_impossible_ids_are_unknown_ids(service: Service, alert_id: str) -> None:
+    answer = service.ask(f"/alerts/{alert_id.replace(' ', '%20')}/score")
+    assert answer.status == 404
+    assert answer.json["error"].startswith("there is no alert")
+
+
+def test_a_batch_keeps_its_order_and_lists_what_is_unknown(service: Service) -> None:
+    known = [row[0] for row in service.rows("SELECT alert_id FROM reporting.alert_scores_latest LIMIT 50")]
+    answer = service.ask("/scores", method="POST", body={"alert_ids": [*reversed(known), "nobody's", known[0]]})
+    assert answer.status == 200
+    assert [score["alert_id"] for score in answer.json["scores"]] == known[::-1]
+    assert answer.json["unknown"] == ["nobody's"]
+    single = service.ask(path_of(known[0])).json
+    assert answer.json["scores"][-1] == {name: value for name, value in single.items() if name != "freshness"}
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        ({}, "no list"),
+        ([], "no list"),
+        ({"alert_ids": []}, "no list"),
+        ({"alert_ids": "a"}, "no list"),
+        ({"alert_ids": ["a", 7]}, "alert_ids[1]"),
+        ({"alert_ids": ["a\0"]}, "alert_ids[0]"),
+        ('{"alert_ids": ["\\ud800"]}', "alert_ids[0]"),
+        ({"alert_ids": ["a"] * 1001}, "1,001"),
+        ("{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+    ],
+    ids=str,
+)
+def test_a_bad_batch_is_refused_in_words(service: Service, body: Any, part: str) -> None:
+    answer = service.ask("/scores", method="POST", body=body)
+    assert answer.status == 422
+    assert part in answer.json["error"]
+
+
+def test_a_body_without_end_is_not_read(service: Service) -> None:
+    assert service.ask("/feedback", method="POST", body=b"x" * 70_000).status == 413
+
+
+def test_other_addresses_and_methods_are_said_not_to_be_there(service: Service) -> None:
+    assert service.ask("/nothing").json["error"] == "there is nothing at this address"
+    assert service.ask("/static/../app.py").status == 404
+    answer = service.ask("/scores")
+    assert (answer.status, answer.headers["allow"]) == (405, "POST")
+    assert answer.json["remedy"] == "use POST"
+
+
+def test_the_badge_says_what_the_score_says(service: Service, scored: tuple[str, float]) -> None:
+    answer = service.ask(path_of(scored[0], "badge.svg"))
+    assert (answer.status, answer.headers["content-type"]) == (200, "image/svg+xml")
+    assert f"{scored[1]:.0%}" in answer.text
+    assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+    unknown = service.ask(path_of("nobody's", "badge.svg"))
+    assert unknown.status == 404
+    assert "not scored" in unknown.text
+    assert "100% · flood" in service.ask(path_of(HOSTILE_ID, "badge.svg")).text
+
+
+def test_feedback_is_appended(service: Service, scored: tuple[str, float]) -> None:
+    for verdict, by in (("wrong", None), ("useful", "Ann")):
+        given = {"alert_id": scored[0], "verdict": verdict, **({"given_by": by} if by else {})}
+        answer = service.ask("/feedback", method="POST", body=given)
+        assert answer.status == 201
+        assert (answer.json["verdict"], answer.json["given_by"]) == (verdict, by)
+    found = service.rows(
+        "SELECT verdict, given_by, model_version FROM scoring.feedback WHERE alert_id = %s ORDER BY feedback_id",
+        (scored[0],),
+    )
+    version = service.ask(path_of(scored[0])).json["model_version"]
+    assert found == [("wrong", None, version), ("useful", "Ann", version)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"alert_id": "nobody's"}, 404),
+        ({"model_version": "never-made"}, 404),
+        ({"verdict": "maybe"}, 422),
+        ({"verdict": ["useful"]}, 422),
+        ({"alert_id": None}, 422),
+        ({"given_by": "x" * 201}, 422),
+        ({"given_by": "a\0"}, 422),
+        ({"surprise": 1}, 422),
+    ],
+    ids=str,
+)
+def test_bad_feedback_is_refused(
+    service: Service, scored: tuple[str, float], changed: dict[str, Any], status: int
+) -> None:
+    before = service.rows("SELECT count(*) FROM scoring.feedback")
+    answer = service.ask("/feedback", method="POST", body={"alert_id": scored[0], "verdict": "useful", **changed})
+    assert answer.status == status
+    assert set(answer.json) == {"error", "remedy"}
+    assert service.rows("SELECT count(*) FROM scoring.feedback") == before
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:9999"},
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "null"},
+    ],
+    ids=str,
+)
+def test_pages_of_other_sites_cannot_post(service: Service, scored: tuple[str, float], headers: dict[str, str]) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded", **headers}
+    body = f"alert_id={quote(scored[0])}&verdict=wrong"
+    before = service.rows("SELECT count(*) FROM scoring.feedback")
+    assert service.ask("/feedback", method="POST", body=body, headers=form).status == 403
+    assert service.rows("SELECT count(*) FROM scoring.feedback") == before
+
+
+def test_the_boards_form_leads_back_to_the_board_and_nowhere_else(service: Service, scored: tuple[str, float]) -> None:
+    headers = {
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Origin": service.address,
+        "Sec-Fetch-Site": "same-origin",
+    }
+    body = f"alert_id={quote(scored[0])}&verdict=useful&back={quote('team=A&x=//evil.example' + chr(13) + chr(10))}"
+    answer = service.ask("/feedback", method="POST", body=body, headers=headers)
+    assert answer.status == 303
+    assert answer.headers["location"].startswith("/?team=A&x=%2F%2Fevil.example%0D%0A#a")
+
+
+def test_a_name_that_is_not_its_own_is_refused(service: Service) -> None:
+    """A page that resolves its own name to this machine would otherwise read every score."""
+    answer = service.ask("/health", headers={"Host": "rebound.example"})
+    assert answer.status == 421
+    assert "--allowed-host" in answer.json["remedy"]
+    assert service.ask("/health", headers={"Host": f"localhost:{service.port}"}).status == 200
+
+
+def test_health_is_ok_and_goes_stale(service: Service, company: Company, scored: tuple[str, float]) -> None:
+    answer = service.ask("/health")
+    assert (answer.status, answer.json["status"]) == (200, "ok")
+    with serving(service.warehouse, lambda: company.end + timedelta(minutes=31)) as later:
+        said = later.ask("/health").json
+        assert said["status"] == "stale"
+        assert said["freshness"]["stale"] is True
+        assert "stale" in later.ask(path_of(scored[0], "badge.svg")).text
+        assert "These scores are stale" in later.ask("/").text
+
+
+def test_an_absent_warehouse_is_said_and_its_return_noticed(
+    service: Service, company: Company, tmp_path: Path, scored: tuple[str, float]
+) -> None:
+    nowhere = Warehouse(tmp_path, f"postgresql://somebody:secret@/alerts?host={tmp_path}")
+    with serving(nowhere, lambda: company.end) as lost:
+        for path in ("/health", path_of(scored[0])):
+            answer = lost.ask(path)
+            assert answer.status == 503
+            assert "not reachable" in answer.json["error"]
+            assert "secret" not in answer.text
+        assert lost.ask("/").status == 503
+        assert "not reachable" in lost.ask("/").text
+        badge = lost.ask(path_of(scored[0], "badge.svg"))
+        assert (badge.status, "unavailable" in badge.text) == (503, True)
+        nowhere._given_url = service.warehouse.url()
+        assert lost.ask("/health").status == 200
+
+
+def test_connections_that_died_are_replaced(service: Service) -> None:
+    assert service.ask("/health").status == 200
+    killed = service.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'heed serve' AND datname = current_database()"
+    )
+    assert killed
+    assert service.ask("/health").status == 200
+
+
+def test_a_warehouse_without_scores_says_what_to_do(warehouse: Warehouse, company: Company) -> None:
+    with serving(warehouse, lambda: company.end) as empty:
+        for path in ("/health", path_of("a")):
+            answer = empty.ask(path)
+            assert answer.status == 503
+            assert "heed run" in answer.json["remedy"]
+        assert "run `heed run`".lower() in empty.ask("/").text.lower()
+
+
+@pytest.fixture
+def pool(copied: Warehouse) -> Iterator[Pool]:
+    made = Pool(copied, size=1)
+    yield made
+    made.close()
+
+
+def test_reading_connections_cannot_write(pool: Pool) -> None:
+    with pytest.raises(errors.ReadOnlySqlTransaction):
+        pool.read(lambda cursor: cursor.execute("DELETE FROM scoring.feedback"))
+    [row] = pool.read(lambda cursor: cursor.execute("SHOW default_transaction_read_only") or cursor.fetchall())
+    assert row["default_transaction_read_only"] == "on"
+
+
+def conforms(value: Any, schema: dict[str, Any], at: str = "answer") -> None:
+    """The part of JSON Schema that the description uses."""
+    if "$ref" in schema:
+        schema = description()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    if "oneOf" in schema:
+        schema = next(one for one in schema["oneOf"] if (one.get("type") == "null") == (value is None))
+        return conforms(value, schema, at)
+    kinds: dict[str, Callable[[Any], bool]] = {
+        "object": lambda v: isinstance(v, dict),
+        "array": lambda v: isinstance(v, list),
+        "string": lambda v: isinstance(v, str),
+        "boolean": lambda v: isinstance(v, bool),
+        "integer": lambda v: isinstance(v, int) and not isinstance(v, bool),
+        "number": lambda v: isinstance(v, (int, float)) and not isinstance(v, bool),
+        "null": lambda v: v is None,
+    }
+    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    assert any(kinds[kind](value) for kind in types), f"{at} is {value!r}, not {types}"
+    assert value is None or value in schema.get("enum", [value]), at
+    if isinstance(value, dict) and "properties" in schema:
+        assert set(schema["required"]) <= set(value) <= set(schema["properties"]), at
+        for name, each in value.items():
+            conforms(each, schema["properties"][name], f"{at}.{name}")
+    if isinstance(value, list):
+        for each in value:
+            conforms(each, schema["items"], f"{at}[]")
+    return None
+
+
+def test_the_description_names_every_route_and_no_other(pool: Pool) -> None:
+    app = create_app(pool, CRON)
+    routes = {
+        (route.path.replace(":alert}", "}"), method.lower())
+        for route in app._app.routes
+        if isinstance(route, Route)
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert routes == {(path, method) for path, methods in description()["paths"].items() for method in methods}
+
+
+def test_answers_are_as_described(service: Service, scored: tuple[str, float]) -> None:
+    told = service.ask("/openapi.json").json
+    assert told == json.loads(json.dumps(description()))
+    asked: list[tuple[str, str, str, Any]] = [
+        ("get", "/alerts/{alert_id}/score", path_of(scored[0]), None),
+        ("get", "/alerts/{alert_id}/score", path_of(HOSTILE_ID), None),
+        ("get", "/alerts/{alert_id}/score", path_of("nobody's"), None),
+        ("post", "/scores", "/scores", {"alert_ids": [scored[0], "nobody's"]}),
+        ("post", "/scores", "/scores", {}),
+        ("post", "/feedback", "/feedback", {"alert_id": scored[0], "verdict": "useful"}),
+        ("get", "/health", "/health", None),
+    ]
+    for method, path, address, body in asked:
+        answer = service.ask(address, method=method.upper(), body=body)
+        content = told["paths"][path][method]["responses"][str(answer.status)]["content"]
+        conforms(answer.json, content["application/json"]["schema"])

@@ -1,0 +1,151 @@
+"""The board: what it shows, that text stays text, and that a person can use it in a browser."""
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.conftest import HOSTILE, HOSTILE_ID, REASON, Service
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+def chances(text: str) -> list[float]:
+    return [float(found) for found in re.findall(r'data-probability="([^"]+)"', text)]
+
+
+def test_open_alerts_stand_in_order_a_hundred_a_page(service: Service) -> None:
+    first = service.ask("/")
+    assert first.status == 200
+    assert len(chances(first.text)) == 100
+    second = chances(service.ask("/?page=2").text)
+    together = chances(first.text) + second
+    assert together == sorted(together, reverse=True)
+    [(wanted,)] = service.rows("SELECT count(*) FROM reporting.alert_scores_latest WHERE is_open")
+    shown = re.search(r"([\d,]+) open alerts", first.text)
+    assert shown is not None
+    assert int(shown[1].replace(",", "")) == wanted
+
+
+def test_text_from_outside_stays_text(service: Service) -> None:
+    answer = service.ask("/?flag=new_rule")
+    assert "<script>alert" not in answer.text
+    assert "<img" not in answer.text
+    for text in (HOSTILE["rule"], REASON[0].upper() + REASON[1:], HOSTILE["team"]):
+        assert html.escape(text[:50], quote=False).replace('"', "&#34;").replace("'", "&#39;") in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert " style=" not in answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    assert "set-cookie" not in answer.headers
+    hostile = service.ask("/?team=%22%3E%3Cscript%3Ealert(1)%3C/script%3E&by=%22%3E%3Cimg%20src=x%3E&threshold=%3Cb%3E")
+    assert hostile.status == 200
+    assert "<script>alert" not in hostile.text
+    assert "<img" not in hostile.text
+
+
+def test_the_page_is_made_for_keyboards_and_screen_readers(service: Service) -> None:
+    text = service.ask("/").text
+    assert '<html lang="en">' in text
+    assert text.count("<h1") == 1
+    assert 'class="skip"' in text
+    names = re.findall(r'<button type="submit" name="verdict"[^>]*aria-label="([^"]+)"', text)
+    assert len(names) == 200
+    assert len(set(names)) == 200, "two buttons have the same name"
+    assert len(re.findall(r'<th scope="row"', text)) == 100
+
+
+def test_a_filter_that_finds_nothing_says_so(service: Service) -> None:
+    text = service.ask("/?team=nobody").text
+    assert "No open alert matches" in text
+    assert '<option value="nobody" selected>' in text
+
+
+def test_the_threshold_works_without_javascript(service: Service) -> None:
+    text = service.ask("/?threshold=30").text
+    assert 'value="30"' in text
+    above, below = text.split('id="cut"')
+    assert all(chance >= 0.3 for chance in chances(above))
+    assert all(chance < 0.3 for chance in chances(below))
+
+
+def test_it_says_where_the_past_comes_from(service: Service) -> None:
+    assert "in the evaluation of" in service.ask("/").text
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip("there is no Chromium here")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as player:
+        started = player.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.mark.browser
+def test_a_triager_filters_slides_and_gives_feedback(service: Service, browser: Any, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("dialog", lambda dialog: said.append(dialog.message))
+    page.goto(service.address)
+    page.screenshot(path=tmp_path / "light.png", full_page=True)
+
+    page.get_by_label("Flags").select_option("new_rule")
+    page.get_by_label("Your name").fill("Ann")
+    page.get_by_role("button", name="Show").click()
+    row = page.locator("tr", has_text=HOSTILE["rule"][:30])
+    assert row.count() == 1
+    assert REASON[5:40] in row.inner_text()
+    assert "flag=new_rule" in page.url
+
+    # The slider moves by the keyboard; the figures and the line in the table follow it.
+    page.goto(f"{service.address}/?by=Ann")
+    slider = page.get_by_role("slider")
+    slider.focus()
+    before = page.locator("[data-step=waiting]").inner_text()
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")
+    at = int(slider.input_value())
+    assert page.locator("output[data-step=threshold]").inner_text() == f"{at}%"
+    live = {
+        name: page.locator(f"#figures [data-step={name}]").inner_text()
+        for name in ("waiting", "expected", "saved", "missed", "missed_of")
+    }
+    assert live["waiting"] != before
+    below = page.evaluate("[...document.querySelectorAll('#cut ~ tr')].map(row => Number(row.dataset.probability))")
+    above = page.evaluate(
+        "[...document.querySelectorAll('tr[data-probability]:has(~ #cut)')].map(row => Number(row.dataset.probability))"
+    )
+    assert above
+    assert min(above) >= at / 100 > max(below)
+
+    # Feedback comes back to the same board, at the same threshold, and stands in the row.
+    page.get_by_role("button", name=re.compile(r"^wrong")).first.click()
+    page.wait_for_url(re.compile(rf"threshold={at}.*#a"))
+    assert page.locator("tr:target").get_by_text("by Ann").count() == 1
+    pressed = page.locator("tr:target button[aria-pressed=true]")
+    assert pressed.inner_text() == "wrong"
+    assert service.rows("SELECT verdict, given_by FROM scoring.feedback WHERE alert_id = %s", (HOSTILE_ID,)) == [
+        ("wrong", "Ann")
+    ]
+    # What the page says without JavaScript is what the slider said.
+    plain = browser.new_page(java_script_enabled=False)
+    plain.goto(f"{service.address}/?threshold={at}")
+    assert {name: plain.locator(f"#figures [data-step={name}]").inner_text() for name in live} == live
+
+    for scheme, width in (("dark", 1280), ("light", 390)):
+        other = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        other.on("console", lambda message: said.append(message.text))
+        other.goto(f"{service.address}/?threshold=40")
+        assert other.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+        other.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)
+    assert said == []
