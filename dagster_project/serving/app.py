@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 from psycopg2.extensions import cursor as Cursor
 from starlette.applications import Starlette
@@ -169,6 +169,8 @@ class _Endpoints:
             return JSONResponse(await run_in_threadpool(give, self._pool, Feedback.of(_json(body))), 201)
         given = {name: values[-1] for name, values in _form(body).items()}
         back = given.pop("back", "")
+        if "quoted_id" in given:  # a form would change the line breaks of an id
+            given["alert_id"] = unquote(given.pop("quoted_id"))
         feedback = Feedback.of(given)
         await run_in_threadpool(give, self._pool, feedback)
         # Only the query comes from the form, and it is written anew: the answer cannot lead to another site.

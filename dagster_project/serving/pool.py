@@ -91,6 +91,10 @@ class Pool:
                     yield cursor
             finally:
                 connection.close()
+        except errors.UndefinedTable as error:
+            raise Problem(
+                503, "the warehouse has no table for feedback", "start `heed serve` once with a role that may create it"
+            ) from error
         except psycopg2.Error as error:
             raise _named(error, self._warehouse) from error
 

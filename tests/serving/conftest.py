@@ -25,7 +25,7 @@ from dagster_project.serving.server import allowed_names, listen
 from tests.conftest import Company
 
 CRON = "*/15 * * * *"
-HOSTILE_ID = """a/b'"><img src=x onerror=alert(1)>/score?x=%41#é\n"""
+HOSTILE_ID = """a/b'"><img src=x onerror=alert(1)>/\nscore?x=%41#é"""
 HOSTILE = {"rule": "<script>alert('rule')</script>'; DROP TABLE scoring.feedback; --", "team": "O'Neil & <b>Söhne</b>"}
 REASON = "the rule is \"<script>alert('reason')</script>\" (raises the score)"
 
