@@ -1,6 +1,7 @@
 """The HTTP interface, asked as other systems ask it: what it answers, and how it fails."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -273,6 +274,25 @@ def test_a_warehouse_without_scores_says_what_to_do(warehouse: Warehouse, compan
             assert answer.status == 503
             assert "heed run" in answer.json["remedy"]
         assert "run `heed run`".lower() in empty.ask("/").text.lower()
+
+
+def test_a_role_that_may_only_read_serves_without_feedback(
+    service: Service, company: Company, scored: tuple[str, float]
+) -> None:
+    service.rows(
+        "CREATE ROLE only_reads LOGIN; GRANT USAGE ON SCHEMA reporting, marts, training, scoring TO only_reads; "
+        "GRANT SELECT ON ALL TABLES IN SCHEMA reporting, marts, training, scoring TO only_reads"
+    )
+    try:
+        url = re.sub(r"//[^@]*@", "//only_reads@", service.warehouse.url())
+        with serving(Warehouse(company.home, url), lambda: company.end) as humble:
+            assert humble.ask(path_of(scored[0])).status == 200
+            assert humble.ask("/").status == 200
+            answer = humble.ask("/feedback", method="POST", body={"alert_id": scored[0], "verdict": "useful"})
+            assert answer.status == 503
+            assert "role may not" in answer.json["error"]
+    finally:
+        service.rows("DROP OWNED BY only_reads; DROP ROLE only_reads")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Company
 from tests.serving.conftest import HOSTILE, HOSTILE_ID, REASON, Service
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -56,7 +57,7 @@ def test_the_page_is_made_for_keyboards_and_screen_readers(service: Service) -> 
     names = re.findall(r'<button type="submit" name="verdict"[^>]*aria-label="([^"]+)"', text)
     assert len(names) == 200
     assert len(set(names)) == 200, "two buttons have the same name"
-    assert len(re.findall(r'<th scope="row"', text)) == 100
+    assert len(re.findall(r'<th role="rowheader" scope="row"', text)) == 100
 
 
 def test_a_filter_that_finds_nothing_says_so(service: Service) -> None:
@@ -75,6 +76,31 @@ def test_the_threshold_works_without_javascript(service: Service) -> None:
 
 def test_it_says_where_the_past_comes_from(service: Service) -> None:
     assert "in the evaluation of" in service.ask("/").text
+
+
+def test_a_publication_shows_at_once(service: Service) -> None:
+    """The board keeps open alerts in memory only as long as nothing new was published."""
+    assert "DROP TABLE" in service.ask("/").text
+    version = service.rows(
+        "INSERT INTO scoring.alert_scores SELECT alert_id, raised_at, as_of + interval '1 minute', now(), 'next', "
+        "0.00001, status, flood, visibility_only, reasons FROM scoring.alert_scores WHERE alert_id = %s RETURNING model_version",
+        (HOSTILE_ID,),
+    )
+    assert version == [("next",)]
+    publish = "INSERT INTO scoring.publications SELECT max(as_of) + interval '1 minute', now(), 'next', 1, 1 "
+    service.rows(publish + "FROM scoring.publications")
+    assert "DROP TABLE" not in service.ask("/").text
+    for table in ("alert_scores", "publications"):
+        service.rows(f"DELETE FROM scoring.{table} WHERE model_version = 'next'")
+    assert "DROP TABLE" in service.ask("/").text
+
+
+def test_a_run_records_what_it_published(service: Service, company: Company) -> None:
+    [(as_of, alerts, added)] = service.rows(
+        "SELECT as_of, alerts, added FROM scoring.publications ORDER BY published_at LIMIT 1"
+    )
+    assert as_of == company.end
+    assert alerts == added > 100
 
 
 @pytest.fixture
@@ -97,7 +123,7 @@ def test_a_triager_filters_slides_and_gives_feedback(service: Service, browser: 
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("dialog", lambda dialog: said.append(dialog.message))
     page.goto(service.address)
-    page.screenshot(path=tmp_path / "light.png", full_page=True)
+    page.screenshot(path=tmp_path / "light.png")
 
     page.get_by_label("Flags").select_option("new_rule")
     page.get_by_label("Your name").fill("Ann")
@@ -147,5 +173,5 @@ def test_a_triager_filters_slides_and_gives_feedback(service: Service, browser: 
         other.on("console", lambda message: said.append(message.text))
         other.goto(f"{service.address}/?threshold=40")
         assert other.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
-        other.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)
+        other.screenshot(path=tmp_path / f"{scheme}-{width}.png")
     assert said == []
