@@ -18,6 +18,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from dagster_project.reporting import words
+from dagster_project.reporting.environment import environment
 from dagster_project.reporting.evidence import (
     EVERYTHING,
     HEADLINE,
@@ -298,22 +299,10 @@ def _everything(evidence: Evidence) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "short": words.short,
-        "clean": lambda text: words.short(text, words.LONG),
-        "sentence": words.sentence,
-        "count": words.count,
-        "percent": words.percent,
-        "moment": words.moment,
+    made = environment(TEMPLATES)
+    made.filters |= {
         "contender": words.contender,
         "day": lambda value: f"{pd.Timestamp(value):%Y-%m-%d}" if value is not None else "",
     }
-    environment.globals |= {"percent_interval": words.percent_interval, "number": words.number}
-    return environment.get_template("report.html.j2")
+    made.globals |= {"percent_interval": words.percent_interval, "number": words.number}
+    return made.get_template("report.html.j2")

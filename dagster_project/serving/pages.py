@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 
 from dagster_project.reporting import words
+from dagster_project.reporting.environment import environment
 from dagster_project.serving.board import AGES, FLAGS, NO_TEAM, BoardPage, Snapshot
 from dagster_project.serving.freshness import Freshness
 
@@ -87,19 +88,4 @@ def _row(score: dict[str, Any], feedback: dict[str, Any] | None, now: datetime) 
 
 @lru_cache(maxsize=4)
 def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "short": words.short,
-        "clean": lambda text: words.short(text, words.LONG),
-        "sentence": words.sentence,
-        "count": words.count,
-        "percent": words.percent,
-        "moment": words.moment,
-    }
-    return environment.get_template(name)
+    return environment(TEMPLATES).get_template(name)

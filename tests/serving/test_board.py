@@ -1,6 +1,7 @@
 """The board: what it shows, that text stays text, and that a person can use it in a browser."""
 
 import html
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,8 +107,8 @@ def test_a_run_records_what_it_published(service: Service, company: Company) -> 
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip("there is no Chromium here")
+    if not CHROMIUM.exists() and not os.environ.get("CI"):  # there .ci/run installs it, and its absence is a failure
+        pytest.skip("Chromium is not installed here (Debian's package chromium); .ci/run installs it and does not skip")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as player:
