@@ -26,17 +26,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dagster_project.simulator import WorldConfig, simulate
-from dagster_project.triage import metrics
+from dagster_project.triage import boosting, metrics
 from dagster_project.triage.baselines import ALWAYS_NO, CONSTANT, fit_baselines
 from dagster_project.triage.exclusion import known_by
 from dagster_project.triage.features import FeatureSettings
 from dagster_project.triage.flags import find_flags
-from dagster_project.triage.model import LIGHTGBM, LearningSettings, learn, usable_alerts
+from dagster_project.triage.matrix import plan_columns
+from dagster_project.triage.model import CANDIDATES, LIGHTGBM, Candidate, LearningSettings, learn, usable_alerts
 from dagster_project.triage.steps import build_features, training_frame
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +54,9 @@ class Found:
     seed: int
     kind: str
     skill: float
+    skill_without_luck: float  # of one candidate's trees taught the true probabilities instead of outcomes, last week
+    skill_with_luck: float  # of the same trees taught the outcomes
+    signals: str  # what the past said of the candidate with signals
     over_best_baseline: float  # nats per alert, of the expected log-loss
     best_baseline: str
     decile_error: float  # of scores against outcomes
@@ -70,6 +75,33 @@ def expected_loss(truth: np.ndarray, forecast: np.ndarray) -> float:
     return float(-(truth * np.log(q) + (1 - truth) * np.log1p(-q)).mean())
 
 
+def taught(past: pd.DataFrame, label: np.ndarray, week: pd.DataFrame, candidate: Candidate) -> np.ndarray:
+    """What a candidate's trees say about `week`, taught `label` (0 to 1) of `past`, with all columns."""
+    plan = plan_columns(past, FeatureSettings(keys=KEYS))
+    binned = boosting.Binned(plan.matrix(past), label, boosting.safe_names(plan.names), plan.categorical, 1, 1)
+    parameters = {**dict(candidate.parameters), "objective": "cross_entropy"}
+    booster = binned.fit(
+        np.arange(len(past)), np.ones(len(past)), parameters, range(len(plan.columns)), candidate.trees
+    )
+    return metrics.expit(boosting.log_odds(booster, plan.matrix(week), None, 1))
+
+
+def share_reached(truth: np.ndarray, forecast: np.ndarray, constant: float) -> float:
+    """(constant - forecast) / (constant - truth) in expected log-loss."""
+    floor, ceiling = expected_loss(truth, truth), expected_loss(truth, np.full(len(truth), constant))
+    return (ceiling - expected_loss(truth, forecast)) / (ceiling - floor) if ceiling > floor else float("nan")
+
+
+def said_of_signals(evidence: dict[str, Any]) -> str:
+    """The part of the candidate with signals, and its gain with the interval."""
+    names = {c.name for c in CANDIDATES if c.signals}
+    for name, row in evidence.get("candidates", {}).items():
+        if name in names:
+            gain = row["gain"]
+            return f"{row['role'].split(':')[0]}: {gain['nats']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+    return ""
+
+
 def run(config: WorldConfig) -> Found:
     """Simulate, learn at each cut, score the week that follows."""
     world = simulate(config)
@@ -80,7 +112,7 @@ def run(config: WorldConfig) -> Found:
     table = build_features(history, *flags, first, last + timedelta(seconds=1), features)
     truth = world.truth[["alert_id", "probability", "is_flood", "is_visibility_only", "acted"]]
     settings = LearningSettings(features=features, threads=1)
-    seconds, parts, kinds, taught = 0.0, [], [], 0
+    seconds, parts, kinds, mature = 0.0, [], [], 0
     for number in range(RETRAININGS):
         cut = (last - RETRAIN_EVERY * (RETRAININGS - number)).to_pydatetime()
         frame = training_frame(table, history, *(known_by(f, cut) for f in flags), cut=cut, training_days=365)
@@ -90,7 +122,7 @@ def run(config: WorldConfig) -> Found:
         kinds.append(learned.model.kind)
         past = frame[usable_alerts(frame, cut)]
         past = past[past["raised_at"] + settings.horizon <= pd.Timestamp(cut)]
-        taught = len(past)
+        mature = len(past)
         week = table[(table["raised_at"] >= cut) & (table["raised_at"] < cut + RETRAIN_EVERY)]
         week = week.merge(truth, on="alert_id", validate="one_to_one")
         week = week[~week["is_flood"] & ~week["is_visibility_only"]].reset_index(drop=True)
@@ -99,21 +131,33 @@ def run(config: WorldConfig) -> Found:
         parts.append(week[["probability", "acted"]].assign(heed=learned.model.predict(week), **said))
     later = pd.concat(parts, ignore_index=True)
     p, q, y = later["probability"].to_numpy(), later["heed"].to_numpy(), later["acted"].to_numpy(dtype=np.float64)
-    losses = {name: expected_loss(p, later[name].to_numpy()) for name in later.columns[3:]}
-    best = min(losses, key=lambda name: losses[name])
-    loss, floor = expected_loss(p, q), expected_loss(p, p)
+    losses = {name: expected_loss(p, later[name].to_numpy()) for name in ("heed", *said)}
+    floor = expected_loss(p, p)
+    best = min(said, key=lambda name: losses[name])
+    without_luck = with_luck = float("nan")
+    if config.predictability != "noise":
+        label = past[["alert_id"]].merge(truth, on="alert_id", validate="one_to_one")["probability"].to_numpy()
+        rate = float(past["acted"].mean())
+        outcomes = past["acted"].to_numpy(dtype=np.float64)
+        without_luck, with_luck = (
+            share_reached(week["probability"].to_numpy(), taught(past, y, week, CANDIDATES[1]), rate)
+            for y in (label, outcomes)
+        )
     return Found(
         config.seed,
         LIGHTGBM if LIGHTGBM in kinds else kinds[-1],
-        (losses[CONSTANT] - loss) / (losses[CONSTANT] - floor) if losses[CONSTANT] > floor else float("nan"),
-        losses[best] - loss,
+        (losses[CONSTANT] - losses["heed"]) / (losses[CONSTANT] - floor) if losses[CONSTANT] > floor else float("nan"),
+        without_luck,
+        with_luck,
+        said_of_signals(learned.model.evidence),
+        losses[best] - losses["heed"],
         best,
         metrics.decile_error(q, y),
         metrics.decile_error(q, p),
         metrics.decile_error(p, y),
         metrics.roc_auc(q, y),
         metrics.roc_auc(p, y),
-        taught,
+        mature,
         len(later),
         seconds / RETRAININGS,
     )
@@ -156,6 +200,12 @@ def page(found: list[Found], noise: list[Found], alerts: int) -> str:
         "|---|---|---|",
         f"| share of the reachable skill, median | >= 0.90 | {of_worlds(skill, 'median')} |",
         f"| the same in the worst world | | {skill.min():.3f} (seed {found[int(skill.argmin())].seed}) |",
+        "| the same, of one candidate's trees alone, in the last week | "
+        f"| {of_worlds(np.array([f.skill_with_luck for f in found]), 'median')} |",
+        "| of those trees, taught the true probabilities instead of outcomes: no luck to learn from | "
+        f"| {of_worlds(np.array([f.skill_without_luck for f in found]), 'median')} |",
+        "| worlds in whose past bursts, gaps, changes, trends and echoes paid, so that they take part | "
+        f"| {sum(f.signals.startswith('in the blend') for f in found)} of {len(found)} |",
         "| worlds in which the best baseline (in hindsight) is better | none "
         f"| {int((gain < 0).sum())} of {len(found)}, least gain {gain.min():.3f} nats |",
         f"| decile calibration error, mean over worlds | <= 0.02 | {of_worlds(error, 'mean')} |",
@@ -172,11 +222,13 @@ def page(found: list[Found], noise: list[Found], alerts: int) -> str:
         )
     lines += [
         "",
-        "| seed | serves | skill | gain over best baseline | which | decile error | AUC | AUC of the truth "
+        "| seed | serves | skill | taught the truth | signals: gain in nats | gain over best baseline | which "
+        "| decile error | AUC | AUC of the truth "
         "| learned from | scored | learning, CPU s |",
-        "|---:|---|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+        "|---:|---|---:|---:|---|---:|---|---:|---:|---:|---:|---:|---:|",
         *(
-            f"| {f.seed} | {f.kind} | {f.skill:.3f} | {f.over_best_baseline:.3f} | {f.best_baseline} "
+            f"| {f.seed} | {f.kind} | {f.skill:.3f} | {f.skill_without_luck:.3f} | {f.signals} "
+            f"| {f.over_best_baseline:.3f} | {f.best_baseline} "
             f"| {f.decile_error:.3f} | {f.auc:.3f} | {f.auc_of_truth:.3f} | {f.learned_from:,} | {f.scored:,} "
             f"| {f.seconds:.0f} |"
             for f in found

@@ -74,6 +74,8 @@ class FeatureSettings:
     raised_windows : windows over which earlier alerts are counted.
     outcome_windows : windows over which known and acted outcomes are counted.
     half_lives : of the decayed share acted.
+    echo_lags, echo_width : for the rule, alerts raised within half the width of the moment one lag ago are counted
+        as well (a rule that fires every day at nine), as the difference of two windows. See `signals.py`.
     lookback : nothing older than this is used; at least as long as every window.
     """
 
@@ -92,6 +94,8 @@ class FeatureSettings:
         timedelta(days=90),
     )
     half_lives: tuple[timedelta, ...] = (timedelta(days=1), timedelta(days=7), timedelta(days=28))
+    echo_lags: tuple[timedelta, ...] = (timedelta(days=1), timedelta(days=7))
+    echo_width: timedelta = timedelta(hours=1)
     lookback: timedelta = timedelta(days=180)
 
     def __post_init__(self) -> None:
@@ -102,10 +106,14 @@ class FeatureSettings:
         for key in self.keys:
             if not all(part.strip() for part in key.split(KEY_SEPARATOR)):
                 raise HeedError(f"the history key {key!r} has an empty part", 'write it like "rule+entity"')
-        for span in (*self.raised_windows, *self.outcome_windows, *self.half_lives, self.lookback):
+        spans = (*self.raised_windows, *self.outcome_windows, *self.half_lives, *self.echo_lags, self.echo_width)
+        for span in (*spans, self.lookback):
             if span <= timedelta(0):
                 raise HeedError("a window, half-life or lookback is not positive", "give it a length above zero")
-        longest = max((*self.raised_windows, *self.outcome_windows), default=timedelta(0))
+        if any(lag <= self.echo_width / 2 for lag in self.echo_lags):
+            raise HeedError("an echo lag is not longer than half the echo width", "raise the lag or narrow the width")
+        echoes = [lag + self.echo_width / 2 for lag in self.echo_lags]
+        longest = max((*self.raised_windows, *self.outcome_windows, *echoes), default=timedelta(0))
         if longest > self.lookback:
             raise HeedError(
                 f"the longest window ({longest}) reaches further back than the lookback ({self.lookback})",
@@ -117,8 +125,10 @@ def history_features_for(settings: FeatureSettings) -> list[HistoryFeature]:
     """The history features of `settings`, in the order of their columns.
 
     Per key: alerts raised, outcomes known and outcomes acted in each window; the last known outcome; seconds
-    since the previous alert and since the last known act; the decayed share acted for each half-life.
+    since the previous alert and since the last known act; the decayed share acted for each half-life. Of the rule also
+    the alerts raised in the two windows of each echo.
     """
+    from dagster_project.triage.signals import echo_windows
     from dagster_project.triage.timeline import HistoryFeature
 
     made = []
@@ -131,7 +141,9 @@ def history_features_for(settings: FeatureSettings) -> list[HistoryFeature]:
         made.append(HistoryFeature(key, "seconds_since_raised"))
         made.append(HistoryFeature(key, "seconds_since_acted"))
         made += [HistoryFeature(key, "decayed_acted_rate", half_life=h) for h in settings.half_lives]
-    return made
+    windows = [w for lag in settings.echo_lags for w in echo_windows(lag, settings.echo_width)]
+    made += [HistoryFeature("rule", "raised_count", window=w) for w in dict.fromkeys(windows)]
+    return list(dict.fromkeys(made))
 
 
 def contract(settings: FeatureSettings) -> dict[str, Any]:
@@ -159,6 +171,8 @@ def settings_from_contract(document: Any) -> FeatureSettings:
             raised_windows=_spans(raw["raised_windows"]),
             outcome_windows=_spans(raw["outcome_windows"]),
             half_lives=_spans(raw["half_lives"]),
+            echo_lags=_spans(raw["echo_lags"]),
+            echo_width=timedelta(seconds=float(raw["echo_width"])),
             lookback=timedelta(seconds=float(raw["lookback"])),
         )
     except (KeyError, TypeError, ValueError) as error:

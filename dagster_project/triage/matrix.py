@@ -25,9 +25,11 @@ from dagster_project.triage.features import (
     history_features_for,
     raise_time_features,
 )
+from dagster_project.triage.signals import KINDS, compute, echo_windows, signals_for
 
-SOURCES = ("raise", "number", "category", "name", "history", "share", "undecided")
-HISTORY_SOURCES = ("history", "share", "undecided")
+SIGNAL_SOURCES = tuple(KINDS)
+HISTORY_SOURCES = ("history", "share", "undecided", *SIGNAL_SOURCES)
+SOURCES = ("raise", "number", "category", "name", *HISTORY_SOURCES)
 IDENTITY = ("rule", "entity", "team", "severity")
 
 # A category needs this many training alerts to be a category of its own: with fewer, its effect on the score
@@ -55,15 +57,17 @@ class Column:
     name : unique name of the column.
     source : one of `SOURCES`: "raise" (a raise-time feature), "number" (an attribute), "category" (text with
         few different values), "name" (text with many: rule, entity, ...), "history", "share" (acted / known
-        of a window) or "undecided" (raised - known of a window).
+        of a window), "undecided" (raised - known of a window) or a kind of signal (`signals.KINDS`).
     of : the frame's columns it is made from; an attribute is written "@name".
     categories : the text of code 0, 1, ...; a category only.
+    spans : seconds; a signal only.
     """
 
     name: str
     source: str
     of: tuple[str, ...]
     categories: tuple[str, ...] = ()
+    spans: tuple[float, ...] = ()
 
     @property
     def categorical(self) -> bool:
@@ -120,6 +124,9 @@ class ColumnPlan:
                     np.divide(left, known, out=made[:, i], where=known > 0)
                 else:
                     made[:, i] = left - known
+            elif column.source in SIGNAL_SOURCES:
+                parts = [frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in column.of]
+                made[:, i] = compute(column.source, parts, column.spans)
             else:
                 name = column.of[0]
                 values = parsed.get(name[1:]) if name.startswith("@") else _column(frame, name)
@@ -131,7 +138,13 @@ class ColumnPlan:
     def to_document(self) -> list[dict[str, Any]]:
         """JSON-able; `from_document` gives back an equal plan."""
         return [
-            {"name": c.name, "source": c.source, "of": list(c.of), "categories": list(c.categories)}
+            {
+                "name": c.name,
+                "source": c.source,
+                "of": list(c.of),
+                "categories": list(c.categories),
+                "spans": list(c.spans),
+            }
             for c in self.columns
         ]
 
@@ -145,6 +158,7 @@ class ColumnPlan:
                     str(c["source"]),
                     tuple(map(str, c["of"])),
                     tuple(map(str, c["categories"])),
+                    tuple(map(float, c["spans"])),
                 )
                 for c in document
             )
@@ -177,7 +191,10 @@ def plan_columns(frame: pd.DataFrame, settings: FeatureSettings) -> ColumnPlan:
             f"the training frame lacks {len(absent)} history columns, among them {', '.join(absent[:3])}",
             "compute the features again with the present settings",
         )
-    columns += [Column(f.name, "history", (f.name,)) for f in features]
+    # The windows of an echo mean something only together.
+    echoes = {w for lag in settings.echo_lags for w in echo_windows(lag, settings.echo_width)}
+    alone = [f for f in features if f.window not in echoes or f.window in settings.raised_windows]
+    columns += [Column(f.name, "history", (f.name,)) for f in alone]
     known = {(f.key, f.window): f.name for f in features if f.statistic == "known_count"}
     for f in features:
         span = (f.key, f.window)
@@ -192,6 +209,7 @@ def plan_columns(frame: pd.DataFrame, settings: FeatureSettings) -> ColumnPlan:
             columns.append(_text_column(name, name, categories))
     if "attributes" in frame:
         columns += _attribute_plan(frame["attributes"])
+    columns += [Column(s.name, s.kind, s.of, spans=s.spans) for s in signals_for(settings)]
     return ColumnPlan(tuple(columns))
 
 

@@ -29,6 +29,7 @@ leaps: on the real alerts (22 cuts, 10,040 alerts) choosing freely by the smalle
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -41,7 +42,7 @@ from dagster_project.triage.baselines import CONSTANT, Baseline, fit_baselines
 from dagster_project.triage.calibration import Calibration, choose_calibration
 from dagster_project.triage.features import FeatureSettings, contract
 from dagster_project.triage.forecaster import LIGHTGBM, PRIOR, Model
-from dagster_project.triage.matrix import HISTORY_SOURCES, ColumnPlan, plan_columns
+from dagster_project.triage.matrix import HISTORY_SOURCES, SIGNAL_SOURCES, ColumnPlan, plan_columns
 from dagster_project.triage.timeline.definition import span_name
 
 __all__ = [
@@ -77,6 +78,7 @@ class Candidate:
     history : which history columns take part: "all", "few" (one long share, the last outcome, one decayed
         share, the gap) or "none". History misleads when habits change.
     names : whether names (rule, entity, ...) take part beside what is known about them.
+    signals : whether bursts, gaps, changes, trends and echoes take part (`signals.py`).
     half_life : the weight of an alert halves with this age; None weighs all ages alike.
     minimum_alerts, maximum_alerts : with fewer mature alerts, or as many or more, it does not compete.
     trees : how many, at most.
@@ -87,6 +89,7 @@ class Candidate:
     default: bool = False
     history: str = "all"
     names: bool = False
+    signals: bool = False
     half_life: timedelta | None = None
     minimum_alerts: int = 0
     maximum_alerts: int | None = None
@@ -111,6 +114,15 @@ CANDIDATES = (
         parameters=(("num_leaves", 31),),
     ),
     Candidate("all facts, recent first", half_life=timedelta(days=60)),
+    Candidate("all facts and signals", signals=True, maximum_alerts=20_000, parameters=(("lambda_l2", 20.0),)),
+    Candidate(
+        "all facts, names and signals, deep",
+        names=True,
+        signals=True,
+        minimum_alerts=20_000,
+        trees=300,
+        parameters=(("num_leaves", 31),),
+    ),
     Candidate("without history", history="none", names=True),
 )
 
@@ -480,6 +492,7 @@ class _Training:
         # Log-odds on the validation alerts of each inner cut, by candidate, inner cut and number of trees.
         self.scores: dict[tuple[int, int, int], np.ndarray] = {}
         self.racing = set(range(len(self.candidates)))
+        self.left: dict[int, dict[str, Any]] = {}
         for number, fold in enumerate(self.folds):
             for index in sorted(self.racing):
                 candidate = self.candidates[index]
@@ -504,6 +517,8 @@ class _Training:
             column = self.plan.columns[position]
             if column.source == "name":
                 return candidate.names
+            if column.source in SIGNAL_SOURCES:
+                return candidate.signals
             if column.source not in HISTORY_SOURCES or candidate.history == "all":
                 return True
             long_share = column.source == "share" and column.name.endswith(longest)
@@ -554,16 +569,33 @@ class _Training:
 
     def _left_behind(self, folds: int) -> set[int]:
         """Candidates outside the default that make the default blend worse so far."""
-        counted, y, _ = self._seen(folds)
-        if not len(y):
+        if not len(self._seen(folds)[1]):
             return set()
         trees, defaults = self._choose_trees(folds), self._defaults()
-        base = metrics.log_loss(metrics.expit(self._blend(defaults, trees, folds)[counted]), y)
-        return {
-            i
-            for i in self.racing - set(defaults)
-            if metrics.log_loss(metrics.expit(self._blend([*defaults, i], trees, folds)[counted]), y) >= base
-        }
+        for i in sorted(self.racing - set(defaults)):
+            gain = self._gain(i, defaults, trees, folds)
+            if not gain["nats"] > 0:
+                self.left[i] = {"role": "left the race: the blend was no better with it", "gain": gain}
+        return set(self.left)
+
+    def _gain(self, candidate: int, members: Sequence[int], trees: dict[int, int], folds: int) -> dict[str, Any]:
+        """What the blend gains by a candidate: log-loss without it less log-loss with it, before calibration."""
+        counted, y, blocks = self._seen(folds)
+        without = [m for m in members if m != candidate]
+        if not without:
+            return {"nats": None, "low": None, "high": None, "alerts": len(y)}
+
+        def losses(which: list[int]) -> np.ndarray:
+            return metrics.log_losses(metrics.expit(self._blend(which, trees, folds)[counted]), y)
+
+        gain = losses(without) - losses(sorted([*without, candidate]))
+        low, high = metrics.interval(
+            lambda w: float(np.dot(w, gain) / max(w.sum(), 1e-300)),
+            blocks,
+            self.settings.replicates,
+            self.settings.seed,
+        )
+        return {"nats": _rounded(gain.mean()), "low": _rounded(low), "high": _rounded(high), "alerts": len(y)}
 
     def _decide(self, folds: int) -> _Choice:
         """What the first `folds` inner cuts say: members, their trees, and a calibration.
@@ -608,13 +640,14 @@ class _Training:
         )
 
     def _candidate_evidence(self, choice: _Choice) -> dict[str, Any]:
+        """By candidate: its part, its own loss, and what the blend gains by it, with a 95% block-bootstrap interval."""
         folds = len(self.folds)
         counted, y, _ = self._seen(folds)
         trees = self._choose_trees(folds)
         made: dict[str, Any] = {}
         for index, candidate in enumerate(self.candidates):
             if index not in self.racing:
-                made[candidate.name] = {"role": "left the race: the blend was no better with it"}
+                made[candidate.name] = self.left[index]
                 continue
             p = metrics.expit(self._past(index, trees[index], folds)[counted])
             role = "in the blend" if index in choice.members else "not in the blend"
@@ -622,6 +655,7 @@ class _Training:
                 "role": role,
                 "log_loss": _rounded(metrics.log_loss(p, y)),
                 "trees": trees[index],
+                "gain": self._gain(index, choice.members, trees, folds),
             }
         return made
 

@@ -164,6 +164,19 @@ class _Teller:
             return f"{key[1:]} is {shown}{direction}"
         return f"the {key} is {self._text(key, row)}{direction}"
 
+    def _pace(self, row: int, column: Column) -> str:
+        """What a signal of volume compares."""
+        numbers = [self.number(name, row) for name in column.of]
+        windows = [self.features[name].window for name in column.of]
+        subject = _subject(self.features[column.of[0]].key)
+        if column.source == "echo":
+            lag = (windows[0] + windows[1]) / 2  # type: ignore[operator]
+            ago = "one day" if lag == timedelta(days=1) else _days(lag)
+            count = _times(numbers[0] - numbers[1])
+            return f"{subject} raised alerts {count} around the same hour {ago} before"
+        said = f"{subject} raised alerts {_times(numbers[1])} in the {_days(windows[1])} before"
+        return f"{said} and {_times(numbers[0])} in the {_days(windows[0])} before"
+
     def _outcomes(self, row: int, key: str, strongest: np.ndarray, direction: str) -> str:
         feature = self.features[self.plan.columns[strongest[0]].of[-1]]
         windows: list[timedelta | None] = [feature.window] if feature.window is not None else []
@@ -186,7 +199,11 @@ class _Teller:
         return f"no outcome of {_subject(key)} is known yet{direction}"
 
     def _volume(self, row: int, key: str, strongest: np.ndarray) -> str:
-        feature = self.features[self.plan.columns[strongest[0]].of[-1]]
+        column = self.plan.columns[strongest[0]]
+        if column.source in ("burst", "rate_change", "echo") and not np.isnan(self.number(column.of[0], row)):
+            return self._pace(row, column)
+        # A gap is made from the seconds since the previous alert, and from how many there were.
+        feature = self.features[column.of[0] if column.source == "gap" else column.of[-1]]
         value = self.number(feature.name, row)
         if feature.statistic == "seconds_since_raised":
             if np.isnan(value):
@@ -194,7 +211,7 @@ class _Teller:
             return f"the previous alert of {_any(key)} was {_ago(value)} before"
         if np.isnan(value):
             return f"nothing counts for {_subject(key)}: it is not given"
-        times = {0: "no other time", 1: "once"}.get(int(value), f"{value:.0f} times")
+        times = _times(value)
         if key == EVERYTHING:
             return f"alerts of any rule were raised {times} in the {_days(feature.window)} before"
         return f"{_subject(key)} raised alerts {times} in the {_days(feature.window)} before"
@@ -211,6 +228,10 @@ class _Teller:
     def _text(self, column: str, row: int) -> str:
         value = self.frame[column].iloc[row] if column in self.frame else None
         return "not given" if value is None or value is pd.NA or value != value else _quoted(value)
+
+
+def _times(count: float) -> str:
+    return {0: "no other time", 1: "once"}.get(int(count), f"{count:.0f} times")
 
 
 def _any(key: str) -> str:
