@@ -53,6 +53,31 @@ def _say(started: float) -> Callable[[str], None]:
 
 
 @main.command()
+@JSON
+def init(json_output: bool) -> None:
+    """Make heed's tables and roles in the warehouse, and grant each role what it needs. Safe to run again."""
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.roles import LOADER, SCORER, SERVER, TRANSFORMER, WORK, create_roles
+    from dagster_project.settings import heed_home, load_settings
+
+    warehouse = Warehouse(heed_home())
+    undone = create_roles(warehouse, load_settings())
+    if json_output:
+        click.echo(json.dumps({"roles": list(WORK), "left_to_the_owner": undone}))
+        return
+    click.echo(f"Tables and roles stand in {warehouse.describe()}:")
+    for role, work in WORK.items():
+        click.echo(f"  {role:<17} {work}")
+    for statement in undone:
+        click.echo(f"The owner of your tables has to do this: {statement};")
+    click.echo(
+        "They cannot log in. Make a login for each of your processes, as the owner of the server:\n"
+        f"  CREATE ROLE heed_job LOGIN PASSWORD '...' IN ROLE {LOADER}, {TRANSFORMER}, {SCORER};\n"
+        f"  CREATE ROLE heed_web LOGIN PASSWORD '...' IN ROLE {SERVER};"
+    )
+
+
+@main.command()
 @click.option("--alerts", type=FILE, help="File of alerts: CSV, TSV or JSON lines, also gzipped, or Parquet.")
 @click.option("--actions", type=FILE, help="File of actions.")
 @click.option("--rules", type=FILE, help="File that declares facts about rules.")

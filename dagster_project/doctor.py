@@ -87,29 +87,49 @@ def _home() -> Iterator[Finding]:
 
 
 def _rights(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
-    if warehouse.value("SELECT has_database_privilege(current_database(), 'CREATE')"):
+    from dagster_project.resources.roles import WORK, missing_rights
+
+    if warehouse.has_roles():
+        named = ", ".join(f"'{role}'" for role in WORK)
+        mine = warehouse.read(
+            f"SELECT rolname::text FROM pg_roles WHERE rolname IN ({named}) AND pg_has_role(oid, 'USAGE') ORDER BY 1"
+        )
+        roles = ", ".join(mine["rolname"]) or "no role of heed"
+        lacking = list(missing_rights(warehouse))
+        shown = "; ".join(lacking[:5]) + (f"; and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+        if lacking:
+            yield Finding("rights", "wrong", shown, "Run `heed init` as the owner of the database")
+        elif mine.empty:
+            yield Finding("rights", "wrong", "this login has no role of heed", f"GRANT one to it: {', '.join(WORK)}")
+        else:
+            yield Finding("rights", "well", f"this login has {roles}; no role lacks a right")
+    elif warehouse.value("SELECT has_database_privilege(current_database(), 'CREATE')"):
         yield Finding("rights", "well", "heed may create its schemas")
     else:
         yield Finding(
             "rights",
             "wrong",
             "this role may not create schemas",
-            "As its owner: GRANT CREATE ON DATABASE ... TO the role in the URL",
+            "As the owner of the database: `heed init`, or GRANT CREATE ON DATABASE ... TO the role in the URL",
         )
 
 
 def _count(warehouse: Warehouse, table: str) -> int | None:
-    if warehouse.value("SELECT to_regclass($1) IS NULL", (table,)):
-        return None
-    return int(warehouse.value(f"SELECT count(*) FROM {table}"))
+    """The rows of a table; None: there is none that this login may read."""
+    found = warehouse.value(
+        "SELECT CASE WHEN to_regclass($1) IS NOT NULL THEN has_table_privilege(to_regclass($1), 'SELECT') "
+        "AND has_schema_privilege(relnamespace, 'USAGE') END FROM pg_class WHERE oid = to_regclass($1)",
+        (table,),
+    )
+    return int(warehouse.value(f"SELECT count(*) FROM {table}")) if found else None
 
 
 def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     for name in ("alerts", "actions"):
         table = f"{settings.source.database_schema}.{getattr(settings.source, name)}"
-        rows = _count(warehouse, table)
+        rows = _count(warehouse, ".".join('"' + part.replace('"', '""') + '"' for part in table.split(".")))
         if not rows:
-            found = f"{table} " + ("does not exist" if rows is None else "is empty")
+            found = f"{table} " + ("does not exist, or this login may not read it" if rows is None else "is empty")
             yield Finding(name, "look", found, f"Load some: heed load --{name} FILE")
         else:
             yield Finding(name, "well", f"{rows} rows in {table}")

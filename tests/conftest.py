@@ -6,6 +6,7 @@ The server is the embedded one, or the system's own (`--postgres system`), start
 import itertools
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -137,6 +138,33 @@ def warehouse(new_database: Callable[[], str], tmp_path: Path) -> Warehouse:
     return made
 
 
+# Stands in the address of every login below; nothing may ever show it (tests/end_to_end/test_secrets.py).
+PASSWORD = "planted-Zq7x%2Fsecret"
+LOGINS = {
+    "test_loader": ("heed_loader",),
+    "test_job": ("heed_transformer", "heed_scorer"),
+    "test_analyst": ("heed_analyst",),
+    "test_web": ("heed_server",),
+}
+
+
+def with_roles(warehouse: Warehouse) -> Callable[[str], Warehouse]:
+    """Run `heed init`, and return what makes the same warehouse as a login sees it that has just those roles."""
+    from dagster_project.resources.roles import create_roles
+
+    assert create_roles(warehouse, Settings()) == []
+    connection = psycopg2.connect(warehouse.url())
+    with connection, connection.cursor() as cursor:
+        for login, roles in LOGINS.items():
+            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (login,))
+            if cursor.fetchone() is None:
+                cursor.execute(f"CREATE ROLE {login} LOGIN IN ROLE {', '.join(roles)}")
+    connection.close()
+    return lambda login: Warehouse(
+        warehouse.home, re.sub("//[^@]*@", lambda _: f"//{login}:{PASSWORD}@", warehouse.url())
+    )
+
+
 @pytest.fixture(scope="session")
 def real_alerts() -> Path:
     """The directory of the real alerts; they are not part of the project."""
@@ -149,10 +177,15 @@ def real_alerts() -> Path:
 
 @dataclass(frozen=True)
 class Company:
-    """A simulated company whose whole job has run, in a home and a database of its own."""
+    """A simulated company whose whole job has run, in a home and a database of its own.
+
+    warehouse : as the owner of the database sees it. login : as a login with the least rights sees it; all that was
+    loaded and run was loaded and run by such logins.
+    """
 
     home: Path
     warehouse: Warehouse
+    login: Callable[[str], Warehouse]
     world: World
     put_in: Any
     end: datetime
@@ -165,7 +198,7 @@ class Company:
             job,
             as_of,
             settings=self.settings,
-            warehouse=self.warehouse,
+            warehouse=self.login("test_job"),
             instance=self.instance,
             days_back=days_back(job, self.settings),
         )
@@ -179,14 +212,14 @@ def company(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFa
 
     home = tmp_path_factory.mktemp("company")
     warehouse = Warehouse(home, new_database())
-    warehouse.prepare()
+    login = with_roles(warehouse)
     end = datetime(2025, 6, 1, tzinfo=UTC)
     world = simulate(WorldConfig(seed=3, alerts=6_000, days=120, end=end))
     put_in = export_messy(world, home, 3)
     for kind in ("alerts", "actions", "rules", "action_types"):
-        load_file(kind, next(home.glob(f"{kind}.csv*")), warehouse.connect)
+        load_file(kind, next(home.glob(f"{kind}.csv*")), login("test_loader").connect)
     made = Company(
-        home, warehouse, world, put_in, end, dagster_instance(home), Settings(learning={"training_days": 120})
+        home, warehouse, login, world, put_in, end, dagster_instance(home), Settings(learning={"training_days": 120})
     )
     made.run("retrain", end)
     return made

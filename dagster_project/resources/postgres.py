@@ -8,11 +8,12 @@ Does not belong here: what is read or written and why (assets), and the embedded
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 from dagster_project.errors import HeedError
 
@@ -22,12 +23,28 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from adbc_driver_postgresql.dbapi import Connection, Cursor
+    from psycopg2.extensions import cursor as ScriptCursor
 
 SCHEMA_FILE = Path(__file__).parent / "schema.sql"
 URL_VARIABLE = "HEED_DATABASE_URL"
 
 # Held while a run changes the warehouse, so that two runs cannot interleave: any constant that is heed's own.
 RUN_LOCK = 0x68656564
+
+# The role that owns what dbt builds; the others are in `roles.py`.
+TRANSFORMER = "heed_transformer"
+# It stands, this database was prepared for it by `heed init`, and whoever logged in may take it on.
+_HAS_ROLES = f"""
+SELECT CASE WHEN to_regrole('{TRANSFORMER}') IS NULL OR to_regnamespace('marts') IS NULL THEN false
+       ELSE has_schema_privilege('{TRANSFORMER}', 'marts', 'CREATE') END AS has_roles,
+       CASE WHEN to_regrole('{TRANSFORMER}') IS NULL THEN false
+       ELSE pg_has_role(to_regrole('{TRANSFORMER}'), 'MEMBER') END AS is_member
+"""
+# libpq's parameters that dbt's profile does not name, and the variables by which they reach it all the same.
+_PASSED_ON = {
+    **{name: f"PG{name.upper()}" for name in ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "options")},
+    **{"passfile": "PGPASSFILE", "channel_binding": "PGCHANNELBINDING", "target_session_attrs": "PGTARGETSESSIONATTRS"},
+}
 
 
 class Warehouse:
@@ -61,9 +78,9 @@ class Warehouse:
         """Where the warehouse is, without secrets."""
         if self.is_embedded:
             return f"embedded PostgreSQL of {self.home}"
-        parts = urlsplit(str(self._given_url))
-        host = parts.hostname or unquote(parse_qs(parts.query).get("host", ["?"])[0])
-        return f"PostgreSQL at {host}:{parts.port or 5432}, database {parts.path.lstrip('/') or 'postgres'}"
+        parts = _parsed(str(self._given_url))
+        host = parts.get("host") or parts.get("hostaddr") or "localhost"
+        return f"PostgreSQL at {host}:{parts.get('port') or 5432}, database {parts.get('dbname') or 'postgres'}"
 
     def connect(self) -> Connection:
         """A new connection, not in autocommit mode: what is not committed did not happen.
@@ -77,6 +94,7 @@ class Warehouse:
         from adbc_driver_postgresql import dbapi
 
         url = self.url()
+        _parsed(url)  # libpq quotes what it cannot read, and that may be the password
         try:
             connection = dbapi.connect(url)
             with connection.cursor() as cursor:
@@ -126,7 +144,34 @@ class Warehouse:
         ).to_pylist()
 
     def prepare(self) -> None:
-        """Create the schemas and tables that heed itself writes, where they do not exist yet."""
+        """Create the schemas and tables that heed itself writes, where they do not exist yet.
+
+        A login that may not create tables needs them to stand already, made by this version of heed.
+
+        Raises
+        ------
+        HeedError
+            The warehouse is not reachable, or such a login meets tables of another version.
+        """
+        from psycopg2 import errors
+
+        try:
+            with self.prepared() as cursor:
+                if self.has_roles():  # tables of a newer version need their rights too
+                    from dagster_project.resources.roles import grant
+
+                    grant(cursor)
+        except errors.InsufficientPrivilege as error:
+            if self.value("SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace')") == _made_by():
+                return
+            raise HeedError(
+                f"the tables in {self.describe()} are missing or of another version, and this login may not make them",
+                "run `heed init` as the owner of the database",
+            ) from error
+
+    @contextmanager
+    def prepared(self) -> Iterator[ScriptCursor]:
+        """A cursor in a transaction in which heed's own schemas and tables stand; one at a time in a database."""
         self.connect().close()  # an unreachable warehouse is said in heed's own words
         import psycopg2  # dbt's own driver: unlike ADBC it runs a script of several statements
 
@@ -136,23 +181,28 @@ class Warehouse:
                 # Concurrent CREATE IF NOT EXISTS of the same object collide in PostgreSQL; one at a time does not.
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", (RUN_LOCK + 1,))
                 cursor.execute(SCHEMA_FILE.read_text(encoding="utf-8"))
+                cursor.execute("COMMENT ON SCHEMA scoring IS %s", (_made_by(),))
+                yield cursor
         finally:
             connection.close()
 
+    def has_roles(self) -> bool:
+        """Whether `heed init` has made this database's roles."""
+        return bool(self.read_arrow(_HAS_ROLES).to_pylist()[0]["has_roles"])
+
     def dbt_environment(self) -> dict[str, str]:
         """The environment variables that `dbt_project/profiles.yml` reads."""
-        parts = urlsplit(self.url())
-        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        environment = {
-            "HEED_PG_HOST": parts.hostname or query.get("host", "localhost"),
-            "HEED_PG_PORT": str(parts.port or query.get("port", 5432)),
-            "HEED_PG_USER": unquote(parts.username or query.get("user", "postgres")),
-            "HEED_PG_PASSWORD": unquote(parts.password or query.get("password", "")),
-            "HEED_PG_DATABASE": unquote(parts.path.lstrip("/")) or "postgres",
+        parts = _parsed(self.url())
+        roles = self.read_arrow(_HAS_ROLES).to_pylist()[0]
+        return {
+            "HEED_PG_HOST": parts.get("host") or parts.get("hostaddr") or "localhost",
+            "HEED_PG_PORT": parts.get("port") or "5432",
+            "HEED_PG_USER": parts.get("user") or "postgres",
+            "HEED_PG_PASSWORD": parts.get("password") or "",
+            "HEED_PG_DATABASE": parts.get("dbname") or "postgres",
+            "HEED_PG_ROLE": TRANSFORMER if roles["has_roles"] and roles["is_member"] else "",
+            **{variable: parts[name] for name, variable in _PASSED_ON.items() if parts.get(name)},
         }
-        if "sslmode" in query:
-            environment["PGSSLMODE"] = query["sslmode"]
-        return environment
 
 
 def append(cursor: Cursor, table: str, rows: pa.Table, *, columns: str, select: str, conflict: str = "") -> int:
@@ -176,9 +226,34 @@ def append(cursor: Cursor, table: str, rows: pa.Table, *, columns: str, select: 
     return int(row[0]) if row else 0
 
 
+def _made_by() -> str:
+    """What says which version of `schema.sql` made the tables."""
+    return f"heed's tables, as of schema.sql {hashlib.sha256(SCHEMA_FILE.read_bytes()).hexdigest()[:12]}"
+
+
+def _parsed(url: str) -> dict[str, str]:
+    """The parts of a URL or of a `key=value` line, as libpq itself reads them.
+
+    Raises
+    ------
+    HeedError
+        It is neither. Quotes nothing of it, and hides libpq's own error, which does.
+    """
+    import psycopg2
+    from psycopg2.extensions import parse_dsn
+
+    try:
+        return {name: str(value) for name, value in parse_dsn(url).items()}
+    except (psycopg2.Error, ValueError, UnicodeError):
+        raise HeedError(
+            f"{URL_VARIABLE} is not the address of a database",
+            "write it like postgresql://user:password@host:5432/database, with special characters percent-encoded",
+        ) from None
+
+
 def _reason(error: Exception, url: str) -> str:
     text = " ".join(str(error).split())
-    password = urlsplit(url).password
+    password = _parsed(url).get("password")
     for secret in filter(None, (url, password, unquote(password) if password else None)):
         text = text.replace(secret, "***")
     return text[:300]

@@ -16,7 +16,10 @@ do $do$
 begin
   perform pg_advisory_xact_lock(hashtext('heed: staging functions'));
 
-  create schema if not exists staging;
+  -- `if not exists` would ask for the right to create schemas even where it does.
+  if to_regnamespace('staging') is null then
+    create schema staging;
+  end if;
 
   create or replace function staging.read_time(value text, zone text) returns timestamptz
   language plpgsql stable strict parallel safe as $body$

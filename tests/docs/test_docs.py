@@ -19,6 +19,7 @@ import yaml
 from dagster_project.cli import main
 from dagster_project.resources.postgres import SCHEMA_FILE, Warehouse
 from dagster_project.settings import PROJECT, Settings
+from tests.conftest import Company
 
 DOCS = PROJECT / "docs"
 PAGES = [*(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *sorted(DOCS.glob("*.md"))]
@@ -75,8 +76,8 @@ def known_tables() -> set[str]:
 
 
 @pytest.mark.parametrize("block", SQL, ids=lambda block: block.name)
-def test_every_query_runs(block: Block, scored_company: Warehouse) -> None:
-    found = scored_company.read(block.text.strip().removesuffix(";"))
+def test_every_query_runs(block: Block, company: Company) -> None:
+    found = company.login("test_analyst").read(block.text.strip().removesuffix(";"))
     assert len(found.columns) > 0
 
 

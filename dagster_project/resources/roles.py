@@ -1,0 +1,228 @@
+"""Who may do what in the warehouse: five roles, each with the least that its work needs.
+
+Belongs here: the roles, their rights as data, creating and granting them (`heed init`), and finding what is missing.
+Does not belong here: logins and passwords (the server's owner makes them), the tables (`schema.sql`, dbt).
+
+The roles cannot log in. A process logs in as a member of those whose work it does: `heed run` cleans, learns and
+scores, so its login is in heed_transformer and heed_scorer. Roles belong to a whole server, rights to one database.
+
+dbt's tables belong to heed_transformer, whoever logs in: dbt takes that role on (`role` in profiles.yml), so that a new
+login can replace what an old one built. On what dbt builds, readers are granted by dbt itself, in the transaction that
+puts a table or view in its place (`grants` in dbt_project.yml); a test holds that both lists are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dagster_project.errors import HeedError
+from dagster_project.resources.postgres import TRANSFORMER, Warehouse
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import cursor as Cursor
+
+    from dagster_project.settings import Settings
+
+LOADER, SCORER = "heed_loader", "heed_scorer"
+ANALYST, SERVER = "heed_analyst", "heed_server"
+
+WORK = {
+    LOADER: "loads files (`heed load`)",
+    TRANSFORMER: "cleans and publishes (dbt)",
+    SCORER: "flags, learns and scores (`heed run`, with heed_transformer)",
+    ANALYST: "reads results and evidence (SQL, `heed report`, `heed summary`)",
+    SERVER: "serves scores and takes feedback (`heed serve`)",
+}
+BUILT_BY_DBT = ("staging", "marts", "reporting")
+
+
+@dataclass(frozen=True)
+class Right:
+    """What a role may do with tables of a schema, beside USAGE of the schema. tables : none named means all, without
+    those of `but`."""
+
+    role: str
+    schema: str
+    privileges: tuple[str, ...]
+    tables: tuple[str, ...] = ()
+    but: tuple[str, ...] = ()
+
+
+_READ = ("SELECT",)
+_ADD = ("SELECT", "INSERT")
+# Whoever knows the salt can foretell which alerts are held out; only scoring draws.
+_SALT = ("holdout_salt",)
+
+RIGHTS: tuple[Right, ...] = (
+    # Loading compares with what stands, adds, and closes its own entry in raw.loads. It can change and delete nothing.
+    Right(LOADER, "raw", _ADD),
+    Right(LOADER, "raw", ("UPDATE",), ("loads",)),
+    Right(TRANSFORMER, "raw", _READ),
+    Right(TRANSFORMER, "quality", _READ),
+    Right(TRANSFORMER, "training", _READ),
+    Right(TRANSFORMER, "scoring", _READ, but=_SALT),
+    Right(SCORER, "raw", _READ, ("loads",)),
+    Right(SCORER, "marts", _READ),
+    Right(SCORER, "reporting", _READ),
+    Right(SCORER, "quality", _READ),
+    # Flags are found anew in each run; what people overruled is theirs, and heed only reads it.
+    Right(
+        SCORER,
+        "quality",
+        ("INSERT", "DELETE"),
+        ("flood_days", "visibility_only_rules", "flagged_alerts", "daily_volume_band"),
+    ),
+    Right(SCORER, "training", _ADD),
+    # The evidence of a version is replaced when it is judged again at the same moment; versions and decisions are not.
+    Right(SCORER, "training", ("DELETE",), ("model_evaluations", "reliability", "audit_findings", "team_scorecards")),
+    Right(SCORER, "scoring", _ADD, but=("feedback",)),
+    Right(SCORER, "scoring", _READ, ("feedback",)),
+    Right(ANALYST, "raw", _READ, ("loads",)),
+    Right(ANALYST, "marts", _READ),
+    Right(ANALYST, "quality", _READ),
+    Right(ANALYST, "training", _READ),
+    Right(ANALYST, "scoring", _READ, but=_SALT),
+    Right(ANALYST, "reporting", _READ),
+    Right(SERVER, "marts", _READ, ("alerts", "alert_outcomes", "rules")),
+    Right(SERVER, "reporting", _READ),
+    Right(SERVER, "training", _READ, ("model_versions", "reliability", "team_scorecards")),
+    Right(SERVER, "scoring", _READ, but=_SALT),
+    Right(SERVER, "scoring", ("INSERT",), ("feedback",)),
+)
+
+
+def create_roles(warehouse: Warehouse, settings: Settings) -> list[str]:
+    """Create the schemas, tables and roles where they are missing, and grant what each role needs. Safe to run again.
+
+    All of it happens in one transaction. What dbt built before is handed over to heed_transformer.
+
+    Returns
+    -------
+    What was left undone, in words: tables of the user's own that the login may not grant.
+
+    Raises
+    ------
+    HeedError
+        The login may not create roles, or does not own what stands.
+    """
+    from psycopg2 import errors
+
+    try:
+        with warehouse.prepared() as cursor:
+            for role in WORK:
+                cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
+                if cursor.fetchone() is None:
+                    cursor.execute(f"CREATE ROLE {role} NOLOGIN")
+            cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+            [is_superuser] = cursor.fetchone() or [False]
+            if not is_superuser:  # only a member may hand over to a role
+                cursor.execute(f"GRANT {TRANSFORMER} TO CURRENT_USER")
+            for schema in BUILT_BY_DBT:
+                cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+                cursor.execute(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {TRANSFORMER}")
+            _hand_over(cursor)
+            grant(cursor)
+            return _grant_own_tables(cursor, settings)
+    except errors.InsufficientPrivilege as error:
+        raise HeedError(
+            f"this login may not do that in {warehouse.describe()} ({' '.join(str(error).split())})",
+            "run `heed init` as the owner of the database, with the right CREATEROLE",
+        ) from error
+
+
+def grant(cursor: Cursor) -> None:
+    """Grant every right on what stands; what dbt has not built yet, dbt grants when it does."""
+    database = _identifier(cursor, "SELECT current_database()")
+    # Loading and bulk writing go through temporary tables. Servers often take that right from PUBLIC.
+    cursor.execute(f"GRANT TEMPORARY ON DATABASE {database} TO {LOADER}, {TRANSFORMER}, {SCORER}")
+    for schema, role in sorted({(right.schema, right.role) for right in RIGHTS}):
+        cursor.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+    for right in RIGHTS:
+        tables = [f"{right.schema}.{_quoted(name)}" for name in _tables(cursor, right)]
+        if tables:
+            cursor.execute(f"GRANT {', '.join(right.privileges)} ON {', '.join(tables)} TO {right.role}")
+
+
+def missing_rights(warehouse: Warehouse) -> Iterator[str]:
+    """What a role lacks, one sentence each; nothing where `heed init` was never run."""
+    if not warehouse.has_roles():
+        return
+    text = lambda names: "ARRAY[" + ", ".join(f"'{name}'" for name in names) + "]::text[]"  # noqa: E731
+    wanted = ", ".join(
+        f"('{right.role}', '{right.schema}', '{privilege}', {text(right.tables)}, {text(right.but)})"
+        for right in RIGHTS
+        for privilege in right.privileges
+    )
+    lacking = warehouse.read_arrow(
+        f"""SELECT role, privilege, schema, relname::text AS name
+            FROM (VALUES {wanted}) AS wanted (role, schema, privilege, tables, but)
+            JOIN pg_class ON relnamespace = to_regnamespace(schema) AND relkind IN ('r', 'p', 'v', 'm')
+            WHERE (relname = ANY(tables) OR tables = '{{}}') AND relname <> ALL(but)
+              AND NOT (has_schema_privilege(role, relnamespace, 'USAGE')
+                       AND has_table_privilege(role, pg_class.oid, privilege))
+            ORDER BY 1, 3, 4, 2"""
+    )
+    for row in lacking.to_pylist():
+        yield f"{row['role']} lacks {row['privilege']} on {row['schema']}.{row['name']}"
+
+
+def _tables(cursor: Cursor, right: Right) -> list[str]:
+    cursor.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p', 'v', 'm') "
+        "ORDER BY 1",
+        (right.schema,),
+    )
+    standing = [name for (name,) in cursor.fetchall()]
+    return [name for name in standing if (name in right.tables if right.tables else name not in right.but)]
+
+
+def _hand_over(cursor: Cursor) -> None:
+    """What dbt built under another login becomes heed_transformer's, or dbt could not replace it."""
+    cursor.execute(
+        "SELECT format('ALTER %%s %%I.%%I OWNER TO %%I', CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN "
+        "'MATERIALIZED VIEW' ELSE 'TABLE' END, nspname, relname, %(role)s) FROM pg_class "
+        "JOIN pg_namespace AS space ON space.oid = relnamespace WHERE nspname = ANY(%(schemas)s) "
+        "AND relkind IN ('r', 'p', 'v', 'm') AND relowner <> %(role)s::regrole UNION ALL "
+        "SELECT format('ALTER ROUTINE %%s OWNER TO %%I', pg_proc.oid::regprocedure, %(role)s) FROM pg_proc "
+        "JOIN pg_namespace AS space ON space.oid = pronamespace WHERE nspname = ANY(%(schemas)s) "
+        "AND proowner <> %(role)s::regrole",
+        {"role": TRANSFORMER, "schemas": list(BUILT_BY_DBT)},
+    )
+    for (statement,) in cursor.fetchall():
+        cursor.execute(statement)
+
+
+def _grant_own_tables(cursor: Cursor, settings: Settings) -> list[str]:
+    """Let dbt read tables of the user's own. Returns what their owner has to grant."""
+    from psycopg2 import errors
+
+    source, undone = settings.source, []
+    if source.database_schema == "raw":
+        return []
+    names = [source.alerts, source.actions, source.rules, "action_types"]
+    wanted = [f"USAGE ON SCHEMA {_quoted(source.database_schema)}"]
+    for name in names:
+        place = f"{_quoted(source.database_schema)}.{_quoted(name)}"
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (place,))
+        if (cursor.fetchone() or [False])[0]:
+            wanted.append(f"SELECT ON {place}")
+    for what in wanted:
+        cursor.execute("SAVEPOINT own")
+        try:
+            cursor.execute(f"GRANT {what} TO {TRANSFORMER}")
+        except (errors.InsufficientPrivilege, errors.InvalidSchemaName):
+            cursor.execute("ROLLBACK TO own")
+            undone.append(f"GRANT {what} TO {TRANSFORMER}")
+    return undone
+
+
+def _identifier(cursor: Cursor, query: str) -> str:
+    cursor.execute(query)
+    [name] = cursor.fetchone() or [""]
+    return _quoted(name)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
