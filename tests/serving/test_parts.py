@@ -9,10 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli import main
+from dagster_project.resources.embedded_postgres import SERVER_SETTINGS
 from dagster_project.serving.board import NO_TEAM, Filter, OpenAlert, Past, Snapshot, turn_to, wilson
 from dagster_project.serving.freshness import cron_firings, stale_before
 from dagster_project.serving.pages import age
-from dagster_project.serving.server import allowed_names
+from dagster_project.serving.server import allowed_names, is_loopback
 
 NOW = datetime(2025, 6, 4, 12, 40, tzinfo=UTC)  # a Wednesday
 
@@ -133,6 +134,13 @@ def test_only_loopback_insists_on_its_names_by_itself() -> None:
     assert "localhost" in (allowed_names("127.0.0.1", ()) or [])
     assert allowed_names("0.0.0.0", ()) is None
     assert "heed.example.com" in (allowed_names("0.0.0.0", ("heed.example.com",)) or [])
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_whoever_says_nothing_is_reached_by_this_machine_only(command: str) -> None:
+    [host] = [each for each in main.commands[command].params if each.name == "host"]
+    assert is_loopback(str(host.default))
+    assert SERVER_SETTINGS["listen_addresses"] == ""
 
 
 def test_a_taken_port_is_one_clear_line() -> None:
