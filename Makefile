@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres benchmark-engine benchmark-flags benchmark-learning benchmark-trust benchmark-wolfi up lock lint types clean
+.PHONY: help setup demo test test-postgres benchmark-engine benchmark-flags benchmark-learning benchmark-service benchmark-trust benchmark-wolfi up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,17 @@ benchmark-flags: setup ## flags against known truth, in simulated companies; abo
 benchmark-learning: setup ## learning against known truth, in simulated companies; about 40 minutes
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning
 
+benchmark-service: .venv-service/.installed ## the service with 100,000 open alerts, and 100,000 generated requests; about an hour
+	@.venv-service/bin/python -m benchmarks.service
+
+.venv-service/.installed: .venv/.installed benchmarks/requirements-service.txt
+	@rm -rf .venv-service
+	@$(BIN)/python -m venv .venv-service
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > .venv-service/heed.pth
+	@mv .venv-service/heed.pth "$$(.venv-service/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	@.venv-service/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-service.txt
+	@touch $@
+
 benchmark-wolfi: setup ## real alerts, replayed beside every baseline; about 3 minutes, with the data beside the project
 	@$(BIN)/python -m benchmarks.wolfi
 
@@ -67,4 +78,4 @@ lock: setup ## resolve the dependencies anew
 	    --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove the environment and what tools left behind; state in .heed stays
-	rm -rf .venv .venv-peers dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-service dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis

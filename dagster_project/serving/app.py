@@ -79,6 +79,7 @@ def create_app(
     *,
     hosts: Iterable[str] | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    board: Board | None = None,
 ) -> ASGIApp:
     """The service.
 
@@ -89,8 +90,9 @@ def create_app(
     hosts : names by which it may be called; None: by any. A service on loopback must name them: otherwise a page of
         another site could reach it by a name of its own that resolves to this machine.
     clock : what time it is.
+    board : the open alerts, when they were read already.
     """
-    endpoints = _Endpoints(pool, refresh_cron, clock, Board())
+    endpoints = _Endpoints(pool, refresh_cron, clock, board or Board(pool))
     app = Starlette(
         routes=[
             Route("/", endpoints.board),
@@ -181,13 +183,13 @@ class _Endpoints:
         wanted = Filter.of(request.query_params)
 
         def work(cursor: Cursor) -> str:
-            fresh = self._freshness(cursor)
-            snapshot = self._board.snapshot(cursor, fresh)
             page = turn_to(snapshot, wanted, fresh.now)
             found = read_scores(cursor, page.alert_ids)
             return board_page(page, snapshot, fresh, found, newest_feedback(cursor, page.alert_ids))
 
         try:
+            fresh = self._pool.read(self._freshness)
+            snapshot = self._board.snapshot(fresh)
             return HTMLResponse(self._pool.read(work))
         except Problem as problem:
             return HTMLResponse(problem_page(problem.status, problem.cause, problem.remedy), problem.status)

@@ -3,32 +3,39 @@
 Belongs here: filters, order, pages, the open alerts in memory, the figures beside the slider.
 Does not belong here: markup (`pages.py`), one alert's document (`scores.py`).
 
-Open alerts change only when a run publishes, so their few columns are read once per publication and filtered in
-memory; the rows of a page come from the same lookup as the API's scores.
+Open alerts change only when a run publishes, so their few columns are read once per publication, beside the requests,
+and filtered in memory as arrays; the rows of a page come from the same lookup as the API's scores. With 100,000 of
+700,000 scored alerts open, reading takes seconds and a page a few milliseconds (benchmarks/service.md): so `heed serve`
+reads before it says that it is there, and after a publication requests see the board before it until the new one is
+ready.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import Future, TimeoutError
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from itertools import accumulate
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from math import sqrt
 from typing import Any
 from urllib.parse import urlencode
 
+import numpy as np
 from psycopg2.extensions import cursor as Cursor
 
 from dagster_project.serving.freshness import Freshness
-from dagster_project.serving.pool import rows
+from dagster_project.serving.pool import Pool, rows
 from dagster_project.serving.scores import NEW_RULE_DAYS, UNPREDICTABLE
 
 PAGE = 100
 # A run that failed may have changed outcomes without publishing; the board follows after this long.
 SNAPSHOT_SECONDS = 300.0
+# So long the first request after a publication waits for the new board before it takes the one before it: a small
+# warehouse is read well within it, and a page may take 300 ms.
+PATIENCE_SECONDS = 0.1
 STEPS = 101  # thresholds: 0% to 100%
 # Where the slider starts: the highest threshold below which at most this share of past actions lay. A convention of
 # the evaluation (workload saved at 5% missed), not a recommendation.
@@ -100,6 +107,21 @@ class OpenAlert:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """The same as arrays[open alerts], in the board's order.
+
+    raised_at : datetime64[us] in UTC. rule, team : codes into `rules` and `teams` of the snapshot; -1: no team.
+    probability : nan where none is shown. flags : name -> bool.
+    """
+
+    raised_at: np.ndarray
+    rule: np.ndarray
+    team: np.ndarray
+    probability: np.ndarray
+    flags: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Past:
     """For each threshold in percent, what lay below it in the past.
 
@@ -128,6 +150,19 @@ class Snapshot:
     teams: tuple[str, ...]
     rules: tuple[str, ...]
     without_team: bool
+
+    @cached_property
+    def columns(self) -> Columns:
+        team = {name: code for code, name in enumerate(self.teams)}
+        rule = {name: code for code, name in enumerate(self.rules)}
+        take = lambda name: [getattr(alert, name) for alert in self.alerts]  # noqa: E731
+        return Columns(
+            raised_at=np.array([_moment(raised_at) for raised_at in take("raised_at")], "datetime64[us]"),
+            rule=np.array([rule[name] for name in take("rule")], np.int64),
+            team=np.array([team.get(name, -1) for name in take("team")], np.int64),
+            probability=np.array(take("probability"), float),  # None becomes nan
+            flags={name: np.array(take(name), bool) for name in FLAGS if name not in ("", "none")},
+        )
 
 
 @dataclass(frozen=True)
@@ -164,18 +199,24 @@ class Filter:
             parts["page"] = ""
         return urlencode({name: value for name, value in parts.items() if value not in ("", None)})
 
-    def lets_through(self, alert: OpenAlert, now: datetime) -> bool:
-        if self.team and alert.team != (None if self.team == NO_TEAM else self.team):
-            return False
-        if self.rule and alert.rule != self.rule:
-            return False
-        if self.age == "older" and now - alert.raised_at <= timedelta(days=7):
-            return False
-        if self.age in ("1", "3", "7") and now - alert.raised_at > timedelta(days=int(self.age)):
-            return False
+    def lets_through(self, snapshot: Snapshot, now: datetime) -> np.ndarray:
+        """bool[open alerts]."""
+        columns = snapshot.columns
+        passing = np.ones(len(snapshot.alerts), bool)
+        if self.team:
+            code = snapshot.teams.index(self.team) if self.team in snapshot.teams else None
+            passing &= columns.team == (-1 if self.team == NO_TEAM else -2 if code is None else code)
+        if self.rule:
+            passing &= columns.rule == (snapshot.rules.index(self.rule) if self.rule in snapshot.rules else -2)
+        if self.age:
+            days = 7 if self.age == "older" else int(self.age)
+            is_old = columns.raised_at < np.datetime64(_moment(now - timedelta(days=days)), "us")
+            passing &= is_old if self.age == "older" else ~is_old
         if self.flag == "none":
-            return not (alert.flood or alert.visibility_only or alert.unpredictable_team or alert.new_rule)
-        return not self.flag or bool(getattr(alert, self.flag))
+            passing &= ~np.logical_or.reduce(list(columns.flags.values()))
+        elif self.flag:
+            passing &= columns.flags[self.flag]
+        return passing
 
 
 @dataclass(frozen=True)
@@ -207,64 +248,103 @@ class BoardPage:
 
 
 class Board:
-    """The open alerts of one warehouse, kept while no run publishes. Safe to use from many threads."""
+    """The open alerts of one warehouse, kept while no run publishes. Safe to use from many threads.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    pool : connections; the board is read on one of its own.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._stands_for: tuple[datetime, datetime] | None = None
         self._until = 0.0
+        self._reading: Future[None] | None = None
+        self._failure: BaseException | None = None  # of the last reading, until somebody was told
 
-    def snapshot(self, cursor: Cursor, freshness: Freshness) -> Snapshot:
-        """The snapshot that belongs to the newest publication.
+    def snapshot(self, freshness: Freshness) -> Snapshot:
+        """The snapshot that belongs to the newest publication, or the one before it while the new one is being read.
 
-        One reader makes it; meanwhile the others get the one before it, rather than wait.
+        Raises
+        ------
+        Problem
+            It could not be read.
         """
         publication = freshness.as_of, freshness.published_at
-        if self._snapshot is not None and self._stands_for == publication and time.monotonic() < self._until:
-            return self._snapshot
-        if not self._lock.acquire(blocking=self._snapshot is None):
-            assert self._snapshot is not None
-            return self._snapshot
-        try:
+        with self._lock:
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
+            reading, begun = self._reading, False
+            if reading is None:
+                current = self._stands_for == publication and time.monotonic() < self._until
+                if self._snapshot is not None and current:
+                    return self._snapshot
+                reading, begun = Future(), True
+                self._reading = reading
+                threading.Thread(target=self._read, args=(reading, freshness), daemon=True).start()
             before = self._snapshot
-            if before is None or self._stands_for != publication or time.monotonic() > self._until:
-                past = before.past if before and self._stands_for == publication else None
-                self._snapshot = read_snapshot(cursor, freshness.model_version, past)
-                self._stands_for = publication
-                self._until = time.monotonic() + SNAPSHOT_SECONDS
-            assert self._snapshot is not None
-            return self._snapshot
-        finally:
-            self._lock.release()
+        if before is not None and not begun:  # who began it waits a little; everybody else has better things to do
+            return before
+        try:
+            reading.result(timeout=PATIENCE_SECONDS if before is not None else None)
+        except TimeoutError:
+            pass
+        except BaseException:
+            self._failure = None  # told here
+            raise
+        made = self._snapshot
+        assert made is not None
+        return made
+
+    def _read(self, reading: Future[None], freshness: Freshness) -> None:
+        publication = freshness.as_of, freshness.published_at
+        before = self._snapshot
+        past = before.past if before and self._stands_for == publication else None
+        try:
+            made = self._pool.read(lambda cursor: read_snapshot(cursor, freshness.model_version, past))
+        except BaseException as error:
+            with self._lock:
+                self._reading, self._failure = None, error
+            reading.set_exception(error)
+            return
+        with self._lock:
+            self._snapshot, self._stands_for = made, publication
+            self._until = time.monotonic() + SNAPSHOT_SECONDS
+            self._reading = None
+        reading.set_result(None)
 
 
 def read_snapshot(cursor: Cursor, model_version: str | None, past: Past | None = None) -> Snapshot:
     """The open alerts, read anew. past : what is known to stand already."""
     alerts = tuple(OpenAlert(**row) for row in rows(cursor, _OPEN))
-    return Snapshot(
+    made = Snapshot(
         alerts=alerts,
         past=past or _past(cursor, model_version),
         teams=tuple(sorted({alert.team for alert in alerts if alert.team is not None})),
         rules=tuple(sorted({alert.rule for alert in alerts})),
         without_team=any(alert.team is None for alert in alerts),
     )
+    made.columns  # noqa: B018  (made here, so that no request waits for it)
+    return made
 
 
 def turn_to(snapshot: Snapshot, wanted: Filter, now: datetime) -> BoardPage:
     """The page that the filter asks for; the last one where there are fewer."""
-    passing = [alert for alert in snapshot.alerts if wanted.lets_through(alert, now)]
+    passing = np.flatnonzero(wanted.lets_through(snapshot, now))
     pages = max(1, -(-len(passing) // PAGE))
     page = min(wanted.page, pages)
     threshold = wanted.threshold if wanted.threshold is not None else snapshot.past.start()
     first = (page - 1) * PAGE
     return BoardPage(
         filter=Filter(**{**vars(wanted), "page": page}),
-        alert_ids=[alert.alert_id for alert in passing[first : first + PAGE]],
+        alert_ids=[snapshot.alerts[at].alert_id for at in passing[first : first + PAGE]],
         matching=len(passing),
         pages=pages,
         first=first + 1,
-        workload=_workload((alert.probability for alert in passing), snapshot.past, threshold),
+        workload=_workload(snapshot.columns.probability[passing], snapshot.past, threshold),
     )
 
 
@@ -292,12 +372,11 @@ def _past(cursor: Cursor, model_version: str | None) -> Past:
     )
 
 
-def _workload(probabilities: Iterable[float], past: Past, threshold: int) -> Workload:
-    rising = sorted(probabilities)
-    sums = [0.0, *accumulate(rising)]
+def _workload(probabilities: np.ndarray, past: Past, threshold: int) -> Workload:
+    rising = np.sort(probabilities[~np.isnan(probabilities)])
+    sums = np.concatenate([[0.0], np.cumsum(rising)])
     made = Workload(threshold)
-    for step in range(STEPS):
-        below = bisect_left(rising, step / 100)
+    for step, below in enumerate(np.searchsorted(rising, [step / 100 for step in range(STEPS)]).tolist()):
         made.waiting.append(f"{below:,} of {len(rising):,} ({_share(below, len(rising))})")
         made.expected.append(f"about {_rough(sums[below])} of {_rough(sums[-1])}")
         if past.source == "none":
@@ -330,6 +409,11 @@ def _share(part: int, whole: int) -> str:
 
 def _rough(number: float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
+
+
+def _moment(moment: datetime) -> datetime:
+    """The same in UTC without its zone, as numpy wants it."""
+    return moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def _whole(text: str) -> int | None:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from dagster_project.serving.feedback import MOST_NAME, VERDICTS
-from dagster_project.serving.scores import MOST_IDS
+from dagster_project.serving.scores import MOST_ID_BYTES, MOST_IDS
 
 
 def _text(description: str, **more: Any) -> dict[str, Any]:
@@ -42,6 +42,9 @@ def _answer(description: str, schema: dict[str, Any], kind: str = "application/j
     return {"description": description, "content": {kind: {"schema": schema}}}
 
 
+# Also at most 1,000 bytes, which JSON Schema cannot say.
+_TEXT_WITHOUT_NUL = {"pattern": "^[^\\u0000]*$"}
+_ID_TEXT = {"minLength": 1, "maxLength": MOST_ID_BYTES, **_TEXT_WITHOUT_NUL}
 _YES_NO = {"type": "boolean"}
 _NUMBER = {"type": "number"}
 _MISSING = {"404": _answer("No such alert, or no score of it; the text says which.", _ref("Error"))}
@@ -208,7 +211,14 @@ def description() -> dict[str, Any]:
                 "Score": _object(_SCORE),
                 "FreshScore": _object({**_SCORE, "freshness": _ref("Freshness")}),
                 "Wanted": _object(
-                    {"alert_ids": {"type": "array", "minItems": 1, "maxItems": MOST_IDS, "items": {"type": "string"}}}
+                    {
+                        "alert_ids": {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": MOST_IDS,
+                            "items": {"type": "string", **_ID_TEXT},
+                        }
+                    }
                 ),
                 "Scores": _object(
                     {
@@ -223,10 +233,12 @@ def description() -> dict[str, Any]:
                 ),
                 "NewFeedback": _object(
                     {
-                        "alert_id": _text("The alert."),
+                        "alert_id": _text("The alert.", **_ID_TEXT),
                         "verdict": _text("About the score, not the alert.", enum=list(VERDICTS)),
-                        "model_version": _or_null(_text("Whose score; the newest by default.")),
-                        "given_by": _or_null(_text("Who says so.", maxLength=MOST_NAME)),
+                        "model_version": _or_null(
+                            _text("Whose score; the newest by default.", maxLength=MOST_NAME, **_TEXT_WITHOUT_NUL)
+                        ),
+                        "given_by": _or_null(_text("Who says so.", maxLength=MOST_NAME, **_TEXT_WITHOUT_NUL)),
                     },
                     optional=("model_version", "given_by"),
                 ),

@@ -86,6 +86,12 @@ def _row(score: dict[str, Any], feedback: dict[str, Any] | None, now: datetime) 
     }
 
 
+def compile_pages() -> None:
+    """Make the templates ready, so that the first to ask does not wait for it."""
+    for name in ("board.html.j2", "problem.html.j2"):
+        _template(name)
+
+
 @lru_cache(maxsize=4)
 def _template(name: str) -> jinja2.Template:
     return environment(TEMPLATES).get_template(name)

@@ -9,10 +9,18 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from dagster_project.errors import HeedError
 from dagster_project.resources.postgres import Warehouse
+from dagster_project.serving.problem import Problem
 from dagster_project.settings import heed_home, load_settings
+
+if TYPE_CHECKING:
+    from dagster_project.serving.board import Board
+    from dagster_project.serving.pool import Pool
 
 # Requests that are being answered when the service is stopped may finish within this.
 STOP_SECONDS = 5
@@ -37,9 +45,10 @@ def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str
         from dagster_project.serving.pool import Pool
 
         pool = Pool(warehouse)
+        board = read_ahead(pool, settings.schedule.refresh_scores)
         hosts = allowed_names(host, allowed_hosts)
         config = uvicorn.Config(
-            create_app(pool, settings.schedule.refresh_scores, hosts=hosts),
+            create_app(pool, settings.schedule.refresh_scores, hosts=hosts, board=board),
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -58,6 +67,22 @@ def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str
             pass
         finally:
             pool.close()
+
+
+def read_ahead(pool: Pool, refresh_cron: str) -> Board:
+    """The board with its open alerts, so that the first to ask does not wait for them; without them when there are
+    none yet."""
+    from dagster_project.serving.board import Board
+    from dagster_project.serving.freshness import read_freshness
+    from dagster_project.serving.pages import compile_pages
+
+    compile_pages()
+    board = Board(pool)
+    with suppress(Problem):
+        fresh = pool.read(lambda cursor: read_freshness(cursor, refresh_cron, datetime.now(UTC)))
+        if fresh is not None:
+            board.snapshot(fresh)
+    return board
 
 
 def prepare(warehouse: Warehouse, say: Callable[[str], None]) -> None:

@@ -58,7 +58,7 @@ def alert(number: int, **changed: object) -> OpenAlert:
 
 
 def snapshot(*alerts: OpenAlert, past: Past | None = None) -> Snapshot:
-    return Snapshot(alerts, past or Past(), ("Search",), ("rule",), False)
+    return Snapshot(alerts, past or Past(), ("Search",), ("other", "rule"), False)
 
 
 def test_pages_hold_a_hundred_and_the_last_one_is_the_last() -> None:

@@ -1,0 +1,32 @@
+"""What Schemathesis is told beside the OpenAPI description: half of the ids are those of alerts that exist.
+
+Belongs here: hooks of the generated requests. Does not belong here: when and how many are made (`service.py`).
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import schemathesis
+
+
+def _known(alert_id: Any) -> Any:
+    number = zlib.crc32(repr(alert_id).encode())
+    return f"bench-{number % 700_000:07d}" if isinstance(alert_id, str) and number % 2 else alert_id
+
+
+@schemathesis.hook
+def map_path_parameters(context: Any, path_parameters: Any) -> Any:
+    if path_parameters and "alert_id" in path_parameters:
+        return {**path_parameters, "alert_id": _known(path_parameters["alert_id"])}
+    return path_parameters
+
+
+@schemathesis.hook
+def map_body(context: Any, body: Any) -> Any:
+    if isinstance(body, dict) and isinstance(body.get("alert_ids"), list):
+        return {**body, "alert_ids": [_known(each) for each in body["alert_ids"]]}
+    if isinstance(body, dict) and "alert_id" in body:
+        return {**body, "alert_id": _known(body["alert_id"])}
+    return body
