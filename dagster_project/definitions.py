@@ -24,6 +24,7 @@ from dagster_project.assets.training import training_assets  # noqa: E402
 from dagster_project.automation import build_jobs, build_schedules  # noqa: E402
 from dagster_project.checks import data_docs_job  # noqa: E402
 from dagster_project.instance import spare_the_disk  # noqa: E402
+from dagster_project.resources.cluster import Cluster  # noqa: E402
 from dagster_project.resources.dbt import DBT_PROJECT, dbt_program  # noqa: E402
 from dagster_project.resources.dbt_cli import Dbt  # noqa: E402
 from dagster_project.resources.features import FeatureFiles, FeatureStore  # noqa: E402
@@ -50,6 +51,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
         "settings": settings,
         "warehouse": warehouse,
         "models": ModelStore(warehouse),
+        "cluster": Cluster(settings.compute.dask),
         "feature_files": FeatureFiles(store),
         "frame_files": FrameFiles(UPath(warehouse.home) / "training"),
         "dbt": Dbt(

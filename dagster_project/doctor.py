@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from dagster_project.errors import HeedError
+from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
 from dagster_project.settings import Settings, heed_home, load_settings, settings_path
 
@@ -50,6 +51,11 @@ def examine() -> list[Finding]:
         return [Finding("settings", "wrong", error.cause, error.remedy)]
     findings.append(Finding("settings", "well", str(settings_path())))
     findings += _home()
+    if cluster := Cluster(settings.compute.dask):
+        try:
+            findings.append(Finding("Dask cluster", "well", cluster.check()))
+        except HeedError as error:
+            findings.append(Finding("Dask cluster", "wrong", error.cause, error.remedy))
     warehouse = Warehouse(heed_home())
     try:
         version = int(warehouse.value("SELECT current_setting('server_version_num')"))

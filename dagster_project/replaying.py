@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError
+from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt import build_clean_tables
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.tables import read_history, read_overrides, read_rules
@@ -71,6 +72,7 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
     if not out.absolute().parent.is_dir():
         raise HeedError(f"the directory of {out} does not exist", "create it first")
     settings = load_settings()
+    cluster = Cluster(settings.compute.dask)
     cuts = cuts_between(first, until, every)
     warehouse = Warehouse(heed_home())
     warehouse.prepare()
@@ -90,13 +92,14 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
         first,
         until,
         every,
-        settings.learning_settings(),
+        replace(settings.learning_settings(), fit_elsewhere=cluster.fit if cluster else None),
         settings.learning.training_days,
         tell=lambda step, number, of: say(
             f"{number}/{of}  {step.cut:%Y-%m-%d}  {step.alerts} alerts  {step.model_version}  ({step.decision})"
         ),
         overrides=read_overrides(warehouse, until),
         targets=settings.gate_targets(),
+        derive=cluster.history_features,
     )
     fresh = out.with_name(f".{out.name}.partial")
     made.to_parquet(fresh, index=False) if out.suffix == ".parquet" else made.to_csv(fresh, index=False)

@@ -111,6 +111,19 @@ class Schedule(Section):
         return line
 
 
+class Compute(Section):
+    """Where the heavy work is done: on this machine, or on a Dask cluster that stands already."""
+
+    dask: str = ""
+
+    @field_validator("dask")
+    @classmethod
+    def _address(cls, address: str) -> str:
+        if address and not re.fullmatch(r"(tcp|tls|ws|wss)://\S+:\d+", address):
+            raise ValueError(f"{address!r} is not a scheduler's address, write one like 'tcp://scheduler:8786'")
+        return address
+
+
 class Settings(Section):
     """All settings. `load_settings` makes it."""
 
@@ -120,6 +133,7 @@ class Settings(Section):
     learning: Learning = Learning()
     gate: Gate = Gate()
     schedule: Schedule = Schedule()
+    compute: Compute = Compute()
 
     def feature_settings(self) -> FeatureSettings:
         """The features' own settings."""

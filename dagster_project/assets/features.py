@@ -13,6 +13,7 @@ import dagster as dg
 from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
 from dagster_project.assets.showing import frame_schema
 from dagster_project.checks import check_before_publishing, suite_check_specs
+from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.features import days_between
 from dagster_project.resources.moment import FIRST_DAY, run_moment
 from dagster_project.resources.postgres import Warehouse
@@ -44,6 +45,7 @@ def alert_features(
     context: dg.AssetExecutionContext,
     warehouse: dg.ResourceParam[Warehouse],
     settings: dg.ResourceParam[Settings],
+    cluster: dg.ResourceParam[Cluster],
 ) -> Iterator[Any]:
     from dagster_project.triage.steps import build_features
 
@@ -55,7 +57,7 @@ def alert_features(
     # An alert may be decided a whole horizon after it was raised, and that outcome still be within the lookback.
     since = first - wanted.lookback - timedelta(days=settings.outcome.horizon_days)
     history = read_history(warehouse, until, since)
-    features = build_features(history, *read_flags(warehouse), first, until, wanted)
+    features = build_features(history, *read_flags(warehouse), first, until, wanted, cluster.history_features)
     yield from check_before_publishing("alert_features", ALERT_FEATURES, features)
     context.log.info(f"{len(features)} alerts of {len(days)} days have features")
     # A day shows its own count. All days have the same columns, which the newest one shows for all.

@@ -5,6 +5,7 @@ Does not belong here: learning and judging (`triage/`).
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from dagster_project.assets.features import ALERT_FEATURES
 from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
 from dagster_project.assets.showing import frame_schema, table, table_schema
 from dagster_project.checks import check_before_publishing, suite_check_specs
+from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import run_moment
@@ -93,6 +95,7 @@ def candidate_model(
     warehouse: dg.ResourceParam[Warehouse],
     models: dg.ResourceParam[ModelStore],
     settings: dg.ResourceParam[Settings],
+    cluster: dg.ResourceParam[Cluster],
 ) -> dg.Output[pd.DataFrame]:
     from dagster_project.triage.model import LIGHTGBM, learn
 
@@ -101,7 +104,7 @@ def candidate_model(
     learned = learn(
         frame.read(),
         as_of,
-        settings.learning_settings(),
+        replace(settings.learning_settings(), fit_elsewhere=cluster.fit if cluster else None),
         proven=champion is not None and champion.kind == LIGHTGBM,
     )
     models.save(learned.model, as_of)

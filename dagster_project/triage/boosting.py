@@ -9,7 +9,8 @@ LightGBM is imported inside the functions: it takes seconds to load, and most co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,23 @@ BINNING: dict[str, Any] = {"max_bin": 127, "feature_pre_filter": False, "verbosi
 THREADING_MINIMUM = 20_000
 
 
+@dataclass(frozen=True)
+class Fit:
+    """One fit, for whoever makes it elsewhere.
+
+    matrix : float32 [alerts, columns]. acted, weight : one number per alert. names, categorical : of columns, the
+    latter by position. parameters : all of them, but for threads. trees : how many.
+    """
+
+    matrix: np.ndarray
+    acted: np.ndarray
+    weight: np.ndarray
+    names: tuple[str, ...]
+    categorical: tuple[int, ...]
+    parameters: dict[str, Any]
+    trees: int
+
+
 class Binned:
     """Alerts binned once; folds and candidates are views of them.
 
@@ -63,6 +81,8 @@ class Binned:
 
         self.matrix = matrix
         self.acted = acted
+        self.names = tuple(names)
+        self.categorical = tuple(categorical)
         self.threads = threads if len(matrix) >= THREADING_MINIMUM else 1
         self.common = {**PARAMETERS, **BINNING, "seed": seed, "num_threads": self.threads}
         self._data = lgb.Dataset(
@@ -76,12 +96,30 @@ class Binned:
         self._data.construct()
 
     def fit(
-        self, rows: np.ndarray, weight: np.ndarray, parameters: Mapping[str, Any], columns: Sequence[int], trees: int
+        self,
+        rows: np.ndarray,
+        weight: np.ndarray,
+        parameters: Mapping[str, Any],
+        columns: Sequence[int],
+        trees: int,
+        elsewhere: Callable[[Fit], str] | None = None,
     ) -> Any:
-        """A booster of `trees` trees, fitted on `rows` (sorted positions) with `columns` only."""
+        """A booster of `trees` trees, fitted on `rows` (sorted positions) with `columns` only.
+
+        elsewhere : makes the fit in the place of this process, and returns its text.
+        """
         import lightgbm as lgb
 
         chosen = {**self.common, **parameters}
+        if elsewhere is not None:
+            # A constraint ends the process in distributed training (LightGBM issue 5680, open with 4.7). A column that
+            # holds one number is never split either.
+            matrix = self.matrix[rows]
+            matrix[:, np.setdiff1d(np.arange(matrix.shape[1]), columns)] = 0
+            chosen.pop("num_threads")
+            return load_trees(
+                elsewhere(Fit(matrix, self.acted[rows], weight, self.names, self.categorical, chosen, trees))
+            )
         if len(columns) < self.matrix.shape[1]:
             chosen["interaction_constraints"] = [list(columns)]
         data = self._data if len(rows) == len(self.matrix) else self._data.subset(rows.tolist(), params=chosen)

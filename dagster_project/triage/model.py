@@ -29,7 +29,7 @@ leaps: on the real alerts (22 cuts, 10,040 alerts) choosing freely by the smalle
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -149,6 +149,8 @@ class LearningSettings:
         until they have lost to it beyond doubt.
     replicates : of the block bootstrap that decides whether the trees are better.
     threads : CPU threads; the result does not depend on them.
+    fit_elsewhere : makes the final fits in the place of this process, and returns their texts. Tuning stays here: it
+        takes part of the alerts.
     """
 
     features: FeatureSettings = field(default_factory=FeatureSettings)
@@ -166,6 +168,7 @@ class LearningSettings:
     replicates: int = 300
     seed: int = 20_250_101
     threads: int = 2
+    fit_elsewhere: Callable[[boosting.Fit], str] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -502,7 +505,14 @@ class _Training:
                     self.scores[index, number, trees] = boosting.log_odds(booster, matrix, trees, self.binned.threads)
             self.racing -= self._left_behind(number + 1)
 
-    def _fit(self, candidate: Candidate, rows: np.ndarray, cut: datetime, trees: int) -> Any:
+    def _fit(
+        self,
+        candidate: Candidate,
+        rows: np.ndarray,
+        cut: datetime,
+        trees: int,
+        elsewhere: Callable[[boosting.Fit], str] | None = None,
+    ) -> Any:
         weight = np.ones(len(rows))
         if candidate.half_life is not None:
             raised = self.mature["raised_at"].iloc[rows]
@@ -510,7 +520,7 @@ class _Training:
             weight = np.exp2(-age / candidate.half_life.total_seconds())
             weight /= weight.mean()
         columns = self._columns(candidate)
-        return self.binned.fit(self.place[rows], weight, dict(candidate.parameters), columns, trees)
+        return self.binned.fit(self.place[rows], weight, dict(candidate.parameters), columns, trees, elsewhere)
 
     def _columns(self, candidate: Candidate) -> list[int]:
         def takes_part(position: int) -> bool:
@@ -634,7 +644,7 @@ class _Training:
         rows = np.flatnonzero(~self.excluded)
         return boosting.joined_text(
             [
-                self._fit(self.candidates[index], rows, self.cut, trees)
+                self._fit(self.candidates[index], rows, self.cut, trees, self.settings.fit_elsewhere)
                 for index, trees in zip(choice.members, choice.trees, strict=True)
             ]
         )

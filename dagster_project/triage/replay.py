@@ -56,6 +56,7 @@ def replay(
     tell: Callable[[ReplayStep, int, int], None] = lambda step, number, of: None,
     overrides: pd.DataFrame | None = None,
     targets: gate.Targets | None = None,
+    derive: Callable[..., pd.DataFrame] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score every alert raised in [first, until) as production would have at its `raised_at`.
 
@@ -66,6 +67,7 @@ def replay(
     tell : called after each step with the step, its number from 1 and how many there are.
     overrides : what people said about flags; each holds from its `created_at` on.
     targets : of the gate; None asks what the gate asks by default.
+    derive : as in `build_features`.
 
     Returns
     -------
@@ -77,7 +79,7 @@ def replay(
     cuts = cuts_between(first, until, every)
     flood_days, visibility_only = find_flags(history, rules, until, overrides=overrides)
     features = build_features(
-        history, flood_days, visibility_only, first - timedelta(days=training_days), until, settings.features
+        history, flood_days, visibility_only, first - timedelta(days=training_days), until, settings.features, derive
     )
     at_raise = flag_alerts(features, flood_days, visibility_only, as_of="at_raise")
     champion: Model | None = None

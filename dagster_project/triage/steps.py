@@ -8,6 +8,7 @@ Time: a caller passes a history that may reach further than the as-of; each step
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def build_features(
     first: datetime,
     until: datetime,
     settings: FeatureSettings,
+    derive: Callable[..., pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """The features of the alerts raised in [first, until), each at its own `raised_at`.
 
@@ -50,6 +52,7 @@ def build_features(
         was known later than an alert's `raised_at` does not touch its features.
     flood_days, visibility_only : flags with their times; a flood alert leaves the histories of others from the
         moment at which its flag was known.
+    derive : computes history features in the place of `timeline.history_features`, with its answers.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def build_features(
 
     wanted = (events["raised_at"] >= first).to_numpy()
     at = streams[wanted]
-    made = history_features(streams, at, history_features_for(settings), settings.lookback)
+    made = (derive or history_features)(streams, at, history_features_for(settings), settings.lookback)
     features = pd.concat([events.loc[wanted, list(FACTS)], made], axis=1)
     return features.sort_values(["raised_at", "alert_id"], kind="stable", ignore_index=True)
 

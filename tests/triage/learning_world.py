@@ -15,6 +15,11 @@ HORIZON = pd.Timedelta(days=14)
 
 def world(n: int = 1500, days: int = 150, seed: int = 0) -> pd.DataFrame:
     """A training frame: 12 rules with their own rates; severity and one attribute matter."""
+    return with_history(facts(n, days, seed), FeatureSettings())
+
+
+def facts(n: int, days: int, seed: int) -> pd.DataFrame:
+    """`world` without its history columns."""
     rng = np.random.default_rng(seed)
     raised = START + pd.to_timedelta(np.sort(rng.integers(0, days * 86_400, n)), unit="s")
     rule = rng.integers(0, 12, n)
@@ -24,7 +29,7 @@ def world(n: int = 1500, days: int = 150, seed: int = 0) -> pd.DataFrame:
     truth = 1 / (1 + np.exp(-rate))
     acted = (rng.random(n) < truth).astype(float)
     delay = pd.to_timedelta(np.where(acted == 1, rng.exponential(86_400, n), 14 * 86_400).round(), unit="s")
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             "alert_id": [f"a{i:05d}" for i in range(n)],
             "raised_at": raised.astype("datetime64[us, UTC]"),
@@ -45,7 +50,6 @@ def world(n: int = 1500, days: int = 150, seed: int = 0) -> pd.DataFrame:
             "truth": truth,
         }
     )
-    return with_history(frame, FeatureSettings())
 
 
 def with_history(frame: pd.DataFrame, settings: FeatureSettings) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """History features: what was known about a key (rule, entity, team, ...) just before each alert was raised.
 
 Belongs here: the declaration of a history feature (`definition.py`), its computation (`engine.py`) and the
-compiled loops (`kernels.py`, imported only when something is computed).
+compiled loops (`kernels.py`, imported only when something is computed), or in parts (`parts.py`).
 Does not belong here: which features heed uses (`triage/features.py`), what makes an event excluded
 (`triage/exclusion.py`), reading and writing.
 """

@@ -98,12 +98,10 @@ def history_features(
         is longer than `lookback`, two features have one name, or a frame has more than 2 ** 31 - 1 rows.
     """
     features = list(features)
-    _check_features(features, lookback)
+    check(events, at, features, lookback)
     keys = list(dict.fromkeys(f.key for f in features))
     with_raised = any(f.statistic in RAISED_STATISTICS for f in features)
     with_known = any(f.statistic not in RAISED_STATISTICS for f in features)
-    _check_frame(at, "at", [*keys, "raised_at"])
-    _check_frame(events, "events", [*keys, "raised_at", *(("known_at", "acted") if with_known else ())])
 
     ordered = [f for key in keys for f in features if f.key == key]
     height = max(1, min(TILE, len(at)))
@@ -185,6 +183,15 @@ def _available_threads() -> int:
 # ---------------------------------------------------------------------------------------------- checks and columns
 
 
+def check(events: pd.DataFrame, at: pd.DataFrame, features: Sequence[HistoryFeature], lookback: timedelta) -> None:
+    """Raise `HeedError` unless the features can be computed from these frames."""
+    keys = list(dict.fromkeys(f.key for f in features))
+    with_known = any(f.statistic not in RAISED_STATISTICS for f in features)
+    _check_features(features, lookback)
+    _check_frame(at, "at", [*keys, "raised_at"])
+    _check_frame(events, "events", [*keys, "raised_at", *(("known_at", "acted") if with_known else ())])
+
+
 def _check_features(features: Sequence[HistoryFeature], lookback: timedelta) -> None:
     if lookback <= timedelta(0):
         raise HeedError(f"the lookback is {lookback}", "give it a length above zero")
@@ -260,7 +267,7 @@ def _acted(events: pd.DataFrame) -> np.ndarray:
     return acted.astype(np.int8)
 
 
-def _encode(at: pd.Series, events: pd.Series) -> tuple[np.ndarray, np.ndarray, int]:
+def encode(at: pd.Series, events: pd.Series) -> tuple[np.ndarray, np.ndarray, int]:
     """Equal keys as equal int32 codes from 0 on in both columns, -1 for null; and how many codes there are."""
     if isinstance(at.dtype, pd.CategoricalDtype) and isinstance(events.dtype, pd.CategoricalDtype):
         values, at_values = events.cat.categories, at.cat.categories
@@ -470,7 +477,7 @@ def _compute_key(
     workers: _Workers,
 ) -> None:
     """Write every feature of one key; `out` is float32 (rows, features), some rows longer than `at`."""
-    at_codes, event_codes, n_groups = _encode(at[key], at[key] if events is at else events[key])
+    at_codes, event_codes, n_groups = encode(at[key], at[key] if events is at else events[key])
     out[np.flatnonzero(at_codes < 0)] = np.nan
 
     programmes = [

@@ -1,0 +1,234 @@
+"""A Dask cluster that stands already: where history features and trees are made when `[compute] dask` names it.
+
+Belongs here: connecting, refusing a cluster that would answer differently, sending parts and collecting answers,
+and LightGBM's Dask interface.
+Does not belong here: what a part is (`triage/timeline/parts.py`), which trees are wanted (`triage/model.py`), starting
+a cluster.
+
+Dask is an optional dependency (the extra `cluster`), imported only when a cluster is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dagster_project.errors import HeedError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from distributed import Client
+
+    from dagster_project.triage.boosting import Fit
+    from dagster_project.triage.timeline import HistoryFeature
+    from dagster_project.triage.timeline.parts import Part
+
+SECONDS_TO_CONNECT = 10
+# Below so many rows and events together this machine computes features itself (in well under a second): a connection
+# with its checks takes about as long.
+WORTH_A_CLUSTER = 500_000
+# Parts of a key for each thread of the cluster: with one, all wait for the largest; with many, messages cost more.
+PARTS_PER_THREAD = 2
+# What must be the same here and on every worker for the same answer: the packages that compute or carry frames.
+PACKAGES = ("dask", "distributed", "lightgbm", "numba", "numpy", "pandas")
+
+# LightGBM's own names, as its interface in the manner of scikit-learn calls them: it sets these itself otherwise.
+_PARAMETERS = {
+    "min_data_in_leaf": "min_child_samples",
+    "lambda_l2": "reg_lambda",
+    "feature_fraction": "colsample_bytree",
+    "seed": "random_state",
+}
+
+
+class Cluster:
+    """The cluster at `address`, like "tcp://scheduler:8786"; this machine when empty, and then it is false.
+
+    Nothing is contacted before it is used, and each use connects anew: a scheduler may be replaced between steps.
+    """
+
+    def __init__(self, address: str = "", worth: int = WORTH_A_CLUSTER) -> None:
+        self.address = address
+        self.worth = worth
+
+    def __bool__(self) -> bool:
+        return bool(self.address)
+
+    def history_features(
+        self, events: pd.DataFrame, at: pd.DataFrame, features: Sequence[HistoryFeature], lookback: timedelta
+    ) -> pd.DataFrame:
+        """`timeline.history_features`, computed by key partitions on the cluster: the same bytes."""
+        from dagster_project.triage.timeline import history_features
+        from dagster_project.triage.timeline.parts import in_parts
+
+        if not self or len(events) + len(at) < self.worth:
+            return history_features(events, at, features, lookback)
+        with self._connected() as client:
+            threads = sum(client.nthreads().values())
+            return in_parts(
+                events,
+                at,
+                features,
+                lookback,
+                lambda parts: _answers(client, parts, 2 * threads),
+                PARTS_PER_THREAD * threads,
+                min(self.worth, 200_000) // 2,
+            )
+
+    def fit(self, asked: Fit) -> str:
+        """Trees made by LightGBM on all workers together: their text. The parameters are those of a fit on one machine.
+
+        Bins and sums are made of what each worker holds, so that the trees are not the same as on one machine, but
+        as good. A cluster of one worker makes the same trees.
+        """
+        with self._connected() as client:
+            import dask.array as da
+            import lightgbm.dask
+
+            workers = _workers(client)
+            shares = min(len(workers), max(1, len(asked.acted)))
+
+            def dealt(array: np.ndarray) -> Any:
+                # Every n-th alert: a worker finds the bins of its columns in what it holds, and a stretch of time
+                # would show it one season only.
+                pieces = [np.ascontiguousarray(array[i::shares]) for i in range(shares)]
+                placed = [client.scatter(p, workers=[w]) for p, w in zip(pieces, workers, strict=False)]
+                shapes = [p.shape for p in pieces]
+                return da.concatenate(
+                    [da.from_delayed(f, shape=s, dtype=array.dtype) for f, s in zip(placed, shapes, strict=True)]
+                )
+
+            # Not the classifier: each worker would number the outcomes that it sees, and might see only one.
+            model = lightgbm.dask.DaskLGBMRegressor(
+                client=client,
+                n_estimators=asked.trees,
+                **{_PARAMETERS.get(name, name): value for name, value in asked.parameters.items()},
+            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Parameter n_jobs will be ignored")
+                model.fit(
+                    dealt(asked.matrix),
+                    dealt(asked.acted.astype(np.float32)),
+                    sample_weight=dealt(asked.weight.astype(np.float32)),
+                    feature_name=list(asked.names),
+                    categorical_feature=[asked.names[i] for i in asked.categorical],
+                )
+            return model.booster_.model_to_string()
+
+    def check(self) -> str:
+        """What stands there, in a few words; `HeedError` when it cannot be used."""
+        with self._connected() as client:
+            threads = client.nthreads()
+            return f"{self.address}: {len(threads)} workers, {sum(threads.values())} threads"
+
+    @contextmanager
+    def _connected(self) -> Iterator[Client]:
+        try:
+            import dask
+            from distributed import Client
+        except ImportError as error:
+            raise HeedError(
+                f"the setting compute.dask names {self.address}, but Dask is not installed here ({error})",
+                'install heed with its extra: pip install "heed[cluster]"; or empty the setting',
+            ) from error
+        from distributed.comm.core import CommClosedError
+        from distributed.scheduler import KilledWorker
+
+        try:
+            client = Client(self.address, timeout=SECONDS_TO_CONNECT, name="heed")
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            raise HeedError(
+                f"no Dask scheduler answers at {self.address} ({_first_line(error)})",
+                "start it, or correct or empty compute.dask in heed.toml",
+            ) from error
+        try:
+            _require_equal_workers(client, self.address)
+            # dask would otherwise warn of, and spill, what a part holds on purpose.
+            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}):
+                yield client
+        except (KilledWorker, CommClosedError, OSError, TimeoutError) as error:
+            raise HeedError(
+                f"the Dask cluster at {self.address} was lost at work ({_first_line(error)})",
+                "look at its workers' logs (most often their memory was too small), then run again",
+            ) from error
+        finally:
+            client.close(timeout=SECONDS_TO_CONNECT)
+
+
+def _answers(client: Client, parts: Iterable[Part], at_once: int) -> Iterator[tuple[Part, np.ndarray]]:
+    """Each part with its answer. At most `at_once` parts are away at a time: they are copies."""
+    from distributed import as_completed
+
+    from dagster_project.triage.timeline.parts import compute_part
+
+    away: dict[Any, Part] = {}
+    waiting = as_completed(loop=client.loop)
+    for part in parts:
+        future = client.submit(compute_part, client.scatter(part, hash=False), pure=False)
+        away[future.key] = part
+        waiting.add(future)
+        if len(away) >= at_once:
+            done = next(waiting)
+            yield away.pop(done.key), done.result()
+    for done in waiting:
+        yield away.pop(done.key), done.result()
+
+
+def _workers(client: Client) -> list[str]:
+    return sorted(client.nthreads())
+
+
+def versions_here() -> dict[str, str]:
+    """What decides the answer in this process: Python, packages, and heed's own domain code."""
+    import dagster_project
+
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    digest = hashlib.sha256()
+    domain = Path(dagster_project.__file__).parent / "triage"
+    for path in sorted(domain.rglob("*.py")):
+        digest.update(path.relative_to(domain).as_posix().encode() + b"\0" + path.read_bytes())
+    found["heed"] = digest.hexdigest()[:12]
+    return found
+
+
+def _wanted() -> dict[str, str]:
+    return versions_here()
+
+
+def _require_equal_workers(client: Client, address: str) -> None:
+    """Raise `HeedError` where there are no workers, or one of them would compute with other code."""
+    if not client.nthreads():
+        raise HeedError(f"the Dask scheduler at {address} has no workers", "start at least one, then run again")
+    here = _wanted()
+    answers: dict[str, Any] = client.run(versions_here, on_error="return")
+    for worker, there in sorted(answers.items()):
+        if isinstance(there, Exception):
+            raise HeedError(
+                f"the Dask worker {worker} cannot load heed ({_first_line(there)})",
+                "start the workers in heed's own environment, for example from its image",
+            )
+        for name, wanted in here.items():
+            if there.get(name) != wanted:
+                raise HeedError(
+                    f"the Dask worker {worker} has {name} {there.get(name)}, where this machine has {wanted}",
+                    "give both the same environment (requirements.lock) and the same version of heed",
+                )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]
