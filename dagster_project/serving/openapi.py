@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+from dagster_project.serving.board import AGES, FLAGS
 from dagster_project.serving.feedback import MOST_NAME, VERDICTS
 from dagster_project.serving.scores import MOST_ID_BYTES, MOST_IDS
 
@@ -100,6 +101,17 @@ _SCORE = {
 }
 
 
+_QUERY = {
+    "team": "A team's name; a blank for alerts without a team.",
+    "rule": "A rule's name.",
+    "age": f"One of {', '.join(name for name in AGES if name)}: days, or older than 7 days.",
+    "flag": f"One of {', '.join(name for name in FLAGS if name)}.",
+    "threshold": "Percent, 0 to 100: where the line in the table and the figures stand.",
+    "page": "From 1.",
+    "by": "A name for feedback.",
+}
+
+
 def description() -> dict[str, Any]:
     """The document that `GET /openapi.json` answers with."""
     return {
@@ -113,6 +125,11 @@ def description() -> dict[str, Any]:
             "/": {
                 "get": {
                     "summary": "The board for triagers",
+                    # A value that means nothing is read as none, so that a bookmark never breaks.
+                    "parameters": [
+                        {"name": name, "in": "query", "schema": {"type": "string"}, "description": meaning}
+                        for name, meaning in _QUERY.items()
+                    ],
                     "responses": {
                         "200": _answer("A page.", {"type": "string"}, "text/html"),
                         "503": _answer("A page that says why.", {"type": "string"}, "text/html"),

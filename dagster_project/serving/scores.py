@@ -130,6 +130,8 @@ def wanted_ids(document: Any) -> list[str]:
     ids = document.get("alert_ids") if isinstance(document, dict) else None
     if not isinstance(ids, list) or not ids:
         raise Problem(422, "there is no list alert_ids", remedy)
+    if further := sorted(set(document) - {"alert_ids"}):
+        raise Problem(422, f"there is {further[0][:60]!r} beside alert_ids", remedy)
     if len(ids) > MOST_IDS:
         raise Problem(422, f"there are {len(ids):,} alert_ids", remedy)
     for at, each in enumerate(ids):

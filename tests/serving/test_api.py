@@ -114,6 +114,7 @@ def test_a_batch_keeps_its_order_and_lists_what_is_unknown(service: Service) -> 
         ({"alert_ids": []}, "no list"),
         ({"alert_ids": "a"}, "no list"),
         ({"alert_ids": ["a", 7]}, "alert_ids[1]"),
+        ({"alert_ids": ["a"], "team": "x"}, "'team' beside"),
         ({"alert_ids": ["a\0"]}, "alert_ids[0]"),
         ('{"alert_ids": ["\\ud800"]}', "alert_ids[0]"),
         ({"alert_ids": ["a"] * 1001}, "1,001"),
