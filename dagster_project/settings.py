@@ -97,6 +97,17 @@ class Gate(Section):
     minimum_workload_saved: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+class Holdout(Section):
+    """Alerts for which no score is shown, so that what scores do to people can be told from what they foresee.
+
+    5%: of 10,000 alerts a month, 500 are held out, and the effect on the acted share is known to 3.7 points (half the
+    width of its 95% interval, at an acted share of 25%). 1% would give 8 points, 20% would give 2: see
+    benchmarks/influence.md.
+    """
+
+    share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+
+
 class Schedule(Section):
     """When Dagster runs the two jobs, as cron lines in UTC."""
 
@@ -132,6 +143,7 @@ class Settings(Section):
     features: Features = Features()
     learning: Learning = Learning()
     gate: Gate = Gate()
+    holdout: Holdout = Holdout()
     schedule: Schedule = Schedule()
     compute: Compute = Compute()
 

@@ -17,7 +17,7 @@ from dagster_project.resources.postgres import Warehouse
 _TOP = """
 SELECT alert_id, raised_at, rule, entity, team, probability, reasons::text AS reasons, flood, visibility_only
 FROM reporting.alert_scores_latest
-WHERE is_open ORDER BY flood, visibility_only, probability DESC, alert_id LIMIT 10
+WHERE is_open AND probability IS NOT NULL ORDER BY flood, visibility_only, probability DESC, alert_id LIMIT 10
 """
 
 

@@ -31,7 +31,13 @@ class HeedTranslator(DagsterDbtTranslator):
     """dbt names to Dagster names: the asset key is schema/table, the group is the stage."""
 
     def __init__(self) -> None:
-        super().__init__(DagsterDbtTranslatorSettings(enable_asset_checks=True, enable_code_references=False))
+        super().__init__(
+            DagsterDbtTranslatorSettings(
+                enable_asset_checks=True,
+                enable_code_references=False,
+                enable_duplicate_source_asset_keys=True,  # one Python asset may write several tables
+            )
+        )
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
         spec = super().get_asset_spec(manifest, unique_id, project)

@@ -19,7 +19,7 @@ from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import run_moment
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.tables import publish_scores, read_flags, read_history
+from dagster_project.resources.tables import publish_scores, read_flags, read_held_out, read_history
 from dagster_project.settings import Settings
 
 ALERT_SCORES = dg.AssetKey(["scoring", "alert_scores"])
@@ -80,13 +80,16 @@ def alert_scores(
     flags = flag_alerts(frame, *read_flags(warehouse), as_of=as_of)
     scores = score(model, frame, flags)
     yield from check_before_publishing("alert_scores", ALERT_SCORES, scores, parameters={"as_of": as_of.isoformat()})
-    added = publish_scores(warehouse, scores, as_of)
-    top = scores.nlargest(10, "probability")
+    added = publish_scores(warehouse, scores, as_of, settings.holdout.share)
+    held_out = read_held_out(warehouse)
+    hidden = scores["alert_id"].isin(held_out)
+    top = scores[~hidden].nlargest(10, "probability")
     yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": added,
             "dagster/column_schema": table_schema(warehouse, "scoring.alert_scores"),
             "open alerts": len(scores),
+            "held out: no score is shown": int(hidden.sum()),
             "model version": model.version,
             "model": model.kind,
             "probabilities": score_plot(scores["probability"]),

@@ -116,7 +116,17 @@ def replace_flags(
             )
 
 
-def publish_scores(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime) -> int:
+# The draw is a number in [0, 1) from a keyed hash: the same for an alert whenever it is asked, independent of what the
+# alert says, and not to be foretold without the salt. 52 bits are what a double holds exactly. Alerts that were scored
+# before, when nothing was drawn, have been seen with their scores: they never join.
+_DRAW = """incoming.alert_id, run_moment.as_of, now(), run_moment.share,
+           CASE WHEN ('x' || left(encode(sha256(convert_to(salt || incoming.alert_id, 'UTF8')), 'hex'), 13))
+                     ::bit(52)::bigint / 4503599627370496.0 < run_moment.share THEN 'held out' ELSE 'shown' END
+    FROM pg_temp.incoming CROSS JOIN pg_temp.run_moment CROSS JOIN scoring.holdout_salt
+    WHERE NOT EXISTS (SELECT FROM scoring.alert_scores AS s WHERE s.alert_id = incoming.alert_id)"""
+
+
+def publish_scores(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime, holdout_share: float = 0.0) -> int:
     """Append the scores that say something new, in one transaction, and return how many were added.
 
     A score is new when the alert has none yet, or its newest one differs in model version, probability, status or
@@ -126,6 +136,9 @@ def publish_scores(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime) 
     ----------
     scores : alert_id, raised_at, model_version, probability, status, flood, visibility_only, reasons (list of str).
     as_of : the moment at which the scores stand.
+    holdout_share : chance, 0 to 1, that an alert which is scored for the first time is held out: its score is stored
+        like any other, and the reporting views do not show it until its outcome is known. 0 draws nothing. The draw is
+        logged in `scoring.holdout`, in the same transaction, for alerts of both arms.
 
     The publication itself is recorded in the same transaction, also when nothing was new: readers tell fresh scores
     from stale ones by it.
@@ -139,9 +152,23 @@ def publish_scores(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime) 
         cursor.execute("SELECT pg_advisory_xact_lock($1)", parameters=(RUN_LOCK,))
         cursor.fetchall()
         cursor.execute(
-            "CREATE TEMPORARY TABLE run_moment ON COMMIT DROP AS SELECT $1::timestamptz AS as_of",
-            parameters=(as_of,),
+            "CREATE TEMPORARY TABLE run_moment ON COMMIT DROP AS SELECT $1::timestamptz AS as_of, "
+            "$2::double precision AS share",
+            parameters=(as_of, holdout_share),
         )
+        if holdout_share > 0:
+            cursor.execute(
+                "INSERT INTO scoring.holdout_salt (salt) VALUES (gen_random_uuid()::text || gen_random_uuid()::text) "
+                "ON CONFLICT DO NOTHING"
+            )
+            append(
+                cursor,
+                "scoring.holdout",
+                _arrow(scores[["alert_id"]]),
+                columns="alert_id, assigned_at, logged_at, share, arm",
+                select=_DRAW,
+                conflict="ON CONFLICT DO NOTHING",
+            )
         added = append(
             cursor,
             "scoring.alert_scores",
@@ -165,6 +192,11 @@ def publish_scores(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime) 
         )
         _record_publication(cursor, as_of, str(scores["model_version"].iloc[0]), len(scores), added)
         return added
+
+
+def read_held_out(warehouse: Warehouse) -> set[str]:
+    """The alerts for which no score is shown until their outcome is known, decided ones included."""
+    return set(warehouse.read("SELECT alert_id FROM scoring.holdout WHERE arm = 'held out'")["alert_id"])
 
 
 def _record_publication(cursor: Cursor, as_of: datetime, model_version: str | None, alerts: int, added: int) -> None:

@@ -21,6 +21,8 @@ def badge(score: dict[str, Any] | None, *, stale: bool = False, instead: str = "
     if not score["is_open"]:
         word = str(score["outcome"]).replace("_", " ")
         return _draw(word, _GREY, f"outcome: {word}", label="outcome")
+    if score["probability"] is None:
+        return _draw("not shown (holdout)", _GREY, "no score is shown: drawn at random, to measure what scores change")
     if score["status"] == "prior":
         return _draw("no history yet", _GREY, "actionability: hardly anything is known yet")
     flags = [name.replace("_", " ") for name in ("flood", "visibility_only") if score["flags"][name]]

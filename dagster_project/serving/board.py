@@ -12,9 +12,10 @@ ready.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, TimeoutError
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -74,7 +75,7 @@ CROSS JOIN LATERAL (
 ) AS scores
 LEFT JOIN marts.rules AS rules ON rules.rule = scores.rule
 LEFT JOIN cards ON cards.model_version = scores.model_version AND cards.team = scores.team
-ORDER BY scores.probability DESC, scores.raised_at DESC, scores.alert_id COLLATE "C"
+ORDER BY scores.probability DESC NULLS LAST, scores.raised_at DESC, scores.alert_id COLLATE "C"
 """
 _WORKLOAD = """
 SELECT alerts_below, acted_below, alerts, acted, share_saved IS NOT NULL AND acted > 0 AS enough
@@ -99,7 +100,7 @@ class OpenAlert:
     raised_at: datetime
     rule: str
     team: str | None
-    probability: float
+    probability: float | None
     flood: bool
     visibility_only: bool
     unpredictable_team: bool
@@ -319,7 +320,7 @@ class Board:
 
 def read_snapshot(cursor: Cursor, model_version: str | None, past: Past | None = None) -> Snapshot:
     """The open alerts, read anew. past : what is known to stand already."""
-    alerts = tuple(OpenAlert(**row) for row in rows(cursor, _OPEN))
+    alerts = in_their_places([OpenAlert(**row) for row in rows(cursor, _OPEN)])
     made = Snapshot(
         alerts=alerts,
         past=past or _past(cursor, model_version),
@@ -329,6 +330,20 @@ def read_snapshot(cursor: Cursor, model_version: str | None, past: Past | None =
     )
     made.columns  # noqa: B018  (made here, so that no request waits for it)
     return made
+
+
+def in_their_places(alerts: Sequence[OpenAlert]) -> tuple[OpenAlert, ...]:
+    """The alerts in order, those without a shown score at random places among them, always the same ones.
+
+    At the end, or on top, their place itself would tell people how much they matter.
+    """
+    shown = [alert for alert in alerts if alert.probability is not None]
+    order = [(at, 1, "", alert) for at, alert in enumerate(shown)]
+    for alert in alerts:
+        if alert.probability is None:
+            draw = int.from_bytes(hashlib.sha256(alert.alert_id.encode()).digest()[:6])
+            order.append(((len(shown) + 1) * draw // 2**48, 0, alert.alert_id, alert))
+    return tuple(alert for *_, alert in sorted(order, key=lambda each: each[:3]))
 
 
 def turn_to(snapshot: Snapshot, wanted: Filter, now: datetime) -> BoardPage:

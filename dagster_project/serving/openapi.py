@@ -70,13 +70,20 @@ _SCORE = {
     "severity": _or_null(_text("Severity in small letters.")),
     "title": _or_null(_text("Title or message.")),
     "raised_at": _time("When it was raised."),
-    "probability": {
-        "type": "number",
-        "minimum": 0,
-        "maximum": 1,
-        "description": "Actionability: the probability that somebody acts on the alert within the horizon.",
-    },
-    "status": _text("What gave the probability.", enum=["model", "baseline", "prior"]),
+    "probability": _or_null(
+        {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": "Actionability: the probability that somebody acts on the alert within the horizon. Null "
+            "while an alert of the random holdout is open.",
+        }
+    ),
+    "status": _text(
+        "What gave the probability; holdout: none is shown, because the alert was drawn at random to measure what "
+        "scores change.",
+        enum=["model", "baseline", "prior", "holdout"],
+    ),
     "reasons": {
         "type": "array",
         "maxItems": 3,

@@ -39,7 +39,7 @@ def board_page(
         chosen=chosen,
         back=chosen.query(threshold=workload.threshold),
         alerts=alerts,
-        cut=next((at for at, alert in enumerate(alerts) if 100 * alert["probability"] < workload.threshold), None),
+        cut=next((at for at, alert in enumerate(alerts) if _below(alert["probability"], workload.threshold)), None),
         freshness=freshness,
         age=age(freshness.age),
         past=snapshot.past,
@@ -90,6 +90,10 @@ def compile_pages() -> None:
     """Make the templates ready, so that the first to ask does not wait for it."""
     for name in ("board.html.j2", "problem.html.j2"):
         _template(name)
+
+
+def _below(probability: float | None, threshold: int) -> bool:
+    return probability is not None and 100 * probability < threshold
 
 
 @lru_cache(maxsize=4)

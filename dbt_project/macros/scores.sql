@@ -11,6 +11,8 @@
         scores.probability,
         scores.flood or scores.visibility_only as is_flagged,
         alerts.team,
+        outcomes.known_at,
+        outcomes.horizon_ends_at,
         (outcomes.outcome = 'acted')::int::double precision as acted
     from (
         select distinct on (alert_id) *
@@ -35,3 +37,24 @@
 
 {# Below this many known outcomes a metric is null: 50 outcomes leave a share of one half uncertain by 14 points. #}
 {% macro minimum_known() -%} 50 {%- endmacro %}
+
+{# No score is shown: the alert is held out at random, and its outcome is not known yet. Once it is known, a score can no
+   longer change it. Wants the tables `holdout` (left joined) and `outcomes`. #}
+{% macro is_hidden() -%}
+  (holdout.arm is not distinct from 'held out' and outcomes.outcome is null)
+{%- endmacro %}
+
+{% macro holdout_reason() -%}
+  '["no score is shown for this alert: it was drawn at random, to measure what scores change"]'::jsonb
+{%- endmacro %}
+
+{# The 97.5% point of the normal distribution. #}
+{% macro z95() -%} 1.959964 {%- endmacro %}
+
+{# One end of Wilson's 95% interval of a share (1927): `side` is + or -. Two of them make Newcombe's interval of a
+   difference (Statistics in Medicine 1998, method 10). #}
+{% macro wilson(share, n, side) -%}
+  ({{ share }} + {{ z95() }} ^ 2 / (2 * nullif({{ n }}, 0)) {{ side }} {{ z95() }} * sqrt(greatest(0,
+    {{ share }} * (1 - {{ share }}) / nullif({{ n }}, 0) + {{ z95() }} ^ 2 / (4 * nullif({{ n }}, 0)::double precision ^ 2))))
+  / (1 + {{ z95() }} ^ 2 / nullif({{ n }}, 0))
+{%- endmacro %}

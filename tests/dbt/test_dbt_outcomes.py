@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
+from dagster_project.triage import influence
+
 BEGIN = datetime(2025, 1, 6, tzinfo=UTC)
 AS_OF = BEGIN + timedelta(days=30)
 ALL_KNOWN = BEGIN + timedelta(days=200)
@@ -72,13 +74,28 @@ def scored(dbt_database):
             rows.append({**common, "as_of": later, "scored_at": later, "probability": 0.5, "reasons": {"later": i}})
     random.shuffle(rows)
     made.fill("scoring.alert_scores", scores, rows)
+    arms = [
+        {"alert_id": f"a{i}", "assigned_at": BEGIN, "share": (i % 2 + 1) / 10, "arm": arm(i)} for i in range(10, ALERTS)
+    ]
+    made.fill("scoring.holdout", "alert_id assigned_at share arm", arms)
     made.first = pd.Series(first, index=[f"a{i}" for i in range(ALERTS)])
+    publish = "INSERT INTO scoring.publications (as_of, published_at, alerts, added) VALUES (%s, now(), 0, 0)"
+    made.sql(publish, (AS_OF,))
     made.run(*clean(AS_OF))
     made.early = outcomes(made)
+    made.early_shown = made.sql(
+        "SELECT alert_id, probability, status, reasons, is_open FROM reporting.alert_scores_latest"
+    )
     made.early_open = dict(made.sql("SELECT alert_id, is_open FROM reporting.alert_scores_latest"))
+    made.sql(publish, (ALL_KNOWN,))
     made.run(*clean(ALL_KNOWN))
     made.late = outcomes(made)
     return made
+
+
+def arm(i: int) -> str:
+    """Many are held out, at two shares; the first ten were scored before anything was drawn."""
+    return "held out" if (i // 2) % (2, 3)[i % 2] == 0 else "shown"
 
 
 def outcomes(made) -> pd.DataFrame:
@@ -134,6 +151,20 @@ def test_latest_score_is_shown_with_its_reasons_and_whether_the_alert_is_open(sc
         assert is_open is False
     early = scored.early["outcome"].isna()
     assert scored.early_open == early.to_dict()
+
+
+def test_the_score_of_a_held_out_alert_is_shown_once_its_outcome_is_known(scored):
+    hidden = 0
+    for alert_id, probability, status, reasons, is_open in scored.early_shown:
+        i = int(alert_id[1:])
+        if is_open and i >= 10 and arm(i) == "held out":
+            hidden += 1
+            assert (probability, status) == (None, "holdout")
+            assert ["no score is shown" in reason for reason in reasons] == [True]
+        else:
+            assert probability == (0.5 if i % 3 == 0 else scored.first[alert_id])
+            assert status == "model"
+    assert hidden > 5
 
 
 def facts(scored) -> pd.DataFrame:
@@ -217,3 +248,59 @@ def test_triage_workload_counts_what_a_threshold_saves_and_misses(scored):
         assert (below, acted_below) == (len(under), under["acted"].sum())
         assert saved == pytest.approx(len(under) / len(rows))
         assert missed == pytest.approx(under["acted"].sum() / rows["acted"].sum())
+
+
+def test_revisions_end_at_the_quality_of_the_week_and_count_only_what_was_known(scored):
+    frame = facts(scored)
+    frame = frame[~frame["flagged"]]
+    frame["week"] = (frame["raised_at"].dt.floor("D") - pd.to_timedelta(frame["raised_at"].dt.weekday, "D")).dt.date
+    rows = scored.sql(
+        "SELECT week, known_by, alerts, known, acted, log_loss FROM reporting.score_quality_revisions "
+        "ORDER BY week, known_by"
+    )
+    final = dict(scored.sql("SELECT week, log_loss FROM reporting.score_quality_weekly"))
+    last = {}
+    grew = 0
+    for week, known_by, alerts, known, acted, loss in rows:
+        of_week = frame[frame["week"] == week]
+        by_then = of_week[of_week["known_at"] <= known_by]
+        assert (alerts, known, acted) == (len(of_week), len(by_then), by_then["acted"].sum())
+        grew += week in last and known > last[week][0]
+        last[week] = (known, loss)
+    assert grew > 5
+    assert {week: loss for week, (_, loss) in last.items()} == pytest.approx(final)
+
+
+def test_what_showing_a_score_does_equals_the_same_in_python(scored):
+    frame = facts(scored)
+    number = pd.Series([int(str(name)[1:]) for name in frame.index], index=frame.index)
+    frame = frame[~frame["flagged"] & (number >= 10)]
+    number = number[frame.index]
+    held_out, stratum = np.array([arm(i) == "held out" for i in number]), (number % 2).to_numpy()
+    acted, band = frame["acted"].to_numpy(), influence.band_of(frame["probability"].to_numpy())
+    hours = ((frame["known_at"] - frame["raised_at"]).dt.total_seconds() / 3600).to_numpy()
+    columns = "shown_alerts, held_out_alerts, difference, low, high, verdict, people_act_differently"
+    found = {row[:2]: row[2:] for row in scored.sql(f"SELECT measure, scope, {columns} FROM reporting.score_influence")}
+    assert len(found) == 10
+    scopes = ["0% to 10%", "10% to 25%", "25% to 50%", "50% to 100%"]
+    joint = []
+    for scope, mask in [("all alerts", band >= 0), *((name, band == at) for at, name in enumerate(scopes))]:
+        shown, out = mask & ~held_out, mask & held_out
+        by = [[part & (stratum == at) for at in (0, 1)] for part in (shown, out)]
+        counted = [(np.array([acted[m].sum() for m in part]), np.array([m.sum() for m in part])) for part in by]
+        expected = influence.difference_of_shares(*counted[0], *counted[1])
+        row = found["acted share", scope]
+        assert row[:2] == (shown.sum(), out.sum())
+        if out.sum() < 50:
+            assert row[2:6] == (None, None, None, "too few")
+            continue
+        joint += [expected.chi_square] if scope != "all alerts" else []
+        assert row[2:5] == pytest.approx((expected.value, expected.low, expected.high))
+        # One stratum is not the whole for hours: the view weighs strata as it does for shares.
+        difference, low, high = found["hours to the first decision", scope][2:5]
+        parts = [influence.difference_of_means(hours[a], hours[b]) for a, b in zip(*by, strict=True)]
+        assert min(p.value for p in parts) <= difference <= max(p.value for p in parts)
+        assert low < difference < high
+    assert len(joint) > 1
+    said = {True: "yes", False: "not seen"}[bool(influence.acts_differently(joint))]
+    assert found["acted share", "all alerts"][6] == said

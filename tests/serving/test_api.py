@@ -25,7 +25,7 @@ def scored(service: Service) -> tuple[str, float]:
     """The open alert with the highest probability that is no test's own."""
     [found] = service.rows(
         "SELECT alert_id, probability FROM reporting.alert_scores_latest WHERE is_open AND alert_id <> %s "
-        "ORDER BY probability DESC LIMIT 1",
+        "ORDER BY probability DESC NULLS LAST LIMIT 1",
         (HOSTILE_ID,),
     )
     return found

@@ -31,7 +31,7 @@ def chances(text: str) -> list[float]:
 def test_open_alerts_stand_in_order_a_hundred_a_page(service: Service) -> None:
     first = service.ask("/")
     assert first.status == 200
-    assert len(chances(first.text)) == 100
+    assert first.text.count('<th role="rowheader"') == 100
     second = chances(service.ask("/?page=2").text)
     together = chances(first.text) + second
     assert together == sorted(together, reverse=True)
@@ -65,8 +65,8 @@ def test_the_page_is_made_for_keyboards_and_screen_readers(service: Service) -> 
     assert text.count("<h1") == 1
     assert 'class="skip"' in text
     names = re.findall(r'<button type="submit" name="verdict"[^>]*aria-label="([^"]+)"', text)
-    assert len(names) == 200
-    assert len(set(names)) == 200, "two buttons have the same name"
+    assert len(names) == 2 * len(chances(text))  # nothing is to be said about a score that is not shown
+    assert len(set(names)) == len(names), "two buttons have the same name"
     assert len(re.findall(r'<th role="rowheader" scope="row"', text)) == 100
 
 

@@ -1,6 +1,7 @@
 """The parts of the service that need no warehouse: staleness, filters, figures, and how it starts."""
 
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 
 from dagster_project.cli import main
 from dagster_project.resources.embedded_postgres import SERVER_SETTINGS
-from dagster_project.serving.board import NO_TEAM, Filter, OpenAlert, Past, Snapshot, turn_to, wilson
+from dagster_project.serving.board import NO_TEAM, Filter, OpenAlert, Past, Snapshot, in_their_places, turn_to, wilson
 from dagster_project.serving.freshness import cron_firings, stale_before
 from dagster_project.serving.pages import age
 from dagster_project.serving.server import allowed_names, is_loopback
@@ -59,6 +60,19 @@ def alert(number: int, **changed: object) -> OpenAlert:
 
 def snapshot(*alerts: OpenAlert, past: Past | None = None) -> Snapshot:
     return Snapshot(alerts, past or Past(), ("Search",), ("other", "rule"), False)
+
+
+def test_held_out_alerts_stand_at_random_places_that_stay() -> None:
+    shown = [alert(number) for number in range(999, 0, -1)]
+    held_out = [replace(alert(number), alert_id=f"held {number}", probability=None) for number in range(400)]
+    placed = in_their_places([*shown, *held_out])
+    assert [each for each in placed if each.probability is not None] == shown
+    places = [at / len(placed) for at, each in enumerate(placed) if each.probability is None]
+    assert abs(sum(places) / 400 - 0.5) < 4 * 12**-0.5 / 400**0.5
+    assert in_their_places([*held_out[::-1], *shown]) == placed
+    figures = turn_to(snapshot(*placed), Filter(threshold=50), NOW)
+    assert figures.matching == 1399
+    assert figures.workload.waiting[100].startswith("999 of 999")
 
 
 def test_pages_hold_a_hundred_and_the_last_one_is_the_last() -> None:

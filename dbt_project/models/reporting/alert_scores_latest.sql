@@ -15,9 +15,9 @@ select
     alerts.threshold,
     alerts.title,
     alerts.attributes,
-    latest.probability,
-    latest.status,
-    latest.reasons,
+    case when not {{ is_hidden() }} then latest.probability end as probability,
+    case when {{ is_hidden() }} then 'holdout' else latest.status end as status,
+    case when {{ is_hidden() }} then {{ holdout_reason() }} else latest.reasons end as reasons,
     latest.flood,
     latest.visibility_only,
     latest.model_version,
@@ -29,3 +29,4 @@ select
 from latest
 inner join {{ ref('alerts') }} as alerts on alerts.alert_id = latest.alert_id
 inner join {{ ref('alert_outcomes') }} as outcomes on outcomes.alert_id = latest.alert_id
+left join {{ source('scoring', 'holdout') }} as holdout on holdout.alert_id = latest.alert_id
