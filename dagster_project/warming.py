@@ -10,7 +10,7 @@ from datetime import timedelta
 
 
 def warm() -> None:
-    """Parse the dbt project and compile the kernels of features and floods. Does nothing that stands already."""
+    """Parse the dbt project and compile the kernels of features, floods and trees. Does nothing that stands already."""
     import numpy as np
     import pandas as pd
 
@@ -18,6 +18,7 @@ def warm() -> None:
     from dagster_project.triage.features import FeatureSettings, history_features_for, key_values
     from dagster_project.triage.flags import find_flags
     from dagster_project.triage.timeline import history_features
+    from dagster_project.triage.trees import kernels  # noqa: F401  (compiled when they are imported)
 
     ensure_manifest()
     days = 30

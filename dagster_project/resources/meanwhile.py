@@ -18,6 +18,7 @@ _WANTED = (
     "pandas",
     "dagster_project.triage.floods",
     "dagster_project.triage.timeline.kernels",
+    "dagster_project.triage.trees.kernels",
     "matplotlib.figure",
     "lightgbm",
 )

@@ -2,7 +2,8 @@
 
 Belongs here: binned data shared by many fits, one deterministic fit, the text of a fit, and joining several
 fits into one text.
-Does not belong here: which fits are made and why (`model.py`), calibrated forecasts (`forecaster.py`).
+Does not belong here: which fits are made and why (`model.py`), calibrated forecasts (`forecaster.py`), and what trees
+say once they are taught (`trees/`).
 
 LightGBM is imported inside the functions: it takes seconds to load, and most commands never need it.
 """
@@ -132,12 +133,6 @@ def log_odds(booster: Any, matrix: np.ndarray, trees: int | None, threads: int) 
     """Raw scores of the first `trees` trees (all when None, or when there are fewer): float64 log-odds."""
     made = booster.predict(matrix, raw_score=True, num_iteration=-1 if trees is None else trees, num_threads=threads)
     return np.asarray(made, dtype=np.float64)
-
-
-def contributions(booster: Any, matrix: np.ndarray, threads: int) -> np.ndarray:
-    """Exact Shapley contributions to the raw score: float64 [alerts, columns] (the expected value is left out)."""
-    made = np.asarray(booster.predict(matrix, pred_contrib=True, num_threads=threads), dtype=np.float64)
-    return made[:, :-1]
 
 
 def safe_names(names: Sequence[str]) -> list[str]:

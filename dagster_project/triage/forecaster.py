@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -23,10 +24,16 @@ from dagster_project.triage.features import settings_from_contract
 from dagster_project.triage.matrix import ColumnPlan
 from dagster_project.triage.metrics import expit
 from dagster_project.triage.reasons import reasons_from_baseline, reasons_from_contributions
+from dagster_project.triage.trees import Forest
 
 FORMAT = 2
 LIGHTGBM = "lightgbm"
 PRIOR = "prior"
+
+# Alerts that are scored, and explained, at a time: so that a million of them take no more memory than this many. At 150
+# columns a batch takes 60 MB to score and 70 MB to explain; larger ones are no faster.
+SCORED_AT_A_TIME = 100_000
+EXPLAINED_AT_A_TIME = 20_000
 
 
 @dataclass(frozen=True)
@@ -75,21 +82,25 @@ class Model:
             return np.zeros(0)
         if self.baseline is not None:
             return self.calibration.apply(self.baseline.predict(frame))
-        total = boosting.log_odds(self._booster(), self.plan.matrix(frame), None, self.threads)
-        return self.calibration.apply(expit(total / self.members))
+        forest = self._forest()
+        parts = [forest.raw_scores(self.plan.matrix(some), self.threads) for some in _batches(frame, SCORED_AT_A_TIME)]
+        return self.calibration.apply(expit(np.concatenate(parts) / self.members))
 
     def contributions(self, frame: pd.DataFrame) -> np.ndarray:
         """Exact Shapley contributions to the log-odds before calibration: float64 [alerts, columns]."""
         if self.baseline is not None or not len(frame):
             return np.zeros((len(frame), len(self.plan.columns)))
-        made = boosting.contributions(self._booster(), self.plan.matrix(frame), self.threads)
-        return made / self.members
+        return self._forest().contributions(self.plan.matrix(frame), self.threads) / self.members
 
     def reasons(self, frame: pd.DataFrame, top: int = 3) -> list[list[str]]:
         """At most `top` reasons per alert, strongest first, in plain words."""
         settings = settings_from_contract(self.contract)
         if self.baseline is None:
-            return reasons_from_contributions(frame, self.plan, self.contributions(frame), settings, top)
+            return [
+                said
+                for some in _batches(frame, EXPLAINED_AT_A_TIME)
+                for said in reasons_from_contributions(some, self.plan, self.contributions(some), settings, top)
+            ]
         return reasons_from_baseline(self.baseline, frame, settings, top, nothing_known=self.kind == PRIOR)
 
     def to_document(self) -> tuple[str | None, dict[str, Any]]:
@@ -129,17 +140,17 @@ class Model:
                 f"the stored model {version} does not match its own content ({made.version})",
                 "restore it or train again",
             )
-        if made.baseline is None and made._booster().feature_name() != boosting.safe_names(made.plan.names):
+        if made.baseline is None and made._forest().names != boosting.safe_names(made.plan.names):
             raise HeedError("the stored trees and their column plan do not belong together", "train again")
         return made
 
-    def _booster(self) -> Any:
+    def _forest(self) -> Forest:
         assert self.booster_text is not None
         key = hashlib.sha256(self.booster_text.encode()).digest()
         if key not in _PARSED:
-            booster = boosting.load_trees(self.booster_text)
+            forest = Forest(self.booster_text)
             _PARSED.clear()
-            _PARSED[key] = booster
+            _PARSED[key] = forest
         return _PARSED[key]
 
     def _document(self) -> dict[str, Any]:
@@ -158,4 +169,8 @@ class Model:
 
 
 # The trees that were parsed last: scoring in batches parses their text once.
-_PARSED: dict[bytes, Any] = {}
+_PARSED: dict[bytes, Forest] = {}
+
+
+def _batches(frame: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
+    return (frame.iloc[first : first + size] for first in range(0, len(frame), size))

@@ -159,7 +159,7 @@ def test_the_history_of_all_alerts_together_is_told_in_plain_words(
 
 
 def test_contributions_add_up_to_the_log_odds(model: Model, later: pd.DataFrame) -> None:
-    raw = model._booster().predict(model.plan.matrix(later), raw_score=True)
+    raw = model._forest().raw_scores(model.plan.matrix(later))
     total = model.contributions(later).sum(axis=1)
     assert np.ptp(raw - total) < 1e-9  # the rest is the same expected value for all
 

@@ -355,8 +355,8 @@ def test_a_loop_that_nothing_can_cache_is_compiled_all_the_same() -> None:
     # A function without a file has no place for its cache, as a package in a read-only image without a home.
     from numba import types
 
-    from dagster_project.triage.timeline.kernels import _compiled
+    from dagster_project.triage.compiled import compiled
 
     names: dict = {}
     exec("def twice(x):\n    return 2 * x", names)
-    assert _compiled(types.int64(types.int64))(names["twice"])(21) == 42
+    assert compiled(types.int64(types.int64))(names["twice"])(21) == 42

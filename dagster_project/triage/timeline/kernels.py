@@ -4,44 +4,21 @@ Belongs here: loops over arrays that numba compiles, without pandas and without 
 Does not belong here: meaning, validation and threads (`engine.py`).
 
 Times are int64 microseconds. Importing this module compiles the loops, or loads them from numba's cache; each has
-exactly one specialisation. Loops release the GIL and are run from ordinary threads: numba's own parallel loops
-would double the time of a first start, and its default thread pool must not be entered from two threads at once,
-which a Dagster process may do.
+exactly one specialisation, and is run from ordinary threads (`triage/compiled.py` says why).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from dagster_project.triage.compiled import compiled, read_only
 
-def _array(dtype: types.Type, dimensions: int = 1) -> types.Array:
-    """An array that is only read: pandas hands out read-only views, and they share one specialisation."""
-    return types.Array(dtype, dimensions, "C", readonly=True)
-
-
-I1, I4, I8 = _array(types.int8), _array(types.int32), _array(types.int64)
+I1, I4, I8 = read_only(types.int8), read_only(types.int32), read_only(types.int64)
 I4_OUT, I8_OUT, I1_OUT = types.int32[::1], types.int64[::1], types.int8[::1]
-
-
-def _compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
-    compiler: Any = numba.njit
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            return compiler(signature, nogil=True, cache=True, error_model="numpy")(function)
-        except (RuntimeError, OSError):
-            # No directory can take the cache (a read-only image): compile in every process rather than fail.
-            return compiler(signature, nogil=True, error_model="numpy")(function)
-
-    return decorate
 
 
 @intrinsic
@@ -67,7 +44,7 @@ AHEAD = 16
 RADIX_BITS = 12  # 4096 heads stay in the L2 cache; a year of microseconds (45 bits) takes four passes
 
 
-@_compiled(types.boolean(I8_OUT, I4_OUT, I8_OUT, I4_OUT))
+@compiled(types.boolean(I8_OUT, I4_OUT, I8_OUT, I4_OUT))
 def sort_by_time(times, rows, other_times, other_rows):
     """Sort `times` and carry `rows` along (least significant digit radix sort, stable).
 
@@ -110,7 +87,7 @@ def sort_by_time(times, rows, other_times, other_rows):
     return in_other
 
 
-@_compiled(types.int64[::1](I4, I4, types.boolean, types.int64, I8))
+@compiled(types.int64[::1](I4, I4, types.boolean, types.int64, I8))
 def group_starts(codes, order, in_order, n_groups, row_starts):
     """Where each group begins among the rows in `order` (all rows where `in_order`): int64 (n_groups + 1).
 
@@ -130,7 +107,7 @@ def group_starts(codes, order, in_order, n_groups, row_starts):
     return starts
 
 
-@_compiled(types.void(I4, I4, types.boolean, I8, I1, types.int64, I8, I4_OUT, I8_OUT, I1_OUT))
+@compiled(types.void(I4, I4, types.boolean, I8, I1, types.int64, I8, I4_OUT, I8_OUT, I1_OUT))
 def place(codes, order, in_order, times, acted, first_group, starts, out_rows, out_times, out_acted):
     """Deal rows, taken in `order` (as they stand where `in_order`), into some of the groups.
 
@@ -158,13 +135,13 @@ def place(codes, order, in_order, times, acted, first_group, starts, out_rows, o
 NEVER = np.iinfo(np.int64).min
 
 
-@_compiled(
+@compiled(
     types.void(
         types.int64, types.int64,
         I8, I4, I8,
         I8, I8, I1,
         I8, I8, I8, I8,
-        I8, _array(types.int64, 2), I8, _array(types.float64), I8,
+        I8, read_only(types.int64, 2), I8, read_only(types.float64), I8,
         types.float32[:, ::1],
     )
 )  # fmt: skip
@@ -383,7 +360,7 @@ def sweep(
                 out[row, decay_columns[h]] = total_acted / total if total > 0.0 else np.nan
 
 
-@_compiled(types.void(types.float32[::1], types.int64, types.int64, types.int64, types.int64))
+@compiled(types.void(types.float32[::1], types.int64, types.int64, types.int64, types.int64))
 def transpose_tiles(cells, height, width, first, last):
     """In each of the tiles [first, last) of `cells`, turn `height` rows of `width` numbers into columns, in place."""
     size = height * width
@@ -397,7 +374,7 @@ def transpose_tiles(cells, height, width, first, last):
                 cells[start + r] = tile[r * width + c]
 
 
-@_compiled(types.void(types.float32[::1], types.int64, types.int64, types.int64))
+@compiled(types.void(types.float32[::1], types.int64, types.int64, types.int64))
 def gather_tiles(cells, height, width, n_tiles):
     """After `transpose_tiles`: bring the parts of each column together, in place.
 

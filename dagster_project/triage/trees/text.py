@@ -1,0 +1,245 @@
+"""LightGBM's text format, and its trees as flat arrays.
+
+Belongs here: what the text says, checked, and laid out for loops that walk over many alerts at a time.
+Does not belong here: the loops (`kernels.py`).
+
+The format is that of LightGBM 4 (version=v4 in its first lines): one block per tree with its splits, the bits of its
+categorical splits, its leaf values and how many training alerts came to each node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from dagster_project.errors import HeedError
+
+# Which leaf an alert reaches is found in the bits of one word (see `kernels.raw_scores`), and which features of a path
+# speak for it in the bits of another.
+MOST_LEAVES = 64
+MOST_FEATURES_OF_A_PATH = 31
+
+# What a split does: `x <= threshold` with missing to the right or to the left; the same where zero counts as missing;
+# or a set of categories.
+RIGHT, LEFT, ZERO_RIGHT, ZERO_LEFT, CATEGORIES = range(5)
+_KINDS_OF_MISSING = ("none", "zero", "nan")
+
+
+@dataclass(frozen=True)
+class Trees:
+    """All trees of one text as arrays. Splits and leaves of a tree stand together, trees in their order.
+
+    names : of the columns, in order.
+    tree_splits, tree_leaves : int64 [trees + 1]; where the splits and leaves of each tree begin.
+    feature, kind, threshold : of each split. int32, int8 (see `RIGHT`), float32: the largest float32 that is not above
+        LightGBM's own, which decides every float32 as LightGBM does.
+    members, members_start : of categorical splits: uint8, whether category c goes left stands at members_start + c;
+        members_start is int64 [splits + 1].
+    keeps : uint64; the leaves (bit i: the tree's i-th, from left to right) that can still be reached once the split
+        sends an alert to the right.
+    value : float64; of each leaf, from left to right.
+    edge_split, edge_depth, edge_left, edge_clears, edge_leaf : of the two edges below each split, depth first, so that
+        edges 2 * tree_splits[t] to 2 * tree_splits[t + 1] are those of tree t. The split (int32), the depth of the
+        split (int32), whether it is the left edge (uint8), the path's bits that are left when it is not taken (uint32),
+        and the leaf it leads to (int32, -1: none).
+    path_start : int64 [leaves + 1]; path_feature (int32) and path_share (float64) are the different features on the way
+        to a leaf, in the order of their bits, and the share of training alerts that their splits let through.
+    deepest, widest : the most splits above a leaf, and the most different features.
+    """
+
+    names: list[str]
+    tree_splits: np.ndarray
+    tree_leaves: np.ndarray
+    feature: np.ndarray
+    kind: np.ndarray
+    threshold: np.ndarray
+    members: np.ndarray
+    members_start: np.ndarray
+    keeps: np.ndarray
+    value: np.ndarray
+    edge_split: np.ndarray
+    edge_depth: np.ndarray
+    edge_left: np.ndarray
+    edge_clears: np.ndarray
+    edge_leaf: np.ndarray
+    path_start: np.ndarray
+    path_feature: np.ndarray
+    path_share: np.ndarray
+    deepest: int
+    widest: int
+
+
+class Unsupported(Exception):
+    """The trees are sound, but not of the kind that the loops can walk (too many leaves, linear leaves)."""
+
+
+class _Growing:
+    """The arrays of `Trees`, one tree after the other."""
+
+    def __init__(self) -> None:
+        self.lists: dict[str, list[Any]] = {f.name: [] for f in fields(Trees)}
+        self.members: list[np.ndarray] = []
+        self.members_end = 0
+        self.deepest = self.widest = 0
+
+    def add(self, said: dict[str, str]) -> None:
+        lists = self.lists
+        lists["tree_splits"].append(len(lists["feature"]))
+        lists["tree_leaves"].append(len(lists["value"]))
+        leaves = int(said["num_leaves"])
+        value = _numbers(said, "leaf_value", leaves, float)
+        if leaves > MOST_LEAVES or said.get("is_linear", "0").strip() != "0":
+            raise Unsupported
+        if leaves == 1:
+            lists["value"].append(value[0])
+            lists["path_start"].append(len(lists["path_feature"]))
+            return
+        n = leaves - 1
+        feature = _numbers(said, "split_feature", n, int)
+        decision = _numbers(said, "decision_type", n, int)
+        threshold = _numbers(said, "threshold", n, float)
+        children = list(zip(_numbers(said, "left_child", n, int), _numbers(said, "right_child", n, int), strict=True))
+        counts = _numbers(said, "internal_count", n, int), _numbers(said, "leaf_count", leaves, int)
+        boundaries = [int(v) for v in said.get("cat_boundaries", "").split()]
+        words = np.array([int(v) for v in said.get("cat_threshold", "").split()], dtype="<u4")
+
+        place: dict[int, int] = {}  # a split's number in the text -> its place among this tree's, depth first
+        edges: list[list[int]] = []
+        leaf = 0
+
+        def walk(node: int, depth: int, path: dict[int, tuple[int, float]]) -> tuple[int, int]:
+            """Lay out what is below a split; returns its leaves [first, last)."""
+            nonlocal leaf
+            if node in place or not 0 <= node < n or depth >= leaves:
+                raise ValueError("the splits of a tree are not a tree")
+            mine = place[node] = len(place)
+            self._split(feature[node], decision[node], threshold[node], boundaries, words)
+            own = path.get(feature[node], (len(path), 1.0))
+            if own[0] >= MOST_FEATURES_OF_A_PATH:
+                raise Unsupported
+            above = counts[0][node]
+            first = middle = leaf
+            for left, child in ((1, children[node][0]), (0, children[node][1])):
+                below = counts[1][~child] if child < 0 else counts[0][child]
+                # Never 0: the loops divide by it, and what no training alert did weighs nothing either way.
+                share = max(own[1] * (below / above if above else 0.0), 1e-30)
+                taken = {**path, feature[node]: (own[0], share)}
+                edge = [mine, depth, left, 0xFFFFFFFF ^ (1 << own[0]), leaf if child < 0 else -1]
+                edges.append(edge)
+                if child < 0:
+                    self._leaf(value[~child], taken)
+                    self.deepest = max(self.deepest, depth + 1)
+                    leaf += 1
+                else:
+                    walk(child, depth + 1, taken)
+                if left:
+                    middle = leaf
+            gone = ((1 << middle) - 1) ^ ((1 << first) - 1)
+            lists["keeps"][lists["tree_splits"][-1] + mine] = 0xFFFFFFFFFFFFFFFF ^ gone
+            return first, leaf
+
+        walk(0, 0, {})
+        if leaf != leaves:
+            raise ValueError("a tree has leaves that no split leads to")
+        for name, column in zip(("split", "depth", "left", "clears", "leaf"), zip(*edges, strict=True), strict=True):
+            lists[f"edge_{name}"] += column
+
+    def _split(self, feature: int, decision: int, threshold: float, boundaries: list[int], words: np.ndarray) -> None:
+        lists = self.lists
+        lists["feature"].append(feature)
+        lists["members_start"].append(self.members_end)
+        lists["keeps"].append(0)
+        if decision & 1:
+            number = int(threshold)
+            chosen = words[boundaries[number] : boundaries[number + 1]]
+            bits = np.unpackbits(chosen.view(np.uint8), bitorder="little")
+            self.members.append(bits)
+            self.members_end += len(bits)
+            lists["kind"].append(CATEGORIES)
+            lists["threshold"].append(np.nan)
+            return
+        missing, to_left = _KINDS_OF_MISSING[(decision >> 2) & 3], bool(decision & 2)
+        if missing == "zero":
+            lists["kind"].append(ZERO_LEFT if to_left else ZERO_RIGHT)
+        else:
+            # Where no value was missing in training, LightGBM takes a missing one for zero.
+            lists["kind"].append(LEFT if (to_left if missing == "nan" else threshold >= 0.0) else RIGHT)
+        lists["threshold"].append(threshold)
+
+    def _leaf(self, value: float, path: dict[int, tuple[int, float]]) -> None:
+        lists = self.lists
+        lists["value"].append(value)
+        lists["path_start"].append(len(lists["path_feature"]))
+        lists["path_feature"] += path
+        lists["path_share"] += [share for _, share in path.values()]
+        self.widest = max(self.widest, len(path))
+
+    def made(self, names: list[str]) -> Trees:
+        lists = self.lists
+        with np.errstate(over="ignore"):
+            wanted = np.array(lists["threshold"], dtype=np.float64)
+            threshold = wanted.astype(np.float32)
+        above = threshold.astype(np.float64) > wanted
+        threshold[above] = np.nextafter(threshold[above], np.float32(-np.inf))
+        if lists["feature"] and not 0 <= min(lists["feature"]) <= max(lists["feature"]) < len(names):
+            raise ValueError("a split names a column that there is not")
+
+        def array(name: str, dtype: Any, *end: int) -> np.ndarray:
+            return np.array([*lists[name], *end], dtype=dtype)
+
+        return Trees(
+            names=names,
+            tree_splits=array("tree_splits", np.int64, len(lists["feature"])),
+            tree_leaves=array("tree_leaves", np.int64, len(lists["value"])),
+            feature=array("feature", np.int32),
+            kind=array("kind", np.int8),
+            threshold=threshold,
+            members=np.concatenate([*self.members, np.zeros(0, np.uint8)]),
+            members_start=array("members_start", np.int64, self.members_end),
+            keeps=array("keeps", np.uint64),
+            value=array("value", np.float64),
+            edge_split=array("edge_split", np.int32),
+            edge_depth=array("edge_depth", np.int32),
+            edge_left=array("edge_left", np.uint8),
+            edge_clears=array("edge_clears", np.uint32),
+            edge_leaf=array("edge_leaf", np.int32),
+            path_start=array("path_start", np.int64, len(lists["path_feature"])),
+            path_feature=array("path_feature", np.int32),
+            path_share=array("path_share", np.float64),
+            deepest=self.deepest,
+            widest=self.widest,
+        )
+
+
+def read_trees(text: str) -> Trees:
+    """The trees of a text.
+
+    Raises
+    ------
+    HeedError : the text is not a whole model. Unsupported : the trees cannot be walked by `kernels`.
+    """
+    head, *blocks = text.partition("\nend of trees")[0].split("\nTree=")
+    growing = _Growing()
+    try:
+        said = _lines(head)
+        if "\nend of trees" not in text or said.get("num_class", "1") != "1" or not blocks:
+            raise ValueError("it does not hold the trees of one class to their end")
+        for block in blocks:
+            growing.add(_lines(block))
+        return growing.made(said["feature_names"].split())
+    except (KeyError, ValueError, IndexError, OverflowError) as error:
+        raise HeedError(f"the stored trees cannot be read ({str(error)[:100]})", "train again") from error
+
+
+def _lines(block: str) -> dict[str, str]:
+    return {name: value for name, equals, value in (line.partition("=") for line in block.split("\n")) if equals}
+
+
+def _numbers(said: dict[str, str], name: str, number: int, kind: Callable[[str], Any]) -> list[Any]:
+    made = [kind(word) for word in said[name].split()]
+    if len(made) != number:
+        raise ValueError(f"{name} has {len(made)} numbers, not {number}")
+    return made
