@@ -3,8 +3,8 @@
 Belongs here: laws that hold between columns of a features frame whatever the history keys and windows are.
 Does not belong here: how a feature is computed (`dagster_project/triage`).
 
-Names that are understood, with `<key>` any history key (rule, entity, team, ...) and `<window>` like `7d` or
-`12h`:
+Names that are understood, with `<key>` any history key (rule, entity, team, ...) and `<window>` like `7d`, `12h` or
+`90min`:
 
 - `<key>_raised_count_<window>`, `<key>_known_count_<window>`, `<key>_acted_count_<window>`: whole numbers;
 - `..._rate`, `..._rate_<anything>`, `<key>_last_outcome`: between 0 and 1;
@@ -23,10 +23,10 @@ import pandas as pd
 
 from .rows import RowsExpectation, Unexpected, frame_metric
 
-COUNT = re.compile(r"^(?P<key>.+)_(?P<what>raised|known|acted)_count_(?P<window>(?P<size>\d+)(?P<unit>[smhd]))$")
+COUNT = re.compile(r"^(?P<key>.+)_(?P<what>raised|known|acted)_count_(?P<window>(?P<size>\d+)(?P<unit>s|min|m|h|d))$")
 RATE = re.compile(r"(_rate(_.+)?|_last_outcome)$")
 WAIT = re.compile(r"_seconds_since_.+$")
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def _numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
