@@ -41,20 +41,21 @@ types: setup ## types
 benchmark-engine: .venv-peers/.installed ## history features against what people use instead; about half an hour
 	@.venv-peers/bin/python -m benchmarks.engine
 
-# An environment of its own: it sees all that is in .venv, and adds nothing to it.
-.venv-peers/.installed: .venv/.installed benchmarks/requirements-peers.txt
-	@rm -rf .venv-peers
-	@$(BIN)/python -m venv .venv-peers
-	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > .venv-peers/heed.pth
-	@mv .venv-peers/heed.pth "$$(.venv-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-peers.txt
+# An environment of its own for peers or a tool: it sees all that is in .venv, and adds nothing to it.
+.venv-%/.installed: .venv/.installed benchmarks/requirements-%.txt
+	@rm -rf .venv-$*
+	@$(BIN)/python -m venv .venv-$*
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > .venv-$*/heed.pth
+	@mv .venv-$*/heed.pth "$$(.venv-$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-$*.txt
 	@touch $@
 
 benchmark-flags: setup ## flags against known truth, in simulated companies; about 30 minutes
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.flags
 
-benchmark-influence: setup ## what showing a score does, against known truth; about 10 minutes
+benchmark-influence: setup ## what showing a score does, against known truth; about 20 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.influence
+
 benchmark-job: setup ## the whole job on a million simulated alerts: seconds and memory of each stage; about 20 minutes
 	@$(BIN)/python -m benchmarks.job
 
@@ -63,14 +64,6 @@ benchmark-learning: setup ## learning against known truth, in simulated companie
 
 benchmark-service: .venv-service/.installed ## the service with 100,000 open alerts, and 100,000 generated requests; about an hour
 	@.venv-service/bin/python -m benchmarks.service
-
-.venv-service/.installed: .venv/.installed benchmarks/requirements-service.txt
-	@rm -rf .venv-service
-	@$(BIN)/python -m venv .venv-service
-	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > .venv-service/heed.pth
-	@mv .venv-service/heed.pth "$$(.venv-service/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-	@.venv-service/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-service.txt
-	@touch $@
 
 benchmark-wolfi: setup ## real alerts, replayed beside every baseline; about 3 minutes, with the data beside the project
 	@$(BIN)/python -m benchmarks.wolfi
