@@ -205,15 +205,11 @@ def versions_here() -> dict[str, str]:
     return found
 
 
-def _wanted() -> dict[str, str]:
-    return versions_here()
-
-
 def _require_equal_workers(client: Client, address: str) -> None:
     """Raise `HeedError` where there are no workers, or one of them would compute with other code."""
     if not client.nthreads():
         raise HeedError(f"the Dask scheduler at {address} has no workers", "start at least one, then run again")
-    here = _wanted()
+    here = versions_here()
     answers: dict[str, Any] = client.run(versions_here, on_error="return")
     for worker, there in sorted(answers.items()):
         if isinstance(there, Exception):
