@@ -5,7 +5,7 @@ Does not belong here: markup (`pages.py`), one alert's document (`scores.py`).
 
 Open alerts change only when a run publishes, so their few columns are read once per publication, beside the requests,
 and filtered in memory as arrays; the rows of a page come from the same lookup as the API's scores. With 100,000 of
-700,000 scored alerts open, reading takes seconds and a page a few milliseconds (benchmarks/service.md): so `heed serve`
+700,000 scored alerts open, reading takes seconds and a page some 50 ms (`make benchmark-service`): so `heed serve`
 reads before it says that it is there, and after a publication requests see the board before it until the new one is
 ready.
 """

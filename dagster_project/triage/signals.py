@@ -24,8 +24,8 @@ from dagster_project.triage.timeline.definition import microseconds, span_name
 if TYPE_CHECKING:
     from dagster_project.triage.features import FeatureSettings
 
-# Whose signals are made. A team and a combination add columns and no sight of their own: their counts are sums or
-# parts of these.
+# Whose signals are made. A judgement: those of a team or a combination would cost as many columns each, and the past
+# never yet paid for these (benchmarks/learning.md).
 SIGNAL_KEYS = ("rule", "entity")
 
 

@@ -1,6 +1,6 @@
 """Generated requests, reasonable and not: none may be answered with a failure of the service, or change what it says.
 
-`make benchmark-service` sends 100,000 from the OpenAPI description, `make fuzz` as many of these.
+`make benchmark-service` sends 100,000 from the OpenAPI description.
 """
 
 import json
