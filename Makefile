@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres benchmark-engine benchmark-flags benchmark-influence benchmark-job benchmark-learning benchmark-service benchmark-trust benchmark-wolfi up lock lint types clean
+.PHONY: help setup demo test test-postgres benchmark-engine benchmark-flags benchmark-influence benchmark-job benchmark-learning benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ benchmark-service: .venv-service/.installed ## the service with 100,000 open ale
 
 benchmark-wolfi: setup ## real alerts, replayed beside every baseline; about 3 minutes, with the data beside the project
 	@$(BIN)/python -m benchmarks.wolfi
+
+fuzz: setup ## 100,000 generated inputs each for loaders, settings and service; about an hour
+	@$(BIN)/python -m benchmarks.fuzz
 
 up: setup ## the Dagster UI with its daemon, on http://127.0.0.1:3000
 	@$(BIN)/heed up

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from dagster_project.errors import HeedError
+from dagster_project.errors import HeedError, one_line
 
 
 class OneLineErrors(click.Group):
@@ -47,7 +47,7 @@ FILE = click.Path(path_type=Path)
 
 def _say(started: float) -> Callable[[str], None]:
     def say(line: str) -> None:
-        click.echo(f"  {time.monotonic() - started:5.1f} s  {line}", err=True)
+        click.echo(f"  {time.monotonic() - started:5.1f} s  {one_line(line)}", err=True)
 
     return say
 
@@ -123,7 +123,7 @@ def load(
         report = load_file(kind, path, warehouse.connect, mapping=columns, progress=lambda at: say(f"  {at.summary()}"))
         reports.append(report)
         if not json_output:
-            click.echo(report.summary())
+            click.echo(one_line(report.summary()))
     if json_output:
         click.echo(json.dumps([report.to_document() for report in reports]))
 
@@ -237,7 +237,9 @@ def champion(as_of: str | None, json_output: bool) -> None:
         click.echo(f"{row['model_version']}  knows up to {row['cut']:%Y-%m-%d %H:%M} UTC  {state}".rstrip())
         for made in row["decisions"]:
             word, by = made["decision"].replace("_", " "), made["decided_by"]
-            click.echo(f"    {made['as_of']:%Y-%m-%d %H:%M} UTC  {word} by {by}: {'; '.join(made['reasons'])}")
+            click.echo(
+                one_line(f"    {made['as_of']:%Y-%m-%d %H:%M} UTC  {word} by {by}: {'; '.join(made['reasons'])}")
+            )
 
 
 @main.command()

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from dagster_project.errors import HeedError
+from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
 from dagster_project.settings import Settings, heed_home, load_settings, settings_path
@@ -35,7 +35,7 @@ class Finding:
     def line(self) -> str:
         """One line for people."""
         mark = {"well": "  well ", "look": "  LOOK ", "wrong": " WRONG "}[self.status]
-        return f"{mark} {self.what}: {self.found}" + (f". {self.remedy}" if self.remedy else "")
+        return one_line(f"{mark} {self.what}: {self.found}" + (f". {self.remedy}" if self.remedy else ""))
 
     def to_document(self) -> dict[str, Any]:
         """The same for machines."""

@@ -4,6 +4,18 @@ Belongs here: `HeedError`, an error with a cause and a remedy in plain words, wh
 Does not belong here: anything a user cannot mend. A bug raises what Python raises, and is a bug.
 """
 
+import unicodedata
+
+
+def one_line(text: str) -> str:
+    """Text from outside as part of one line: it can neither begin a line of its own nor steer a terminal.
+
+    Line ends and tabs become blanks. Control characters, marks that turn the direction of writing, and halves of
+    surrogates are written out, like \\x1b.
+    """
+    blank = text.replace("\r\n", " ").translate(dict.fromkeys(map(ord, "\r\n\t\u2028\u2029"), " "))
+    return "".join(c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in blank)
+
 
 class HeedError(Exception):
     """Something a user can mend.
@@ -20,4 +32,4 @@ class HeedError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.cause}. {self.remedy[:1].upper()}{self.remedy[1:]}."
+        return one_line(f"{self.cause}. {self.remedy[:1].upper()}{self.remedy[1:]}.")

@@ -56,6 +56,20 @@ class ReplayReport:
         return {**vars(self), "out": str(self.out), "measured": measured}
 
 
+def without_formulas(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows for a CSV file: a text that a spreadsheet would take for a formula begins with an apostrophe.
+
+    Such texts begin with =, +, -, @, a tab or a line end; numbers are none. Parquet holds every text as it is.
+    """
+    made = rows.copy()
+    for name in made.columns:
+        if made[name].dtype.kind == "O" or str(made[name].dtype) in ("str", "string", "category"):
+            texts = made[name].astype("str")
+            formula = texts.str.match(r"[=+\-@\t\r\n]") & ~texts.str.fullmatch(r"[+-]?[0-9]+([.][0-9]+)?")
+            made[name] = texts.where(~formula.fillna(False).astype(bool), "'" + texts).where(rows[name].notna())
+    return made
+
+
 def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path, say: Say) -> ReplayReport:
     """Replay [first, until) on this home's warehouse and write one row per alert to `out`.
 
@@ -102,7 +116,10 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
         derive=cluster.history_features,
     )
     fresh = out.with_name(f".{out.name}.partial")
-    made.to_parquet(fresh, index=False) if out.suffix == ".parquet" else made.to_csv(fresh, index=False)
+    if out.suffix == ".parquet":
+        made.to_parquet(fresh, index=False)
+    else:
+        without_formulas(made).to_csv(fresh, index=False)
     fresh.replace(out)
     horizon = timedelta(days=settings.outcome.horizon_days)
     measured = compare(made, baselines, history, until, horizon)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from dagster_project.errors import HeedError
+from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.dbt_ahead import prepare_dbt
 from dagster_project.resources.moment import run_tags
 
@@ -66,7 +66,7 @@ class JobOutcome:
             f"by {scores.get('model version', 'no model')}, {scores.get('dagster/row_count', 0)} new scores published "
             f"({self.seconds:.0f} s)"
         ]
-        return "\n".join([*lines, *(f"warning: {line}" for line in self.warnings)])
+        return "\n".join([*lines, *(one_line(f"warning: {line}") for line in self.warnings)])
 
     def to_document(self) -> dict[str, Any]:
         """The same for machines."""

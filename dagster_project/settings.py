@@ -31,9 +31,10 @@ Days = Annotated[float, Field(gt=0, le=3650)]
 
 
 class Section(BaseModel):
-    """A table of heed.toml. Unknown keys are errors: a typo must not silently mean the default."""
+    """A table of heed.toml. Unknown keys are errors: a typo must not silently mean the default. So are values of
+    another type: `true` must not silently mean 1."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Source(Section):
@@ -65,7 +66,7 @@ class Outcome(Section):
 class Features(Section):
     """The history that features may look back on."""
 
-    keys: tuple[str, ...] = ("all", "rule", "entity", "team", "rule+entity")
+    keys: Annotated[tuple[str, ...], Field(strict=False)] = ("all", "rule", "entity", "team", "rule+entity")
     lookback_days: Annotated[float, Field(ge=90, le=3650)] = 180  # the longest window is 90 days
 
     @field_validator("keys")
@@ -214,7 +215,7 @@ def load_settings(path: Path | None = None) -> Settings:
 def _parse(text: str, path: Path) -> Settings:
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise HeedError(f"{path} is not valid TOML: {error}", "correct that line") from error
     try:
         return Settings.model_validate(content)

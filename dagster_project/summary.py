@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dagster_project.errors import HeedError
+from dagster_project.errors import HeedError, one_line
 from dagster_project.reporting.words import contender
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.postgres import Warehouse
@@ -73,7 +73,7 @@ def show(found: dict[str, Any]) -> None:
     # Evidence in words wants room; where nobody's terminal says how wide it is, 120 columns read well.
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=120)
-    plain = lambda value: Text(str(value))  # noqa: E731  (names may look like markup)
+    plain = lambda value: Text(one_line(str(value)))  # noqa: E731  (names may look like markup, or steer a terminal)
 
     def table(title: str, *columns: str) -> Table:
         made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)

@@ -35,6 +35,8 @@ def parse_json(text: str) -> Any | NotJson:
         value = _DECODER.decode(text)
     except _BeyondRange:
         return NotJson("a number beyond double precision")
+    except _Twice as error:
+        return NotJson(f"the name {str(error)[:60]!r} twice in one object")
     except (ValueError, RecursionError):
         return NotJson("not JSON")
     return (_trouble(value) or value) if "\\u" in text else value
@@ -42,6 +44,19 @@ def parse_json(text: str) -> Any | NotJson:
 
 class _BeyondRange(ValueError):
     pass
+
+
+class _Twice(ValueError):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python would keep the last value of a name that occurs twice, and drop the others without a word."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        raise _Twice(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
+    return made
 
 
 def _finite(text: str) -> float:
@@ -56,7 +71,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 # Made once: json.loads with an option makes a decoder for every call, which takes ten times as long.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_object)
 
 
 def _trouble(value: Any) -> NotJson | None:

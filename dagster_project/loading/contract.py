@@ -192,11 +192,14 @@ class ColumnPlan:
     contract : contract column -> position in the file.
     attributes : (name, position) of columns that become attributes, in order of their names.
     ignored : names of columns that are not loaded.
+    twice : which column has two names here, so that nobody can tell which one is meant; empty where none has. Only for
+        single lines of JSON: in a header it is an error.
     """
 
     contract: dict[str, int]
     attributes: tuple[tuple[str, int], ...]
     ignored: tuple[str, ...]
+    twice: str = ""
 
 
 def matched_names(kind: Kind, header: Sequence[str], mapping: Mapping | None) -> int:

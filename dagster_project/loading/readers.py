@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from dagster_project.errors import HeedError
@@ -33,6 +34,7 @@ from dagster_project.loading.contract import (
     matched_names,
     normal_name,
     plan_columns,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +60,10 @@ GZIP_RATIO, GZIP_FREE_BYTES = 300, 1 << 28
 PARQUET_ROWS_PER_BYTE, PARQUET_FREE_ROWS = 200, 1 << 20
 PARQUET_ROW_GROUP_BYTES = 4 << 30
 PARQUET_CHUNK_BYTES = 32 << 20
+# A dictionary holds a text once, however many rows have it: what a file says about its size does not tell what its rows
+# hold. 300-fold, as for gzip, is far beyond what alerts reach; nested values are read a few rows at a time.
+PARQUET_RATIO, PARQUET_FREE_BYTES = GZIP_RATIO, GZIP_FREE_BYTES
+PARQUET_NESTED_ROWS = 256
 
 FORMATS = {
     ".csv": "csv",
@@ -461,10 +467,14 @@ class ParquetReader(Reader):
             )
         with self._told():
             # Buffered: a column chunk is read piece by piece, not whole.
-            self._file: pq.ParquetFile = pq.ParquetFile(source.raw, buffer_size=1 << 20, pre_buffer=False)
-            schema = self._file.schema_arrow
-            metadata = self._file.metadata
+            metadata = pq.read_metadata(source.raw)
             groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+            dictionaries = _dictionaries(metadata.schema, groups)
+            self._flat = sorted(name for name in dictionaries if "." not in name)
+            self._file: pq.ParquetFile = pq.ParquetFile(
+                source.raw, buffer_size=1 << 20, pre_buffer=False, read_dictionary=self._flat
+            )
+            schema = self._file.schema_arrow
             sizes = [(group.num_rows, group.total_byte_size) for group in groups]
             self._rows = int(metadata.num_rows)
         if self._rows > max(PARQUET_FREE_ROWS, PARQUET_ROWS_PER_BYTE * source.bytes_total):
@@ -482,7 +492,9 @@ class ParquetReader(Reader):
         self.plan = plan_columns(kind, schema.names, mapping, source.name)
         self.ignored = self.plan.ignored
         width = sum(size for _, size in sizes) / self._rows if self._rows else 1.0
-        self._batch_rows = int(max(1, min(CHUNK_ROWS, PARQUET_CHUNK_BYTES / max(width, 1.0))))
+        most = PARQUET_NESTED_ROWS if len(dictionaries) > len(self._flat) else CHUNK_ROWS
+        self._batch_rows = int(max(1, min(most, PARQUET_CHUNK_BYTES / max(width, 1.0))))
+        self._unfolded = 0
 
     def _told(self) -> _ParquetErrors:
         return _ParquetErrors(self.source.path)
@@ -497,9 +509,9 @@ class ParquetReader(Reader):
                 if batch is None:
                     break
                 batch.validate()
-            if batch.num_rows:
-                yield self._chunk(batch, row)
-            row += batch.num_rows
+            for part in self._unfold(batch):
+                yield self._chunk(part, row)
+                row += part.num_rows
             if self._rows:
                 self.source.position = int(self.source.bytes_total * min(1.0, row / self._rows))
         if row != self._rows:
@@ -507,6 +519,31 @@ class ParquetReader(Reader):
                 f"{self.source.path} holds {row:,} rows and claims {self._rows:,}",
                 "export it again; nothing was loaded",
             )
+
+    def _unfold(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """The batch in parts whose texts fit into memory once each row has its own."""
+        if not batch.num_rows:
+            return
+        sizes = np.zeros(batch.num_rows, np.int64)
+        with self._told():  # a damaged index points nowhere
+            for column in batch.columns:
+                if pa.types.is_dictionary(column.type):
+                    lengths = pc.fill_null(pc.binary_length(column.dictionary).take(column.indices), 0)
+                    sizes += lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+        ends = np.cumsum(sizes)
+        self._unfolded += int(ends[-1])
+        if self._unfolded > max(PARQUET_FREE_BYTES, PARQUET_RATIO * self.source.bytes_total):
+            raise HeedError(
+                f"the rows of {self.source.path} hold more than {PARQUET_RATIO} times its size, "
+                "as files do that are made to fill a disk",
+                "write it again as CSV if you trust it, and load that",
+            )
+        at = 0
+        while at < batch.num_rows:
+            begun = ends[at - 1] if at else 0
+            until = max(int(np.searchsorted(ends, begun + PARQUET_CHUNK_BYTES, "right")), at + 1)
+            yield batch.slice(at, until - at)
+            at = until
 
     def _chunk(self, batch: pa.RecordBatch, before: int) -> Chunk:
         wanted = [*self.plan.contract.values(), *(at for _, at in self.plan.attributes)]
@@ -527,6 +564,20 @@ class ParquetReader(Reader):
         contract = {name: arrow_text.as_text(batch.column(at)) for name, at in self.plan.contract.items()}
         further = [(name, arrow_text.as_json(batch.column(at))) for name, at in self.plan.attributes]
         return Chunk(batch.num_rows, contract, further, set_aside)
+
+
+def _dictionaries(schema: Any, groups: list[Any]) -> set[str]:
+    """The columns, by their paths, of texts that a dictionary holds in any row group.
+
+    The schema's paths, which decide what is read: those of the groups may say something else.
+    """
+    found = set()
+    for group in groups:
+        for at in range(group.num_columns):
+            column = group.column(at)
+            if column.physical_type == "BYTE_ARRAY" and {"RLE_DICTIONARY", "PLAIN_DICTIONARY"} & set(column.encodings):
+                found.add(schema.column(at).path)
+    return found
 
 
 class _ParquetErrors:
@@ -598,6 +649,8 @@ class JsonLinesReader(Reader):
         for number, line in enumerate(lines, first):
             content = _json_object(line)
             if isinstance(content, dict):
+                content = self._plan(tuple(content)).twice or content
+            if isinstance(content, dict):
                 objects.append(content)
             elif content is not None:
                 set_aside.append(_set_aside(number, content, line))
@@ -618,8 +671,6 @@ class JsonLinesReader(Reader):
                 text = arrow_text.plain_json(values[at])
                 if text is not None:
                     cells = further.setdefault(name, [])
-                    if len(cells) > row:  # two keys that differ in outer blanks only
-                        continue
                     cells.extend([None] * (row - len(cells)))
                     cells.append(text)
         for cells in further.values():
@@ -655,16 +706,22 @@ class JsonLinesReader(Reader):
         dropped = {normal_name(column) for column in left_out}
         contract: dict[str, int] = {}
         attributes: list[tuple[str, int]] = []
+        twice = ""
         for at, name in enumerate(names):
             normal = normal_name(name)
             target = wanted.get(normal) or (normal if normal in COLUMNS[self.kind] and normal not in mapped else None)
             if normal in dropped:
                 continue
-            if target is not None and target not in contract:
+            if target is not None and target in contract:
+                twice = f"{target} twice, as {shown(names[contract[target]])} and {shown(name)}"
+            elif target is not None:
                 contract[target] = at
             elif name not in OWN_COLUMNS and "attributes" in COLUMNS[self.kind]:
-                attributes.append((name.strip() or f"unnamed_{at + 1}", at))
-        return ColumnPlan(contract, tuple(attributes), ())
+                attribute = name.strip() or f"unnamed_{at + 1}"
+                if attribute in dict(attributes):
+                    twice = f"{shown(attribute)} twice, with and without blanks around it"
+                attributes.append((attribute, at))
+        return ColumnPlan(contract, tuple(attributes), (), twice)
 
 
 def _json_object(line: bytes) -> dict[str, Any] | str | None:

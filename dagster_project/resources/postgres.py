@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from dagster_project.errors import HeedError
+from dagster_project.errors import HeedError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,7 +80,8 @@ class Warehouse:
             return f"embedded PostgreSQL of {self.home}"
         parts = _parsed(str(self._given_url))
         host = parts.get("host") or parts.get("hostaddr") or "localhost"
-        return f"PostgreSQL at {host}:{parts.get('port') or 5432}, database {parts.get('dbname') or 'postgres'}"
+        place = f"{host}:{parts.get('port') or 5432}, database {parts.get('dbname') or 'postgres'}"
+        return one_line(f"PostgreSQL at {place}")
 
     def connect(self) -> Connection:
         """A new connection, not in autocommit mode: what is not committed did not happen.

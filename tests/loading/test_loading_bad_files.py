@@ -199,6 +199,39 @@ def test_parquet_that_claims_more_rows_than_its_bytes_can_hold(tmp_path, refused
     assert "claims 2,000,000 rows" in refused(tmp_path / "a.parquet")
 
 
+def test_parquet_whose_rows_share_one_long_text(tmp_path, monkeypatch):
+    """200,000 rows of 100 kB each, 20 GB, in a small file: read in parts, and refused once that is beyond belief."""
+    n, long = 200_000, "x" * 100_000
+    titles = pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), [long])
+    ids = pa.array([f"a{i}" for i in range(n)])
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"alert_id": ids, "raised_at": ids, "rule": ids, "title": titles}), path)
+    source = readers.SourceFile(path)
+    monkeypatch.setattr(readers, "PARQUET_FREE_BYTES", 64 << 20)
+    monkeypatch.setattr(readers, "PARQUET_RATIO", 40)
+    rows, biggest = 0, 0
+    with pytest.raises(HeedError, match="times its size"):  # noqa: PT012
+        for chunk in readers.open_reader("alerts", source, None).chunks():
+            rows += chunk.rows
+            biggest = max(biggest, chunk.contract["title"].nbytes)
+    assert biggest <= readers.PARQUET_CHUNK_BYTES + len(long)
+    source.close()
+
+
+def test_parquet_with_dictionaries_is_read_like_any_other(tmp_path):
+    texts = [None, "", "é", "x" * 300, "x" * 300, "\\N"] * 50
+    table = pa.table({name: pa.array(texts) for name in ("alert_id", "raised_at", "rule", "team")})
+    read = {}
+    for name, folded in (("folded", True), ("plain", False)):
+        pq.write_table(table, tmp_path / f"{name}.parquet", use_dictionary=folded, row_group_size=70)
+        source = readers.SourceFile(tmp_path / f"{name}.parquet")
+        chunks = list(readers.open_reader("alerts", source, None).chunks())
+        read[name] = {key: [v for c in chunks for v in c.contract[key].to_pylist()] for key in chunks[0].contract}
+        source.close()
+    assert read["folded"] == read["plain"]
+    assert read["plain"]["team"] == [text or None for text in texts]
+
+
 def test_a_json_lines_file_that_is_none(tmp_path, refused):
     assert "no JSON object" in refused(written(tmp_path, "a.jsonl", b"[1]\nfoo\n"))
 

@@ -26,7 +26,10 @@ from tests.conftest import Company
 
 CRON = "*/15 * * * *"
 HOSTILE_ID = """a/b'"><img src=x onerror=alert(1)>/\nscore?x=%41#é"""
-HOSTILE = {"rule": "<script>alert('rule')</script>'; DROP TABLE scoring.feedback; --", "team": "O'Neil & <b>Söhne</b>"}
+HOSTILE = {
+    "rule": "<script>alert('rule')</script>'; DROP TABLE scoring.feedback; --",
+    "team": "O'Neil & <b>Söhne</b> {{ 7*7 }}",
+}
 REASON = "the rule is \"<script>alert('reason')</script>\" (raises the score)"
 
 
