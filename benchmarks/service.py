@@ -45,6 +45,8 @@ from urllib.parse import quote
 
 import numpy as np
 
+from dagster_project.resources.embedded_postgres import stop_server
+
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("board", "rate", "generated")
 OPEN, SCORED = 100_000, 700_000
@@ -301,6 +303,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, help="keep the warehouse here, for the next time")
     arguments = parser.parse_args()
     home = arguments.home or Path(tempfile.mkdtemp(prefix="heed-benchmark-"))
+    home.chmod(0o755)  # the embedded server may run under another account
     os.environ["HEED_HOME"] = str(home)
     rng, told = random.Random(SEED), machine()
     try:
@@ -316,6 +319,7 @@ def main() -> None:
                 found.append((what, figure))
                 print(f"{what}: {figure}", flush=True)
     finally:
+        stop_server(home)
         if arguments.home is None:
             shutil.rmtree(home, ignore_errors=True)
     if set(arguments.parts) != set(PARTS):
