@@ -1,6 +1,6 @@
-"""When things run: the two jobs and their schedules.
+"""When things run: the two jobs, their schedules, and the sensor that does not wait for them.
 
-Belongs here: which assets a job covers, its schedule and the tags of a run.
+Belongs here: which assets a job covers, what starts it and the tags of a run.
 Does not belong here: what an asset does.
 
 Declarative automation (`AutomationCondition.eager()`, `on_cron`) is not used: `eager()` requests a child even after
@@ -8,12 +8,13 @@ a blocking check of its parent failed in an earlier run, and an hourly `on_cron`
 One scheduled job that selects its whole path is simpler, and a failed check stops that run where it stands.
 """
 
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
 from dagster_project.resources.moment import run_tags
+from dagster_project.resources.postgres import Warehouse
 from dagster_project.settings import Settings
 
 REFRESH = "refresh_scores"
@@ -78,3 +79,59 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         schedule(REFRESH, settings.schedule.refresh_scores),
         schedule(RETRAIN, settings.schedule.retrain),
     ]
+
+
+# A tick is one query by an index. Half a minute, so that a new alert has a run within a minute of its arrival.
+SENSOR_SECONDS = 30
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """`new_alerts`: refreshes scores when alerts came that the newest publication does not know."""
+
+    @dg.sensor(
+        name="new_alerts",
+        job_name=REFRESH,
+        minimum_interval_seconds=SENSOR_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks every half minute whether alerts were loaded since the newest publication; then scores are "
+        "refreshed without waiting for the schedule.",
+    )
+    def new_alerts(
+        context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+    ) -> dg.RunRequest | dg.SkipReason:
+        if context.instance.get_run_records(dg.RunsFilter(tags=WAREHOUSE_TAG, statuses=_UNDER_WAY), limit=1):
+            return dg.SkipReason("a run that changes the warehouse is under way")
+        newest = newest_arrival(warehouse, settings)
+        if newest is None:
+            return dg.SkipReason("no alert was loaded, or the source has no column loaded_at")
+        published = warehouse.value("SELECT to_regclass('scoring.publications') IS NOT NULL") and warehouse.value(
+            "SELECT max(as_of) FROM scoring.publications"
+        )
+        if not published:
+            return dg.SkipReason("nothing was ever published: the first run is `heed run`, or the schedule's")
+        if newest <= published:
+            return dg.SkipReason("no alert came since the newest publication")
+        now = datetime.now(UTC)
+        # The key is the arrival, not the moment of asking: the same alerts never ask twice, also when their run fails.
+        return dg.RunRequest(
+            run_key=f"alerts of {newest.isoformat()}",
+            tags={**run_tags(now, days_back(REFRESH, settings)), **WAREHOUSE_TAG},
+        )
+
+    return [new_alerts]
+
+
+def newest_arrival(warehouse: Warehouse, settings: Settings) -> datetime | None:
+    """When the newest alert was loaded; None: there is none, or the source does not say."""
+    table = f"{settings.source.database_schema}.{settings.source.alerts}"
+    if not any(column["name"] == "loaded_at" for column in warehouse.columns(table)):
+        return None
+    found = warehouse.value(f"SELECT max(loaded_at)::timestamptz FROM {table}")
+    return found.astimezone(UTC) if found is not None else None

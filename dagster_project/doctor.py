@@ -171,15 +171,32 @@ def _model(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
 
 
 def _scores(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    from dagster_project.serving.freshness import MISSED_REFRESHES, stale_before
+
     if not _count(warehouse, "scoring.alert_scores"):
         yield Finding("scores", "look", "there are none yet", "Run `heed run`")
         return
-    newest = warehouse.value("SELECT max(scored_at) FROM scoring.alert_scores")
-    age = datetime.now(UTC) - newest
-    old = age > timedelta(days=1)
+    # A score is written only when it changed: its age says nothing about when the job last ran.
+    newest = warehouse.value("SELECT max(as_of) FROM scoring.publications") or warehouse.value(
+        "SELECT max(as_of) FROM scoring.alert_scores"
+    )
+    old = newest < stale_before(settings.schedule.refresh_scores, datetime.now(UTC))
     yield Finding(
         "scores",
         "look" if old else "well",
-        f"the newest was published {newest:%Y-%m-%d %H:%M} UTC",
+        f"the newest publication stands at {newest:%Y-%m-%d %H:%M} UTC"
+        + (f", and {MISSED_REFRESHES} scheduled refreshes have passed since" if old else ""),
         "Keep `make up` running, or run `heed run` on a schedule of yours" if old else "",
     )
+    yield from _watch(warehouse)
+
+
+def _watch(warehouse: Warehouse) -> Iterator[Finding]:
+    """What the newest run's checks on published scores warned of."""
+    if warehouse.value("SELECT to_regclass('reporting.monitoring_latest') IS NULL"):
+        return
+    for reading in warehouse.read_arrow(
+        "SELECT check_name, finding FROM reporting.monitoring_latest WHERE verdict = 'warning' "
+        "ORDER BY check_name, value DESC"
+    ).to_pylist():
+        yield Finding(reading["check_name"].replace("_", " "), "look", reading["finding"], "See docs/data-engineer.md")

@@ -199,6 +199,29 @@ def read_held_out(warehouse: Warehouse) -> set[str]:
     return set(warehouse.read("SELECT alert_id FROM scoring.holdout WHERE arm = 'held out'")["alert_id"])
 
 
+def read_first_scores(warehouse: Warehouse, as_of: datetime, since: datetime) -> pd.DataFrame:
+    """The first score, given by `as_of`, of each alert raised since: alert_id, raised_at, probability, as_of."""
+    return warehouse.read(
+        "SELECT DISTINCT ON (alert_id) alert_id, raised_at, probability, as_of FROM scoring.alert_scores "
+        "WHERE as_of <= $1 AND raised_at >= $2 ORDER BY alert_id, as_of, scored_at",
+        (as_of, since),
+    )
+
+
+def append_monitoring(warehouse: Warehouse, readings: pd.DataFrame, as_of: datetime, model_version: str | None) -> None:
+    """Keep readings as `triage.monitoring.Reading.to_row` gives them; missing numbers become null."""
+    numbers = ("value", "limit_value", "low", "high")
+    with warehouse.transaction() as cursor:
+        append(
+            cursor,
+            "scoring.monitoring",
+            _arrow(readings.assign(as_of=pd.Timestamp(as_of), model_version=model_version)),
+            columns=", ".join((*readings.columns, "as_of", "model_version", "measured_at")),
+            select=", ".join(f"nullif({name}, 'NaN')" if name in numbers else name for name in readings.columns)
+            + ", as_of, model_version, now() FROM pg_temp.incoming",
+        )
+
+
 def _record_publication(cursor: Cursor, as_of: datetime, model_version: str | None, alerts: int, added: int) -> None:
     cursor.execute(
         "INSERT INTO scoring.publications (as_of, published_at, model_version, alerts, added) "

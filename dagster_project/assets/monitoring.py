@@ -1,0 +1,117 @@
+"""The watch over published scores: drift, performance, coverage, freshness and volume, as asset checks that warn.
+
+Belongs here: which alerts each reading is about, the table `scoring.monitoring`, and how a reading shows in Dagster.
+Does not belong here: what is measured and its limits (`triage/monitoring.py`).
+
+The checks run after scores are published and never stop anything: a drifted score is worth more than none, as long
+as somebody is told.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from dagster_project.assets.scoring import ALERT_SCORES
+from dagster_project.assets.showing import table
+from dagster_project.resources.models import ModelStore
+from dagster_project.resources.moment import run_moment
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.tables import append_monitoring, read_first_scores, read_history
+from dagster_project.settings import Settings
+
+DESCRIPTIONS = {
+    "input_drift": "The facts of the last 7 days look like those that the champion learned from.",
+    "score_drift": "First scores of the last 7 days look like those of the weeks before.",
+    "estimated_performance": "Scores without known outcomes yet tell alerts apart as well as the evaluation said.",
+    "realised_performance": "As many alerts were acted on as their first scores said.",
+    "coverage": "Every open alert has a score.",
+    "freshness": "Alerts keep coming: no pause beyond twice the longest of the weeks before.",
+    "alert_volume": "The last whole day brought as many alerts as its weekday usually does.",
+}
+
+
+@dg.multi_asset_check(
+    name="monitoring",
+    specs=[dg.AssetCheckSpec(name, asset=ALERT_SCORES, description=text) for name, text in DESCRIPTIONS.items()],
+)
+def monitoring(
+    context: dg.AssetCheckExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+    models: dg.ResourceParam[ModelStore],
+    settings: dg.ResourceParam[Settings],
+) -> Iterator[dg.AssetCheckResult]:
+    as_of = run_moment(context)
+    champion = models.champion(as_of)
+    version = champion.model_version if champion is not None else None
+    auc = _evaluated_auc(models, version)
+    readings = read_all(warehouse, as_of, champion.cut if champion else as_of, auc, settings.outcome.horizon_days)
+    rows = pd.DataFrame([reading.to_row() for reading in readings])
+    append_monitoring(warehouse, rows, as_of, version)
+    for name in DESCRIPTIONS:
+        own = rows[rows["check_name"] == name]
+        worst = own.iloc[0]
+        passed = bool((own["verdict"] != "warning").all())
+        yield dg.AssetCheckResult(
+            asset_key=ALERT_SCORES,
+            check_name=name,
+            passed=passed,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=str(worst["finding"]),
+            metadata={
+                "verdict": str(worst["verdict"]),
+                "value": float(worst["value"]),
+                "limit": float(worst["limit_value"]),
+                "readings": table(own[["subject", "value", "limit_value", "verdict", "finding"]].head(20)),
+            },
+        )
+
+
+def read_all(
+    warehouse: Warehouse, as_of: datetime, cut: datetime, evaluated_auc: float, horizon_days: float
+) -> list[Any]:
+    """Every reading at `as_of`, in the order of the checks; the drifting columns farthest first."""
+    from dagster_project.triage import monitoring as watch
+
+    horizon = timedelta(days=horizon_days)
+    since = min(cut, as_of - horizon - timedelta(days=28)) - watch.REFERENCE
+    history = read_history(warehouse, as_of, since)
+    flagged = set(warehouse.read("SELECT alert_id FROM quality.flagged_alerts")["alert_id"])
+    unflagged = history[~history["alert_id"].isin(flagged)]
+    recent = unflagged["raised_at"] >= pd.Timestamp(as_of - watch.RECENT)
+    taught = (unflagged["raised_at"] >= pd.Timestamp(cut - watch.REFERENCE)) & (
+        unflagged["raised_at"] < pd.Timestamp(min(cut, as_of - watch.RECENT))
+    )
+    scores = read_first_scores(warehouse, as_of, since)
+    scored = unflagged.merge(scores[["alert_id", "probability"]], on="alert_id", how="inner", validate="one_to_one")
+    of_late = scored["raised_at"] >= pd.Timestamp(as_of - watch.RECENT)
+    weeks_before = scored["raised_at"] >= pd.Timestamp(as_of - watch.RECENT - timedelta(days=28))
+    over = scored["horizon_ends_at"] <= pd.Timestamp(as_of)
+    judged = over & (scored["horizon_ends_at"] > pd.Timestamp(as_of - timedelta(days=28))) & scored["acted"].notna()
+    still_open = history.loc[
+        history["known_at"].isna() & (history["raised_at"] >= pd.Timestamp(as_of - horizon)), "alert_id"
+    ]
+    without = ~still_open.isin(set(scores["alert_id"]))
+    weeks = pd.Timestamp(as_of - watch.REFERENCE)
+    days = pd.date_range(weeks.floor("D"), pd.Timestamp(as_of).floor("D"), freq="D", inclusive="left")
+    daily = unflagged["raised_at"].dt.floor("D").value_counts().reindex(days, fill_value=0)
+    return [
+        *watch.input_drift(unflagged[taught], unflagged[recent]),
+        watch.score_drift(scored.loc[weeks_before & ~of_late, "probability"], scored.loc[of_late, "probability"]),
+        watch.estimated_performance(scored.loc[of_late, "probability"].to_numpy(), evaluated_auc),
+        watch.realised_performance(scored[judged]),
+        watch.coverage(len(still_open), int(without.sum())),
+        watch.freshness(history.loc[history["raised_at"] >= weeks, "raised_at"], as_of),
+        watch.alert_volume(daily),
+    ]
+
+
+def _evaluated_auc(models: ModelStore, version: str | None) -> float:
+    if version is None:
+        return float("nan")
+    evaluation = models.evaluation(version)
+    kind = evaluation[(evaluation["slice"] == "unflagged") & (evaluation["metric"] == "roc_auc")]
+    of_model = kind.loc[kind["contender"] == "model", "value"]
+    return float(of_model.iloc[0]) if len(of_model) and of_model.notna().iloc[0] else float("nan")
