@@ -43,7 +43,7 @@ from dagster_project.triage.steps import build_features, training_frame
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = 800_000
-KEYS = ("all", "rule", "entity", "team", "rule+entity")  # those of heed.toml
+KEYS = ("all", "rule", "entity", "team", "rule+entity", "rule+team")  # those of heed.toml
 RETRAIN_EVERY, RETRAININGS = timedelta(days=7), 2
 
 

@@ -66,7 +66,14 @@ class Outcome(Section):
 class Features(Section):
     """The history that features may look back on."""
 
-    keys: Annotated[tuple[str, ...], Field(strict=False)] = ("all", "rule", "entity", "team", "rule+entity")
+    keys: Annotated[tuple[str, ...], Field(strict=False)] = (
+        "all",
+        "rule",
+        "entity",
+        "team",
+        "rule+entity",
+        "rule+team",
+    )
     lookback_days: Annotated[float, Field(ge=90, le=3650)] = 180  # the longest window is 90 days
 
     @field_validator("keys")

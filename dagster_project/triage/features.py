@@ -79,7 +79,7 @@ class FeatureSettings:
     lookback : nothing older than this is used; at least as long as every window.
     """
 
-    keys: tuple[str, ...] = ("all", "rule", "entity", "team", "rule+entity")
+    keys: tuple[str, ...] = ("all", "rule", "entity", "team", "rule+entity", "rule+team")
     raised_windows: tuple[timedelta, ...] = (
         timedelta(hours=1),
         timedelta(days=1),

@@ -10,6 +10,7 @@ direction does not show from its words says so: "raised on a Sunday at 03:10 UTC
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import numpy as np
@@ -39,8 +40,9 @@ def reasons_from_contributions(
     values).
 
     Columns of one fact (all windows of a rule's outcomes, say) are added up before they are ranked; the
-    window with the strongest contribution lends its numbers. A fact that did not move the score is no reason,
-    so there may be fewer than `top`.
+    window with the strongest contribution lends its numbers. Where a combination has the same history as one of
+    its parts (a rule that only one team answers), both are one fact, said of the part. A fact that did not move
+    the score is no reason, so there may be fewer than `top`.
     """
     facts = [_fact(column, settings) for column in plan.columns]
     names = sorted(set(facts))
@@ -48,6 +50,9 @@ def reasons_from_contributions(
     member = np.zeros((len(facts), len(names)))
     member[np.arange(len(facts)), [place[f] for f in facts]] = 1.0
     grouped = contributions @ member
+    for (kind, combination), (_, part), rows in _same_history(frame, names, settings):
+        grouped[rows, place[kind, part]] += grouped[rows, place[kind, combination]]
+        grouped[rows, place[kind, combination]] = 0.0
     order = np.argsort(-np.abs(grouped), axis=1, kind="stable")[:, : top + 2]
     teller = _Teller(frame, plan, settings)
     members = {name: np.flatnonzero(member[:, place[name]]) for name in names}
@@ -118,6 +123,24 @@ def _fact(column: Column, settings: FeatureSettings) -> tuple[str, str]:
             return "value", "value"
         return {"hour": ("time", "time"), "weekday": ("time", "time")}.get(name, (name, name))
     return ("attribute", column.of[0]) if column.of[0].startswith("@") else ("identity", column.of[0])
+
+
+def _same_history(
+    frame: pd.DataFrame, facts: list[tuple[str, str]], settings: FeatureSettings
+) -> Iterator[tuple[tuple[str, str], tuple[str, str], np.ndarray]]:
+    """(fact of a combination, fact of its part, mask of rows) where both counted the same alerts.
+
+    A combination's alerts are some of its part's: with as many in the longest window, they are the same ones.
+    """
+    window = max(settings.raised_windows, default=None)
+    names = {
+        f.key: f.name for f in history_features_for(settings) if f.statistic == "raised_count" and f.window == window
+    }
+    for kind, key in facts:
+        for part in key.split(KEY_SEPARATOR) if KEY_SEPARATOR in key and key in names else ():
+            if part in names and (kind, part) in facts:
+                both = frame[[names[key], names[part]]].to_numpy(dtype=np.float64, na_value=np.nan)
+                yield (kind, key), (kind, part), both[:, 0] == both[:, 1]
 
 
 class _Teller:

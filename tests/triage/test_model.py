@@ -11,7 +11,7 @@ from learning_world import START, world
 
 from dagster_project.errors import HeedError
 from dagster_project.triage import metrics
-from dagster_project.triage.features import FeatureSettings
+from dagster_project.triage.features import FeatureSettings, history_features_for
 from dagster_project.triage.matrix import plan_columns
 from dagster_project.triage.model import (
     CANDIDATES,
@@ -156,6 +156,22 @@ def test_the_history_of_all_alerts_together_is_told_in_plain_words(
     contributions[0, plan.names.index(names[0])] = -1.0
     (made,) = reasons_from_contributions(frame.head(1).assign(**said), plan, contributions, SETTINGS.features)
     assert made[0].removesuffix(" (lowers the score)") == sentence
+
+
+@pytest.mark.parametrize(("of_the_rule", "said"), [(40.0, 1), (60.0, 2)])
+def test_a_rule_that_one_team_answers_is_one_fact_not_two(frame: pd.DataFrame, of_the_rule: float, said: int) -> None:
+    settings = FeatureSettings()
+    history = {f.name: 1.0 for f in history_features_for(settings)}
+    rows = frame.head(1).assign(**history | {"rule_raised_count_90d": of_the_rule, "rule+team_raised_count_90d": 40.0})
+    plan = plan_columns(rows, settings)
+    contributions = np.zeros((1, len(plan.names)))
+    for number, name in enumerate(("rule_seconds_since_acted", "rule+team_seconds_since_acted")):
+        contributions[0, plan.names.index(name)] = 1.0 + number
+    (made,) = reasons_from_contributions(rows, plan, contributions, settings)
+    both = [
+        f"somebody last acted on this rule{more} 1 second before (raises the score)" for more in (" with this team", "")
+    ]
+    assert made == both[2 - said :]
 
 
 def test_contributions_add_up_to_the_log_odds(model: Model, later: pd.DataFrame) -> None:
