@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_project.resources.memory import give_back_memory
 from dagster_project.resources.moment import run_tags
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.settings import Settings
@@ -34,6 +35,7 @@ def build_jobs() -> list[Any]:
             selection=_EVERYTHING - _TRAINING,
             executor_def=dg.in_process_executor,
             tags=WAREHOUSE_TAG,
+            hooks={give_back_memory},
             description="Clean what came, flag what is unexpected, score the open alerts with the champion, publish.",
         ),
         dg.define_asset_job(
@@ -41,6 +43,7 @@ def build_jobs() -> list[Any]:
             selection=_EVERYTHING,
             executor_def=dg.in_process_executor,
             tags=WAREHOUSE_TAG,
+            hooks={give_back_memory},
             description="Learn anew from the outcomes that are known, let the gate decide, then score and publish.",
         ),
     ]

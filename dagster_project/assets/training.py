@@ -59,10 +59,11 @@ def training_set(
     if not len(made):
         made = pd.DataFrame(columns=list(FACTS))
         made["raised_at"] = made["raised_at"].astype("datetime64[us, UTC]")
-    history = read_history(warehouse, as_of, first)
+    outcomes = read_history(warehouse, as_of, first, ("alert_id", "raised_at", "acted", "known_at"))
     frame = training_frame(
-        made, history, *read_flags(warehouse), cut=as_of, training_days=settings.learning.training_days
+        made, outcomes, *read_flags(warehouse), cut=as_of, training_days=settings.learning.training_days
     )
+    del made, outcomes
     yield from check_before_publishing(
         "training_set", TRAINING_SET, frame[~frame["excluded"]], parameters={"cut": as_of.isoformat()}
     )

@@ -90,7 +90,10 @@ class FeatureStore:
                 ) from error
         if not tables:
             return pd.DataFrame()
-        return pa.concat_tables(tables, promote_options="permissive").to_pandas()
+        whole = pa.concat_tables(tables, promote_options="permissive")
+        tables.clear()
+        # Column by column, each given up once it is copied: a year of features would stand in memory twice.
+        return whole.to_pandas(split_blocks=True, self_destruct=True)
 
     def _days(self, first: date, last: date) -> list[UPath]:
         if not self.directory.exists():

@@ -236,11 +236,14 @@ def learn(frame: pd.DataFrame, cut: datetime, settings: LearningSettings, proven
     """
     if cut.tzinfo is None:
         raise ValueError("the cut needs a time zone")
-    past = frame.loc[_known_alerts(frame, cut)]
-    by = ["raised_at", "alert_id"] if "alert_id" in past else ["raised_at"]
-    past = past.sort_values(by, kind="stable", ignore_index=True)
-    mature = past.loc[_horizon_ends(past, settings) <= pd.Timestamp(cut)].reset_index(drop=True)
-    return _Training(int(usable_alerts(past, cut).sum()), mature, cut.astimezone(UTC), settings, proven).run()
+    known = int(usable_alerts(frame, cut).sum())
+    by = ["raised_at", "alert_id"] if "alert_id" in frame else ["raised_at"]
+    ripe = _known_alerts(frame, cut) & (_horizon_ends(frame, settings) <= pd.Timestamp(cut)).to_numpy(dtype=bool)
+    rows = np.flatnonzero(ripe)
+    # Ordered by its keys alone: the frame is wide, and is copied once.
+    order = frame[by].iloc[rows].reset_index(drop=True).sort_values(by, kind="stable").index.to_numpy()
+    mature = frame.iloc[rows[order]].reset_index(drop=True)
+    return _Training(known, mature, cut.astimezone(UTC), settings, proven).run()
 
 
 @dataclass(frozen=True)

@@ -99,10 +99,16 @@ def training_frame(
     known = history.loc[
         (history["known_at"] <= moment) & (history["raised_at"] < moment), ["alert_id", "acted", "known_at"]
     ]
-    recent = features[
-        (features["raised_at"] < moment) & (features["raised_at"] >= moment - timedelta(days=training_days))
-    ]
-    frame = recent.merge(known, on="alert_id", how="inner", validate="one_to_one")
+    ids = pd.Index(known["alert_id"])
+    if not ids.is_unique or not features["alert_id"].is_unique:
+        raise ValueError("an alert_id occurs twice")
+    first = moment - timedelta(days=training_days)
+    place = ids.get_indexer(features["alert_id"])
+    taught = ((features["raised_at"] < moment) & (features["raised_at"] >= first)).to_numpy(dtype=bool) & (place >= 0)
+    # Found by their ids alone: the features are wide, and are copied once.
+    frame = features[taught].reset_index(drop=True)
+    for column in ("acted", "known_at"):
+        frame[column] = known[column].array[place[taught]]
     # What is only suspected at the cut may still be cleared: an incident must not vanish from what is learned.
     decided = known_by(flood_days, moment)
     decided = decided[decided["status"] != "suspected"]
