@@ -217,6 +217,19 @@ def report(out: Path, as_of: str | None, json_output: bool) -> None:
 
 
 @main.command()
+@click.option("--out", default=Path("tables.html"), show_default=True, type=FILE, help="Where the page goes.")
+@JSON
+def docs(out: Path, json_output: bool) -> None:
+    """Every table and column described, with contracts, tests and lineage, as one HTML page (dbt docs)."""
+    from dagster_project.resources.dbt import write_docs
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import heed_home, load_settings
+
+    write_docs(Warehouse(heed_home()), load_settings(), datetime.now(UTC), out)
+    click.echo(json.dumps({"out": str(out)}) if json_output else f"The page is {out}.")
+
+
+@main.command()
 @click.option("--as-of", help="The moment at which to stand; now by default. Like 2025-05-01.")
 @JSON
 def champion(as_of: str | None, json_output: bool) -> None:

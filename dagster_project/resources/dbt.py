@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -80,18 +80,48 @@ def build_clean_tables(warehouse: Warehouse, settings: Settings, as_of: datetime
         dbt failed; quotes the end of what it said.
     """
     with dbt_directory(warehouse.home) as directory:
-        finished = subprocess.run(
-            [
-                *(dbt_program(), "--quiet", "build", "--select", "tag:clean", "--exclude-resource-type", "unit_test"),
-                *("--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)),
-                *("--target-path", str(directory), "--log-path", str(directory)),
-                *("--vars", json.dumps(dbt_vars(settings))),
-            ],
-            env={**os.environ, **dbt_environment(warehouse, as_of)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        build = ("build", "--select", "tag:clean", "--exclude-resource-type", "unit_test")
+        finished = _dbt(build, warehouse, settings, as_of, directory)
         if finished.returncode != 0:
-            said = " ".join((finished.stdout + finished.stderr).split())
-            raise HeedError(f"dbt could not clean the tables ({said[-600:]})", "mend what it names and run again")
+            raise HeedError(f"dbt could not clean the tables ({_end(finished)})", "mend what it names and run again")
+
+
+def write_docs(warehouse: Warehouse, settings: Settings, as_of: datetime, out: Path) -> None:
+    """dbt's documentation of all tables of this warehouse as one HTML file: descriptions, contracts, tests, lineage.
+
+    Raises
+    ------
+    HeedError
+        dbt failed; quotes the end of what it said.
+    """
+    with dbt_directory(warehouse.home) as directory:
+        finished = _dbt(("docs", "generate", "--static"), warehouse, settings, as_of, directory)
+        page = directory / "static_index.html"
+        if finished.returncode != 0 or not page.exists():
+            raise HeedError(
+                f"dbt could not write its documentation ({_end(finished)})",
+                "run `heed run` first, and mend what it names",
+            )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(page, out)
+
+
+def _dbt(
+    command: Sequence[str], warehouse: Warehouse, settings: Settings, as_of: datetime, directory: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(dbt_program(), "--quiet", *command),
+            *("--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)),
+            *("--target-path", str(directory), "--log-path", str(directory)),
+            *("--vars", json.dumps(dbt_vars(settings))),
+        ],
+        env={**os.environ, **dbt_environment(warehouse, as_of)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _end(finished: subprocess.CompletedProcess[str]) -> str:
+    return " ".join((finished.stdout + finished.stderr).split())[-600:]

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from dagster_project.cli import main
+from dagster_project.resources.dbt import write_docs
 from dagster_project.resources.postgres import SCHEMA_FILE, Warehouse
 from dagster_project.settings import PROJECT, Settings
 from tests.conftest import Company
@@ -92,6 +93,15 @@ def test_questions_that_always_have_an_answer_get_one(heading: str, scored_compa
     at = next(number for number, line in enumerate(lines, start=1) if line.startswith(f"### {heading}"))
     block = next(block for block in SQL if block.page == page and block.line > at)
     assert len(scored_company.read(block.text)) > 0
+
+
+def test_one_command_describes_every_table(company: Company, tmp_path: Path) -> None:
+    write_docs(company.warehouse, Settings(), company.end, tmp_path / "tables.html")
+    text = (tmp_path / "tables.html").read_text(encoding="utf-8")
+    assert all(f'"name": "{path.stem}"' in text or f'"name":"{path.stem}"' in text for path in MODELS.rglob("*.sql"))
+    described = yaml.safe_load((MODELS / "reporting" / "_reporting.yml").read_text(encoding="utf-8"))["models"]
+    assert all(json.dumps(model["description"])[1:-1] in text for model in described)
+    assert not list((company.warehouse.home / "dbt").glob("*/manifest.json")), "it leaves nothing behind"
 
 
 def test_analysts_have_ten_questions_with_one_query_each() -> None:
