@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.resources.memory import give_back_memory
-from dagster_project.resources.moment import run_tags
+from dagster_project.resources.moment import WHOLE_TAG, run_tags
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.settings import Settings
 
@@ -42,7 +42,7 @@ def build_jobs() -> list[Any]:
             RETRAIN,
             selection=_EVERYTHING,
             executor_def=dg.in_process_executor,
-            tags=WAREHOUSE_TAG,
+            tags={**WAREHOUSE_TAG, WHOLE_TAG: "true"},  # what it teaches on was read and checked as a whole
             hooks={give_back_memory},
             description="Learn anew from the outcomes that are known, let the gate decide, then score and publish.",
         ),

@@ -17,6 +17,7 @@ Two ways to use a suite:
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,20 @@ from dagster_project.resources.expectations import (
 from dagster_project.settings import heed_home
 
 CoercibleToAssetKey = dg.AssetKey | str | Sequence[str]
-Load = Callable[[Any], pd.DataFrame | tuple[pd.DataFrame, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class RowsToCheck:
+    """What a check reads. parameters : the suite's. what : which rows these are, in words. passed : called when every
+    critical expectation holds."""
+
+    frame: pd.DataFrame
+    parameters: Mapping[str, Any] | None = None
+    what: str = ""
+    passed: Callable[[], None] = lambda: None
+
+
+Load = Callable[[Any], RowsToCheck | pd.DataFrame | tuple[pd.DataFrame, Mapping[str, Any]]]
 
 
 def suite_check_specs(suite_name: str, asset_key: CoercibleToAssetKey) -> list[dg.AssetCheckSpec]:
@@ -98,9 +112,9 @@ def nothing_to_check(suite_name: str, asset_key: CoercibleToAssetKey) -> Iterato
 
 
 def check_results(
-    result: SuiteResult, asset_key: CoercibleToAssetKey, *, results_dir: Path | None = None
+    result: SuiteResult, asset_key: CoercibleToAssetKey, *, results_dir: Path | None = None, what: str = ""
 ) -> Iterator[dg.AssetCheckResult]:
-    """The outcomes of a validation as Dagster check results."""
+    """The outcomes of a validation as Dagster check results. what : which rows were looked at, in words."""
     link = dg.MetadataValue.path(str(data_docs_index(results_dir or default_results_dir())))
     for outcome in result.results:
         yield dg.AssetCheckResult(
@@ -109,7 +123,7 @@ def check_results(
             passed=outcome.passed,
             severity=(dg.AssetCheckSeverity.ERROR if outcome.severity == "critical" else dg.AssetCheckSeverity.WARN),
             description=outcome.description if outcome.passed else outcome.in_words(),
-            metadata={**_metadata(result, outcome), "data docs": link},
+            metadata={**_metadata(result, outcome), **({"which rows": what} if what else {}), "data docs": link},
         )
 
 
@@ -128,7 +142,7 @@ def checks_for(
     Parameters
     ----------
     load : called with the check's context (`context.resources` holds `required_resource_keys`); returns the
-        rows, or the rows and the suite's parameters.
+        rows, or the rows and the suite's parameters, or `RowsToCheck`.
     name : of the step; default `<suite>_suite`.
     """
 
@@ -139,15 +153,12 @@ def checks_for(
     )
     def suite_checks(context: dg.AssetCheckExecutionContext):
         loaded = load(context)
-        frame, parameters = loaded if isinstance(loaded, tuple) else (loaded, None)
-        yield from suite_check_results(
-            suite_name,
-            asset_key,
-            frame,
-            id_columns=id_columns,
-            parameters=parameters,
-            results_dir=results_dir,
-        )
+        if not isinstance(loaded, RowsToCheck):
+            loaded = RowsToCheck(*loaded) if isinstance(loaded, tuple) else RowsToCheck(loaded)
+        result = _validate_and_keep(suite_name, loaded.frame, id_columns, loaded.parameters, results_dir)
+        yield from check_results(result, asset_key, results_dir=results_dir, what=loaded.what)
+        if not result.critical_failures:
+            loaded.passed()
 
     return suite_checks
 

@@ -131,14 +131,15 @@ def load(
 @main.command()
 @click.option("--as-of", help="The moment at which to stand; now by default. Like 2025-05-01.")
 @click.option("--retrain/--no-retrain", default=None, help="Learn anew, or not, whether it is due or not.")
+@click.option("--full", is_flag=True, help="Read and check everything, not only what is new.")
 @JSON
-def run(as_of: str | None, retrain: bool | None, json_output: bool) -> None:
+def run(as_of: str | None, retrain: bool | None, full: bool, json_output: bool) -> None:
     """The whole job once: clean, flag, derive features, learn if due, score, publish."""
     from dagster_project.resources.moment import parse_moment
     from dagster_project.running import run_whole_job
 
     moment = parse_moment(as_of) if as_of else datetime.now(UTC)
-    outcome = run_whole_job(moment, retrain=retrain, say=_say(time.monotonic()))
+    outcome = run_whole_job(moment, retrain=retrain, whole=full, say=_say(time.monotonic()))
     if json_output:
         click.echo(json.dumps(outcome.to_document()))
     else:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.dbt_ahead import prepare_dbt
-from dagster_project.resources.moment import run_tags
+from dagster_project.resources.moment import WHOLE_TAG, run_tags
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -93,9 +93,12 @@ def run_job(
     warehouse: Warehouse,
     instance: dg.DagsterInstance,
     days_back: float,
+    whole: bool = False,
     say: Say = lambda line: None,
 ) -> JobOutcome:
     """Run a job once in this process and wait for it.
+
+    whole : clean and check everything, whatever could be left out because it was cleaned and checked before.
 
     Raises
     ------
@@ -118,7 +121,7 @@ def run_job(
         result = definition.execute_in_process(
             instance=instance,
             run_id=run_id,
-            tags={**run_tags(as_of, days_back), **WAREHOUSE_TAG},
+            tags={**run_tags(as_of, days_back), **WAREHOUSE_TAG, **({WHOLE_TAG: "true"} if whole else {})},
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
         )
@@ -149,11 +152,14 @@ def run_job(
     return outcome
 
 
-def run_whole_job(as_of: datetime, *, retrain: bool | None = None, say: Say = lambda line: None) -> JobOutcome:
+def run_whole_job(
+    as_of: datetime, *, retrain: bool | None = None, whole: bool = False, say: Say = lambda line: None
+) -> JobOutcome:
     """The whole job once at `as_of`, on this home's warehouse: `retrain` when learning is due, else `refresh_scores`.
 
     retrain : True or False decide; None asks whether the newest model is older than `learning.retrain_every_days`,
         or was taught with other features than today's.
+    whole : as for `run_job`.
     """
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home, load_settings
@@ -178,6 +184,7 @@ def run_whole_job(as_of: datetime, *, retrain: bool | None = None, say: Say = la
             warehouse=warehouse,
             instance=instance,
             days_back=days_back(job, settings),
+            whole=whole,
             say=say,
         )
 

@@ -17,10 +17,11 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
 
 from dagster_project.errors import HeedError
+from dagster_project.resources.cleaning import CLEAN_VARIABLE, PUBLISH, WHOLE, remember_reading, what_to_read
 from dagster_project.resources.dbt import DBT_PROJECT, dbt_directory, dbt_environment, dbt_program, dbt_vars
 from dagster_project.resources.dbt_cli import Dbt
 from dagster_project.resources.meanwhile import load_meanwhile
-from dagster_project.resources.moment import run_moment
+from dagster_project.resources.moment import reads_everything, run_moment
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.settings import Settings
 
@@ -94,9 +95,10 @@ def _parsed_manifest() -> Path:
     return MANIFEST
 
 
-def _build(context: dg.AssetExecutionContext, dbt: Dbt, warehouse: Warehouse, settings: Settings) -> Iterator[Any]:
-    warehouse.prepare()
-    os.environ.update(dbt_environment(warehouse, run_moment(context)))
+def _build(
+    context: dg.AssetExecutionContext, dbt: Dbt, warehouse: Warehouse, settings: Settings, clean: str
+) -> Iterator[Any]:
+    os.environ.update({**dbt_environment(warehouse, run_moment(context)), CLEAN_VARIABLE: clean})
     # Unit tests say whether the SQL is right, not whether the data are: they run in `make test`. Nobody reads the
     # documents that dbt writes about itself (0.5 s): its events tell all.
     arguments = ["--no-write-json", "--exclude-resource-type", "unit_test", "--vars", json.dumps(dbt_vars(settings))]
@@ -120,7 +122,12 @@ def build_dbt_assets() -> list[dg.AssetsDefinition]:
         warehouse: dg.ResourceParam[Warehouse],
         settings: dg.ResourceParam[Settings],
     ) -> Iterator[Any]:
-        yield from _build(context, dbt, warehouse, settings)
+        warehouse.prepare()
+        as_of = run_moment(context)
+        reading = what_to_read(warehouse, settings, as_of, whole=reads_everything(context))
+        context.log.info(f"dbt reads {'everything' if reading.what == WHOLE else 'what is new'}: {reading.why}")
+        yield from _build(context, dbt, warehouse, settings, reading.what)
+        remember_reading(warehouse, reading, as_of)
 
     @dbt_assets(manifest=manifest, select="tag:reporting", dagster_dbt_translator=HeedTranslator(), name="reporting")
     def reporting(
@@ -129,7 +136,7 @@ def build_dbt_assets() -> list[dg.AssetsDefinition]:
         warehouse: dg.ResourceParam[Warehouse],
         settings: dg.ResourceParam[Settings],
     ) -> Iterator[Any]:
-        yield from _build(context, dbt, warehouse, settings)
+        yield from _build(context, dbt, warehouse, settings, PUBLISH)
 
     return [clean, reporting]
 

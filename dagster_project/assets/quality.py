@@ -12,16 +12,24 @@ import dagster as dg
 
 from dagster_project.assets.showing import table_schema, volume_plot
 from dagster_project.checks import (
+    RowsToCheck,
     check_before_publishing,
     check_results,
     checks_for,
     markdown_table,
     suite_check_specs,
 )
-from dagster_project.resources.expectations import find_flags
-from dagster_project.resources.moment import run_moment
+from dagster_project.resources.expectations import find_flags, suite_checksum
+from dagster_project.resources.moment import reads_everything, run_moment
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.tables import read_history, read_overrides, read_rules, replace_flags
+from dagster_project.resources.tables import (
+    read_history,
+    read_overrides,
+    read_rules,
+    remember_checked,
+    replace_flags,
+    unchecked_rows,
+)
 
 FLOOD_DAYS = dg.AssetKey(["quality", "flood_days"])
 VISIBILITY_ONLY = dg.AssetKey(["quality", "visibility_only_rules"])
@@ -30,10 +38,20 @@ DAILY_VOLUME_BAND = dg.AssetKey(["quality", "daily_volume_band"])
 _CLEAN = [dg.AssetKey(["marts", name]) for name in ("alerts", "alert_outcomes", "rules")]
 
 
-def _mart(name: str) -> Callable[[Any], Any]:
-    def load(context: dg.AssetCheckExecutionContext) -> Any:
-        rows = context.resources.warehouse.read(f"SELECT * FROM marts.{name}")
-        return (rows, {"as_of": run_moment(context).isoformat()}) if name == "alert_outcomes" else rows
+def _mart(suite: str, table: str, witness: str) -> Callable[[Any], RowsToCheck]:
+    """What a refresh checks: the rows written since the table passed. Ids stay unique through the tables' indexes."""
+
+    def load(context: dg.AssetCheckExecutionContext) -> RowsToCheck:
+        warehouse, checksum = context.resources.warehouse, suite_checksum(suite)
+        rows, is_whole, transaction = unchecked_rows(
+            warehouse, f"marts.{table}", suite, checksum, witness, whole=reads_everything(context)
+        )
+        return RowsToCheck(
+            rows,
+            {"as_of": run_moment(context).isoformat()} if table == "alert_outcomes" else None,
+            "all" if is_whole else "those written since all of them passed",
+            lambda: remember_checked(warehouse, suite, checksum, transaction),
+        )
 
     return load
 
@@ -43,14 +61,14 @@ clean_checks = [
     checks_for(
         suite,
         dg.AssetKey(["marts", table]),
-        _mart(table),
+        _mart(suite, table, witness),
         id_columns=(identifier,),
         required_resource_keys={"warehouse"},
     )
-    for suite, table, identifier in (
-        ("clean_alerts", "alerts", "alert_id"),
-        ("clean_actions", "actions", "action_id"),
-        ("alert_outcomes", "alert_outcomes", "alert_id"),
+    for suite, table, identifier, witness in (
+        ("clean_alerts", "alerts", "alert_id", "true"),
+        ("clean_actions", "actions", "action_id", "meaning = 'acted'"),
+        ("alert_outcomes", "alert_outcomes", "alert_id", "outcome = 'acted'"),
     )
 ]
 

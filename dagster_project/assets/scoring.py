@@ -19,7 +19,13 @@ from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import run_moment
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.tables import publish_scores, read_flags, read_held_out, read_history
+from dagster_project.resources.tables import (
+    publish_scores,
+    read_flags,
+    read_held_out,
+    read_history,
+    scores_that_differ,
+)
 from dagster_project.settings import Settings
 
 ALERT_SCORES = dg.AssetKey(["scoring", "alert_scores"])
@@ -78,12 +84,24 @@ def alert_scores(
             "the job `retrain`."
         )
     flags = flag_alerts(frame, *read_flags(warehouse), as_of=as_of)
-    scores = score(model, frame, flags)
-    yield from check_before_publishing("alert_scores", ALERT_SCORES, scores, parameters={"as_of": as_of.isoformat()})
-    added = publish_scores(warehouse, scores, as_of, settings.holdout.share)
+    # Only a score that is published has readers: what says the same as the newest score of its alert keeps that row,
+    # reasons included, and needs no new ones.
+    scores = score(model, frame, flags, with_reasons=False)
+    changed = scores_that_differ(warehouse, scores, as_of, as_of - horizon)
+    fresh = scores[changed].copy()
+    fresh["reasons"] = model.reasons(frame[changed]) if len(fresh) else []
+    context.log.info(f"{len(fresh)} of {len(scores)} scores are new")
+    if len(fresh):
+        yield from check_before_publishing("alert_scores", ALERT_SCORES, fresh, parameters={"as_of": as_of.isoformat()})
+    else:
+        yield from nothing_to_check("alert_scores", ALERT_SCORES)
+    added = publish_scores(
+        warehouse, fresh, as_of, settings.holdout.share, model_version=model.version, open_alerts=len(scores)
+    )
     held_out = read_held_out(warehouse)
     hidden = scores["alert_id"].isin(held_out)
     top = scores[~hidden].nlargest(10, "probability")
+    top["reasons"] = model.reasons(frame.loc[top.index]) if len(top) else []
     yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": added,

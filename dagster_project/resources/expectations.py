@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import fcntl
+import hashlib
 import html
 import importlib.util
 import json
@@ -213,6 +214,11 @@ def check_specs(suite_name: str) -> list[CheckSpec]:
                 "give each expectation its own meta.check_name of letters, digits and underscores",
             )
     return specs
+
+
+def suite_checksum(name: str) -> str:
+    """A checksum of what a suite expects: another one when its file changes."""
+    return hashlib.sha256(_suite_text(name).encode()).hexdigest()[:16]
 
 
 def required_columns(suite_name: str) -> list[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
 AS_OF_TAG = "heed/as_of"
+WHOLE_TAG = "heed/whole"  # "true": the run reads everything, whatever it could leave out
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 FIRST_DAY = date(2015, 1, 1)  # the first daily partition; older alerts are history, never scored or learned from
@@ -46,6 +47,11 @@ def run_moment(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext
     if record is None:
         raise RuntimeError(f"run {context.run.run_id} is not in its own instance")
     return record.create_timestamp.astimezone(UTC)
+
+
+def reads_everything(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> bool:
+    """Whether this run is to clean and check everything: `retrain`, `heed run --full`."""
+    return context.run.tags.get(WHOLE_TAG) == "true"
 
 
 def run_tags(as_of: datetime, days_back: float) -> dict[str, str]:

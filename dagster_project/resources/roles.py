@@ -72,7 +72,7 @@ RIGHTS: tuple[Right, ...] = (
         SCORER,
         "quality",
         ("INSERT", "DELETE"),
-        ("flood_days", "visibility_only_rules", "flagged_alerts", "daily_volume_band"),
+        ("flood_days", "visibility_only_rules", "flagged_alerts", "daily_volume_band", "checked_rows"),
     ),
     Right(SCORER, "training", _ADD),
     # The evidence of a version is replaced when it is judged again at the same moment; versions and decisions are not.

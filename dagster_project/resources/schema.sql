@@ -71,6 +71,9 @@ CREATE TABLE IF NOT EXISTS quality.flag_overrides (
     who text NOT NULL, why text NOT NULL, created_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- Up to which transaction the rows of a clean table have passed the critical expectations of its suite.
+CREATE TABLE IF NOT EXISTS quality.checked_rows (suite text NOT NULL, expectations text NOT NULL, transaction bigint NOT NULL);
+
 -- training: models, their evidence, and what was decided about them.
 
 CREATE TABLE IF NOT EXISTS training.model_versions (
@@ -260,6 +263,10 @@ COMMENT ON COLUMN quality.daily_volume_band.day IS 'UTC day.';
 COMMENT ON COLUMN quality.daily_volume_band.alerts IS 'Alerts raised.';
 COMMENT ON COLUMN quality.daily_volume_band.expected IS 'Alerts expected; null: too few days before it.';
 COMMENT ON COLUMN quality.daily_volume_band.upper IS 'Upper edge of the seasonal band.';
+COMMENT ON TABLE quality.checked_rows IS 'Up to where the rows of clean tables have passed their checks: a refresh checks what was written since.';
+COMMENT ON COLUMN quality.checked_rows.suite IS 'The suite.';
+COMMENT ON COLUMN quality.checked_rows.expectations IS 'Checksum of what it expected.';
+COMMENT ON COLUMN quality.checked_rows.transaction IS 'Rows that an earlier transaction wrote have passed.';
 COMMENT ON TABLE training.model_versions IS 'The model store: one row per model, never changed.';
 COMMENT ON COLUMN training.model_versions.model_version IS 'Name of the version.';
 COMMENT ON COLUMN training.model_versions.created_at IS 'When it was stored.';

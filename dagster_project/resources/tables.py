@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from dagster_project.resources.postgres import RUN_LOCK, Warehouse, append
@@ -56,6 +57,50 @@ def read_history(
     return warehouse.read(
         f"SELECT {wanted} FROM ({_HISTORY}) AS history ORDER BY history.raised_at, history.alert_id", (as_of, since)
     )
+
+
+def unchecked_rows(
+    warehouse: Warehouse, table: str, suite: str, expectations: str, witness: str, *, whole: bool = False
+) -> tuple[pd.DataFrame, bool, int]:
+    """The rows of a clean table that were written since all of it passed a suite, told by their transactions (xmin).
+
+    Parameters
+    ----------
+    table : the qualified table, written by heed's own code.
+    expectations : a checksum of what the suite expects; rows that passed something else have not passed.
+    witness : a condition. One row that fulfils it, and one row at all, come along, so that what is expected of the
+        table as a whole ("some were acted on") is not asked of a few new rows.
+    whole : read the whole table in any case.
+
+    Returns
+    -------
+    rows, whether they are the whole table, and the transaction up to which the table has passed when they do: for
+    `remember_checked`.
+    """
+    # What is in progress when this is asked is seen by a later asking.
+    now = int(warehouse.value("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
+    passed = warehouse.value(
+        "SELECT transaction FROM quality.checked_rows WHERE suite = $1 AND expectations = $2", (suite, expectations)
+    )
+    # Numbers go round after 2 ** 32; and a server on which a dump was restored may be behind the dump's own.
+    if whole or passed is None or not 0 <= now - int(passed) < 2**31:
+        return warehouse.read(f"SELECT * FROM {table}"), True, now
+    since = str(int(passed) % 2**32)
+    query = (
+        f"SELECT * FROM {table} WHERE age(xmin) <= age($1::text::xid) OR ctid IN ("
+        f"(SELECT ctid FROM {table} LIMIT 1) UNION (SELECT ctid FROM {table} WHERE {witness} LIMIT 1))"
+    )
+    return warehouse.read(query, (since,)), False, now
+
+
+def remember_checked(warehouse: Warehouse, suite: str, expectations: str, transaction: int) -> None:
+    """Write down that every row older than a transaction has passed the critical expectations of a suite."""
+    with warehouse.transaction() as cursor:
+        cursor.execute("DELETE FROM quality.checked_rows WHERE suite = $1", parameters=(suite,))
+        cursor.execute(
+            "INSERT INTO quality.checked_rows (suite, expectations, transaction) VALUES ($1, $2, $3)",
+            parameters=(suite, expectations, transaction),
+        )
 
 
 def read_rules(warehouse: Warehouse) -> pd.DataFrame:
@@ -136,7 +181,50 @@ _DRAW = """incoming.alert_id, run_moment.as_of, now(), run_moment.share,
     WHERE NOT EXISTS (SELECT FROM scoring.alert_scores AS s WHERE s.alert_id = incoming.alert_id)"""
 
 
-def publish_scores(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime, holdout_share: float = 0.0) -> int:
+_NEWEST_SCORES = """
+SELECT outcomes.alert_id, newest.model_version, newest.probability, newest.status, newest.flood,
+       newest.visibility_only
+FROM marts.alert_outcomes AS outcomes
+CROSS JOIN LATERAL (
+    SELECT s.model_version, s.probability, s.status, s.flood, s.visibility_only
+    FROM scoring.alert_scores AS s
+    WHERE s.alert_id = outcomes.alert_id AND s.as_of <= $1
+    ORDER BY s.as_of DESC, s.scored_at DESC LIMIT 1
+) AS newest
+WHERE outcomes.raised_at < $1 AND outcomes.raised_at >= $2 AND (outcomes.known_at IS NULL OR outcomes.known_at > $1)
+"""
+
+
+def scores_that_differ(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime, since: datetime) -> np.ndarray:
+    """Which of these scores say something that the newest published score of their alert does not say.
+
+    Parameters
+    ----------
+    scores : as `publish_scores` takes them, of alerts that are open at `as_of` and were raised in [since, as_of); the
+        reasons are not looked at.
+
+    Returns
+    -------
+    bool, one per row: what `publish_scores` would add.
+    """
+    said = ["model_version", "probability", "status", "flood", "visibility_only"]
+    standing = warehouse.read(_NEWEST_SCORES, (as_of, since))
+    beside = scores[["alert_id", *said]].merge(standing, on="alert_id", how="left", suffixes=("", "_standing"))
+    same = np.ones(len(scores), dtype=bool)
+    for name in said:
+        same &= (beside[name] == beside[f"{name}_standing"]).to_numpy(dtype=bool, na_value=False)
+    return ~same
+
+
+def publish_scores(
+    warehouse: Warehouse,
+    scores: pd.DataFrame,
+    as_of: datetime,
+    holdout_share: float = 0.0,
+    *,
+    model_version: str | None = None,
+    open_alerts: int | None = None,
+) -> int:
     """Append the scores that say something new, in one transaction, and return how many were added.
 
     A score is new when the alert has none yet, or its newest one differs in model version, probability, status or
@@ -149,13 +237,15 @@ def publish_scores(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime, 
     holdout_share : chance, 0 to 1, that an alert which is scored for the first time is held out: its score is stored
         like any other, and the reporting views do not show it until its outcome is known. 0 draws nothing. The draw is
         logged in `scoring.holdout`, in the same transaction, for alerts of both arms.
+    model_version, open_alerts : of the run, where `scores` holds only what may have changed and perhaps nothing: the
+        model that scored, and how many open alerts it scored.
 
     The publication itself is recorded in the same transaction, also when nothing was new: readers tell fresh scores
     from stale ones by it.
     """
     if scores.empty:
         with warehouse.transaction() as cursor:
-            _record_publication(cursor, as_of, None, 0, 0)
+            _record_publication(cursor, as_of, model_version, open_alerts or 0, 0)
         return 0
     rows = scores.assign(reasons=[json.dumps(list(reasons), ensure_ascii=False) for reasons in scores["reasons"]])
     with warehouse.transaction() as cursor:
@@ -200,7 +290,7 @@ def publish_scores(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime, 
                      IS DISTINCT FROM (incoming.model_version, incoming.probability, incoming.status,
                                        incoming.flood, incoming.visibility_only)""",
         )
-        _record_publication(cursor, as_of, str(scores["model_version"].iloc[0]), len(scores), added)
+        _record_publication(cursor, as_of, str(scores["model_version"].iloc[0]), open_alerts or len(scores), added)
         return added
 
 

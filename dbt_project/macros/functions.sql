@@ -12,6 +12,7 @@
   "tuple concurrently updated".
 #}
 {% macro create_functions() %}
+{{ as_owner() }}
 do $do$
 begin
   perform pg_advisory_xact_lock(hashtext('heed: staging functions'));

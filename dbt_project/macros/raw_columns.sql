@@ -38,6 +38,15 @@
   {%- endif -%}
 {%- endmacro %}
 
+{# The same with the whole row as text beside its columns, which stands for its content where it has no hash. #}
+{% macro rows_to_read(relation, columns) -%}
+  {%- if columns is not none and not columns -%}
+    (select null::text as heed_row where false)
+  {%- else -%}
+    (select raw.*, raw::text as heed_row from {{ relation }} as raw)
+  {%- endif -%}
+{%- endmacro %}
+
 {# One column as trimmed text; empty and absent both become null. The vertical tab is written \x0b: before PostgreSQL 16
    \v means the letter v. #}
 {% macro raw_text(columns, name) -%}
@@ -51,9 +60,9 @@
 {# The hash that settles the order of otherwise equal versions of a row. #}
 {% macro raw_hash(columns) -%}
   {%- if columns is none or 'row_hash' in columns -%}
-    coalesce(src.row_hash::text, md5(src::text))
+    coalesce(src.row_hash::text, md5(src.heed_row))
   {%- else -%}
-    md5(src::text)
+    md5(src.heed_row)
   {%- endif -%}
 {%- endmacro %}
 

@@ -9,9 +9,10 @@ import pytest
 
 from dagster_project.definitions import build_defs
 from dagster_project.errors import HeedError
+from dagster_project.resources.expectations import suite_checksum
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import run_tags
-from dagster_project.resources.tables import read_flags, read_history
+from dagster_project.resources.tables import read_flags, read_history, unchecked_rows
 from dagster_project.triage.model import Model
 from tests.conftest import Company
 
@@ -93,11 +94,38 @@ def test_floods_are_flagged_and_incidents_are_not(company: Company) -> None:
     assert flags["flood"].to_numpy()[incident].mean() < 0.1
 
 
-def test_running_the_same_moment_again_adds_nothing(company: Company) -> None:
-    before = company.warehouse.value("SELECT count(*) FROM scoring.alert_scores")
-    outcome = company.run("refresh_scores", company.end)
+def test_a_refresh_reads_scores_and_checks_what_is_new(company: Company) -> None:
+    """One alert comes: one is read and scored, few rows are checked. It goes: nothing is left of it but its score."""
+
+    def count(table: str) -> int:
+        return company.warehouse.value(f"SELECT count(*) FROM {table}")
+
+    alerts, scores = count("marts.alerts"), count("scoring.alert_scores")
+    raised = (company.end - timedelta(milliseconds=1)).isoformat()
+    with company.warehouse.transaction() as cursor:
+        cursor.execute(
+            "INSERT INTO raw.alerts (alert_id, raised_at, rule, loaded_at) SELECT 'came late', $1, rule, now() "
+            "FROM marts.alerts ORDER BY alert_id LIMIT 1",
+            parameters=(raised,),
+        )
+    try:
+        outcome = company.run("refresh_scores", company.end)
+        assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 1
+        assert company.warehouse.value("SELECT alert_id FROM staging.changed_alerts") == "came late"
+        assert count("staging.changed_alerts") == 1
+        assert count("marts.alerts") == count("marts.alert_outcomes") == alerts + 1
+        rows, is_whole, _ = unchecked_rows(
+            company.warehouse, "marts.alerts", "clean_alerts", suite_checksum("clean_alerts"), "true"
+        )
+        assert len(rows) < 5
+        assert not is_whole
+    finally:
+        with company.warehouse.transaction() as cursor:
+            cursor.execute("DELETE FROM raw.alerts WHERE alert_id = 'came late'")
+        outcome = company.run("refresh_scores", company.end)
     assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 0
-    assert company.warehouse.value("SELECT count(*) FROM scoring.alert_scores") == before
+    assert count("marts.alerts") == count("marts.alert_outcomes") == alerts
+    assert count("scoring.alert_scores") == scores + 1
 
 
 def test_what_happens_later_does_not_change_an_earlier_moment(company: Company) -> None:

@@ -21,7 +21,7 @@ from dagster_project.resources.roles import RIGHTS, WORK, create_roles, missing_
 from dagster_project.settings import Settings
 from tests.conftest import LOGINS, Company
 
-FOUND = ("flood_days", "visibility_only_rules", "flagged_alerts", "daily_volume_band")
+FOUND = ("flood_days", "visibility_only_rules", "flagged_alerts", "daily_volume_band", "checked_rows")
 JUDGED = ("model_evaluations", "reliability", "audit_findings", "team_scorecards")
 
 

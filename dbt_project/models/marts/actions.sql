@@ -1,5 +1,6 @@
 {{ config(
     incremental_strategy='converge', unique_key='action_id',
+    meta={'changed': 'changed_actions'},
     indexes=[{'columns': ['action_id'], 'unique': true}, {'columns': ['alert_id']}],
 ) }}
 
@@ -13,4 +14,8 @@ select
     actions.loaded_at
 from {{ ref('stg_actions') }} as actions
 left join {{ ref('stg_action_types') }} as types on types.action_type = actions.action_type
-where actions.placement = 'clean'
+where
+    actions.placement = 'clean'
+    {% if only_new() -%} and actions.action_id in (select action_id from {{ ref('changed_actions') }}) {%- endif %}
+
+{% if not execute %}-- dbt must know of it before it runs: {{ ref('changed_actions') }}{% endif %}

@@ -1,11 +1,35 @@
 {{ config(
     incremental_strategy='converge', unique_key='alert_id',
+    meta={'changed': 'changed_outcomes', 'since': 'known_at'},
     indexes=[{'columns': ['alert_id'], 'unique': true}, {'columns': ['raised_at']}],
 ) }}
 
 -- Whether somebody acted on an alert, and when that became known. Stands at the variable as_of: later actions do not
 -- exist for it, and a horizon that is not over yet decides nothing.
-with decisive as (
+with
+{% if only_new() -%}
+-- Touched themselves or by an action; and those undecided so far for which the as-of has passed a decision or the horizon.
+due as materialized (
+    select alert_id from {{ ref('changed_outcomes') }}
+    union
+    select standing.alert_id
+    from {{ this }} as standing
+    where
+        standing.outcome is null
+        and (
+            standing.horizon_ends_at <= {{ as_of() }}
+            or exists (
+                select 1 from {{ ref('actions') }} as actions
+                where
+                    actions.alert_id = standing.alert_id
+                    and actions.meaning in ('acted', 'dismissed')
+                    and actions.acted_at <= {{ as_of() }}
+            )
+        )
+),
+
+{% endif -%}
+decisive as (
     select distinct on (alerts.alert_id collate "C")
         alerts.alert_id,
         actions.action_id,
@@ -14,6 +38,7 @@ with decisive as (
     from {{ ref('alerts') }} as alerts
     inner join {{ ref('actions') }} as actions on actions.alert_id = alerts.alert_id
     where
+        {% if only_new() -%} alerts.alert_id in (select alert_id from due) and {% endif -%}
         actions.meaning in ('acted', 'dismissed')
         and actions.acted_at >= alerts.raised_at
         and actions.acted_at <= alerts.raised_at + {{ horizon() }}
@@ -32,6 +57,7 @@ alerts as (
         raised_at,
         raised_at + {{ horizon() }} as horizon_ends_at
     from {{ ref('alerts') }}
+    {% if only_new() -%} where alert_id in (select alert_id from due) {%- endif %}
 )
 
 select
@@ -49,3 +75,5 @@ select
     decisive.action_id as decided_by
 from alerts
 left join decisive on decisive.alert_id = alerts.alert_id
+
+{% if not execute %}-- dbt must know of it before it runs: {{ ref('changed_outcomes') }}{% endif %}

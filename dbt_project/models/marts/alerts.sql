@@ -1,5 +1,6 @@
 {{ config(
     incremental_strategy='converge', unique_key='alert_id',
+    meta={'changed': 'changed_alerts', 'since': 'raised_at'},
     indexes=[{'columns': ['alert_id'], 'unique': true}, {'columns': ['raised_at']}],
 ) }}
 
@@ -20,4 +21,8 @@ select
 from {{ ref('stg_alerts') }} as alerts
 inner join {{ ref('stg_spellings') }} as rules on rules.kind = 'rule' and rules.spelling = alerts.rule
 left join {{ ref('stg_spellings') }} as teams on teams.kind = 'team' and teams.spelling = alerts.team
-where alerts.placement = 'clean'
+where
+    alerts.placement = 'clean'
+    {% if only_new() -%} and alerts.alert_id in (select alert_id from {{ ref('changed_alerts') }}) {%- endif %}
+
+{% if not execute %}-- dbt must know of it before it runs: {{ ref('changed_alerts') }}{% endif %}

@@ -12,7 +12,9 @@
 select
     '{{ table }}'::text as source,
     coalesce(
-        (select max(raw_rows) from {{ ref(model) }}),
+        {% if table == 'rules' -%} (select max(raw_rows) from {{ ref(model) }}), {%- else -%}
+        -- The last run that staged anything counted them: where nothing was staged, nothing had changed.
+        (select raw_rows from {{ ref(model) }} order by staged_at desc limit 1), {%- endif %}
         (select count(*) from {{ raw_rows(raw, columns) }} as counted)
     ) as raw_rows,
     (select count(*) from {{ ref(mart) }} where {{ condition }}) as clean_rows,

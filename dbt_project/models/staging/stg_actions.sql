@@ -1,10 +1,27 @@
-{{ config(post_hook="analyze {{ this }}") }}
+{{ config(
+    materialized='incremental', incremental_strategy='restage', on_schema_change='sync_all_columns',
+    indexes=[{'columns': ['action_id'], 'type': 'hash'}, {'columns': ['alert_id'], 'type': 'hash'}, {'columns': ['staged_at']}],
+    post_hook="{{ analyze_after_whole() }}",
+) }}
 
 {%- set raw = source('raw', 'actions') -%}
 {%- set columns = raw_columns(raw, ['action_id', 'alert_id', 'acted_at', 'action_type']) -%}
 
+{%- set again -%}
+    -- An action is judged against its alert.
+    select staged.action_id
+    from {{ this }} as staged
+    inner join {{ ref('stg_alerts') }} as alerts on alerts.alert_id = staged.alert_id
+    where alerts.staged_at = {{ this_run() }} and staged.action_id is not null
+{%- endset %}
+
 -- Every raw action once, read and judged against its alert: placement says where it goes. See place_rows.sql.
-with read as (
+with
+{% if only_new() and is_plain_table(raw) -%}
+{{ changes(raw, columns, 'action_id', again) }}
+{%- endif %}
+
+read as (
     select
         {% for name in ['action_id', 'alert_id', 'action_type', 'actor'] -%}
         {{ raw_text(columns, name) }} as {{ name }},
@@ -15,8 +32,10 @@ with read as (
         {{ raw_load_id(columns) }} as load_id,
         {{ raw_hash(columns) }} as row_hash,
         alerts.raised_at,
+        src.heed_place,
+        src.heed_version,
         {{ count_versions(raw_text(columns, 'action_id')) }}
-    from {{ raw_rows(raw, columns) }} as src
+    from {{ rows_to_stage(raw, columns) }} as src
     left join {{ ref('stg_alerts') }} as alerts
         on alerts.alert_id = {{ raw_text(columns, 'alert_id') }} and alerts.placement = 'clean'
 ),
@@ -43,7 +62,7 @@ select
     action_id,
     alert_id,
     -- Within the clock skew an action counts as at the raise moment.
-    greatest(acted_at, raised_at) as acted_at,
+    case when reject_reason is null then greatest(acted_at, raised_at) else acted_at end as acted_at,
     {{ read_action_type('action_type') }} as action_type,
     actor,
     loaded_at,
@@ -53,5 +72,14 @@ select
         'actor': 'actor', 'load_id': 'load_id',
     }) }} as content,
     {{ place_rows('action_id') }},
-    {{ count_raw_rows(raw, columns) }}
+    {{ staged_columns(raw, columns) }}
 from judged
+{% if only_new() and is_plain_table(raw) -%}
+union all
+select
+    compared.action_id, staged.alert_id, null, null, null, null, null, null,
+    'gone', compared.raw_place, compared.raw_version, {{ this_run() }}, (select count(*) from present)
+from compared
+inner join {{ this }} as staged on staged.raw_place = compared.raw_place and staged.raw_version = compared.raw_version
+where compared.place is null and staged.placement <> 'gone'
+{%- endif %}

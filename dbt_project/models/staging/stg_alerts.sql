@@ -1,10 +1,19 @@
-{{ config(post_hook="analyze {{ this }}") }}
+{{ config(
+    materialized='incremental', incremental_strategy='restage', on_schema_change='sync_all_columns',
+    indexes=[{'columns': ['alert_id'], 'type': 'hash'}, {'columns': ['staged_at']}],
+    post_hook="{{ analyze_after_whole() }}",
+) }}
 
 {%- set raw = source('raw', 'alerts') -%}
 {%- set columns = raw_columns(raw, ['alert_id', 'raised_at', 'rule']) -%}
 
 -- Every raw alert once, read and judged: placement says where it goes. See place_rows.sql for the steps.
-with read as (
+with
+{% if only_new() and is_plain_table(raw) -%}
+{{ changes(raw, columns, 'alert_id') }}
+{%- endif %}
+
+read as (
     select
         {% for name in ['alert_id', 'rule', 'entity', 'team', 'severity', 'title', 'attributes'] -%}
         {{ raw_text(columns, name) }} as {{ name }},
@@ -18,8 +27,10 @@ with read as (
         {{ raw_time(columns, 'loaded_at') }} as loaded_at,
         {{ raw_load_id(columns) }} as load_id,
         {{ raw_hash(columns) }} as row_hash,
+        src.heed_place,
+        src.heed_version,
         {{ count_versions(raw_text(columns, 'alert_id')) }}
-    from {{ raw_rows(raw, columns) }} as src
+    from {{ rows_to_stage(raw, columns) }} as src
 ),
 
 judged as (
@@ -60,5 +71,13 @@ select
         'attributes': 'attributes', 'load_id': 'load_id',
     }) }} as content,
     {{ place_rows('alert_id') }},
-    {{ count_raw_rows(raw, columns) }}
+    {{ staged_columns(raw, columns) }}
 from judged
+{% if only_new() and is_plain_table(raw) -%}
+union all
+select
+    alert_id, null, null, null, null, null, null, null, null, null, null, null, null, null,
+    'gone', raw_place, raw_version, {{ this_run() }}, (select count(*) from present)
+from compared
+where place is null
+{%- endif %}

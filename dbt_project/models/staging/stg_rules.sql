@@ -14,7 +14,7 @@ with read as (
         {{ raw_load_id(columns) }} as load_id,
         {{ raw_hash(columns) }} as row_hash,
         {{ count_versions('lower(' ~ raw_text(columns, 'rule') ~ ')') }}
-    from {{ raw_rows(raw, columns) }} as src
+    from {{ rows_to_read(raw, columns) }} as src
 ),
 
 judged as (

@@ -1,3 +1,5 @@
+{{ config(materialized='incremental', incremental_strategy='replace', on_schema_change='sync_all_columns') }}
+
 -- One spelling per rule and per team. Two spellings that differ only in letter case mean the same; the most frequent one
 -- among clean alerts is shown, and among equally frequent ones the alphabetically first.
 with counted as (
@@ -40,13 +42,26 @@ summed as (
         sum(uses) as uses
     from counted
     group by kind, spelling
+),
+
+chosen as (
+    select
+        kind,
+        spelling,
+        first_value(spelling) over (
+            partition by kind, lower(spelling)
+            order by uses desc, spelling collate "C"
+        ) as canonical
+    from summed
 )
 
 select
-    kind,
-    spelling,
-    first_value(spelling) over (
-        partition by kind, lower(spelling)
-        order by uses desc, spelling collate "C"
-    ) as canonical
-from summed
+    chosen.kind,
+    chosen.spelling,
+    chosen.canonical,
+    -- What it was before this run: alerts that carry the old one must be written anew.
+    {% if only_new() -%} standing.canonical {%- else -%} null::text {%- endif %} as canonical_before
+from chosen
+{% if only_new() -%}
+left join {{ this }} as standing on standing.kind = chosen.kind and standing.spelling = chosen.spelling
+{%- endif %}

@@ -1,0 +1,98 @@
+"""Whether dbt may clean only what is new, or must read everything.
+
+Belongs here: what the clean tables were built with (a fingerprint and an as-of), asking and remembering it.
+Does not belong here: how dbt reads only what is new (`dbt_project/macros/only_new.sql`).
+
+The answer is "only what is new" when the tables that stand came from the same raw tables (not emptied, rewritten or
+replaced since), the same dbt project, the same settings, the same meanings of action types, no later as-of, and a run
+that went well. In doubt dbt reads everything: the tables are the same, only later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from dagster_project.resources.dbt import DBT_PROJECT, dbt_vars
+
+if TYPE_CHECKING:
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import Settings
+
+NEW, WHOLE, PUBLISH = "new", "whole", "publish"
+CLEAN_VARIABLE = "HEED_CLEAN"  # what the dbt project is told: one of the three words
+
+# A table that is emptied or rewritten gets another file; a column that is added shows in its row type.
+_IDENTITY = """
+SELECT oid::bigint, pg_relation_filenode(oid)::bigint AS file, relkind = 'r' AND NOT relhassubclass AS is_plain,
+       (SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
+        FROM pg_attribute WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped) AS columns
+FROM pg_class WHERE oid = to_regclass($1)
+"""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What dbt is to read. `fingerprint` is empty where it can never read only what is new; `why` says so in words."""
+
+    what: str
+    why: str
+    fingerprint: str
+
+
+def what_to_read(warehouse: Warehouse, settings: Settings, as_of: datetime, *, whole: bool = False) -> Reading:
+    """Whether the clean tables that stand can be brought to `as_of` by reading only what is new.
+
+    whole : somebody wants everything to be read.
+    """
+    fingerprint = _fingerprint(warehouse, settings)
+    if whole:
+        return Reading(WHOLE, "it was asked for", fingerprint)
+    if not fingerprint:
+        return Reading(WHOLE, "the alerts or actions are not plain tables, so that changes in them do not show", "")
+    if warehouse.value("SELECT to_regclass('staging.built_with') IS NULL"):
+        return Reading(WHOLE, "nothing was cleaned before", fingerprint)
+    rows = warehouse.read_arrow("SELECT fingerprint, as_of FROM staging.built_with").to_pylist()
+    if not rows:
+        return Reading(WHOLE, "the last cleaning did not end well, or was not heed's own", fingerprint)
+    if rows[0]["fingerprint"] != fingerprint:
+        return Reading(WHOLE, "the raw tables, the settings or heed itself have changed", fingerprint)
+    if rows[0]["as_of"] > as_of:
+        return Reading(WHOLE, "the tables stand at a later as-of", fingerprint)
+    return Reading(NEW, "only what is new", fingerprint)
+
+
+def remember_reading(warehouse: Warehouse, reading: Reading, as_of: datetime) -> None:
+    """Write down what the clean tables were built with: after a run that went well, and only then."""
+    if reading.fingerprint:
+        with warehouse.transaction() as cursor:
+            cursor.execute("DELETE FROM staging.built_with")
+            cursor.execute("INSERT INTO staging.built_with VALUES ($1, $2)", parameters=(reading.fingerprint, as_of))
+
+
+def _fingerprint(warehouse: Warehouse, settings: Settings) -> str:
+    source = settings.source
+    places = [f"{_quoted(source.database_schema)}.{_quoted(name)}" for name in (source.alerts, source.actions)]
+    tables = [warehouse.read_arrow(_IDENTITY, (place,)).to_pylist() for place in places]
+    if not all(rows and rows[0]["is_plain"] for rows in tables):
+        return ""
+    types = f"{_quoted(source.database_schema)}.action_types"
+    meanings = None
+    if not warehouse.value("SELECT to_regclass($1) IS NULL", (types,)):
+        meanings = warehouse.value(f"SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {types} AS t")
+    files = sorted(
+        path
+        for folder in ("models", "macros", "seeds", "tests")
+        for path in (DBT_PROJECT / folder).rglob("*")
+        if path.is_file()
+    )
+    content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in [*files, DBT_PROJECT / "dbt_project.yml"]]
+    told = json.dumps([tables, meanings, dbt_vars(settings), content], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
