@@ -20,7 +20,10 @@ VERDICTS = ("useful", "wrong")
 MOST_NAME = 200
 
 _SCORED = """
-SELECT model_version FROM scoring.alert_scores
+SELECT model_version, coalesce((
+    SELECT latest.status = 'holdout' FROM reporting.alert_scores_latest AS latest WHERE latest.alert_id = %(alert_id)s
+), false) AS held_out
+FROM scoring.alert_scores
 WHERE alert_id = %(alert_id)s AND (%(model_version)s::text IS NULL OR model_version = %(model_version)s)
 ORDER BY as_of DESC, scored_at DESC LIMIT 1
 """
@@ -90,15 +93,22 @@ def give(pool: Pool, feedback: Feedback) -> dict[str, Any]:
     Raises
     ------
     Problem
-        404: the alert was not scored, or not by that version. 503: it cannot be written.
+        404: the alert was not scored, or not by that version. 409: its score is not shown, so nobody can judge it.
+        503: it cannot be written.
     """
     given = vars(feedback)
     scored = pool.read(lambda cursor: rows(cursor, _SCORED, given))
     if not scored:
         by = f" by {feedback.model_version!r}" if feedback.model_version else ""
         raise Problem(404, f"the alert {_shown(feedback.alert_id)} was not scored{by}", "check the id and the version")
+    if scored[0]["held_out"]:
+        raise Problem(
+            409,
+            f"the score of the alert {_shown(feedback.alert_id)} is not shown: it was drawn at random",
+            "give feedback once its outcome is known",
+        )
     with pool.write() as cursor:
-        row = rows(cursor, _ADD, {**given, **scored[0]})[0]
+        row = rows(cursor, _ADD, {**given, "model_version": scored[0]["model_version"]})[0]
     return {**row, "given_at": row["given_at"].isoformat()}
 
 

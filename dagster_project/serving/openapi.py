@@ -186,6 +186,7 @@ def description() -> dict[str, Any]:
                         "303": {"description": "Written; from the board's form."},
                         **_FOREIGN,
                         **_MISSING,
+                        "409": _answer("Its score is not shown: it was drawn at random.", _ref("Error")),
                         **_TOO_LARGE,
                         **_BAD,
                         **_DOWN,

@@ -191,6 +191,16 @@ def test_bad_feedback_is_refused(
     assert service.rows("SELECT count(*) FROM scoring.feedback") == before
 
 
+def test_nobody_judges_a_score_that_is_not_shown(service: Service) -> None:
+    ((held_out,), *_) = service.rows(
+        "SELECT alert_id FROM reporting.alert_scores_latest WHERE status = 'holdout' LIMIT 1"
+    )
+    answer = service.ask("/feedback", method="POST", body={"alert_id": held_out, "verdict": "useful"})
+    assert answer.status == 409
+    assert "drawn at random" in answer.json["error"]
+    assert service.rows("SELECT count(*) FROM scoring.feedback WHERE alert_id = %s", (held_out,)) == [(0,)]
+
+
 @pytest.mark.parametrize(
     "headers",
     [
