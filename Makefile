@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres benchmark-engine benchmark-flags benchmark-influence benchmark-job benchmark-learning benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
+.PHONY: help setup demo test test-postgres benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-job benchmark-learning benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ benchmark-engine: .venv-peers/.installed ## history features against what people
 	@mv .venv-$*/heed.pth "$$(.venv-$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-$*.txt
 	@touch $@
+
+benchmark-autoclose: setup ## does closing keep its word? about 8 minutes of one core; writes benchmarks/autoclose.md
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.autoclose
 
 benchmark-flags: setup ## flags against known truth, in simulated companies; about 30 minutes
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.flags

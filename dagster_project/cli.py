@@ -277,6 +277,141 @@ def rollback(version: str | None, who: str, why: str, as_of: str | None, json_ou
         click.echo(f"{now} scores from the next run on, instead of {before or 'nothing'}.")
 
 
+@main.group()
+def autoclose() -> None:
+    """Closing, rule by rule, with a bounded miss rate. heed publishes decisions and closes nothing itself."""
+
+
+WHO = click.option("--who", required=True, help="Who says so.")
+WHY = click.option("--why", required=True, help="The reason; it is kept.")
+AS_OF = click.option("--as-of", help="From which moment on it holds; now by default.")
+
+
+@autoclose.command("enable")
+@click.argument("rule")
+@click.option("--max-miss-rate", required=True, type=float, help="Of alerts acted upon, the share that may be closed.")
+@click.option("--until", required=True, help="When it ends, like 2027-01-01.")
+@click.option("--mode", type=click.Choice(["shadow", "on"]), default="shadow", show_default=True)
+@WHO
+@WHY
+@AS_OF
+@JSON
+def autoclose_enable(
+    rule: str, max_miss_rate: float, until: str, mode: str, who: str, why: str, as_of: str | None, json_output: bool
+) -> None:
+    """Let closing be decided for RULE. In shadow mode heed says what it would have closed."""
+    from dagster_project.autoclosing import enable
+    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import heed_home, load_settings
+
+    made = enable(
+        Warehouse(heed_home()),
+        load_settings(),
+        rule,
+        miss_rate=max_miss_rate,
+        until=parse_moment(until),
+        mode=mode,
+        who=who,
+        why=why,
+        as_of=parse_moment(as_of) if as_of else None,
+    )
+    if json_output:
+        click.echo(json.dumps(made, default=str))
+        return
+    then = {
+        "found": "New alerts are decided from the next run on.",
+        "waiting": "Nothing is decided until then.",
+        "refused": "Nothing is decided; enable it anew when there are more.",
+    }
+    click.echo(one_line(f"{rule}, {mode}: {made['finding']}. {then[made['status']]}"))
+
+
+@autoclose.command("disable")
+@click.argument("rule")
+@WHO
+@WHY
+@AS_OF
+def autoclose_disable(rule: str, who: str, why: str, as_of: str | None) -> None:
+    """Decide nothing more for RULE. What was decided stands."""
+    from dagster_project.autoclosing import disable
+    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import heed_home
+
+    disable(Warehouse(heed_home()), rule, who=who, why=why, as_of=parse_moment(as_of) if as_of else None)
+    click.echo(one_line(f"{rule}: off."))
+
+
+@autoclose.command("undo")
+@click.argument("rule")
+@click.option("--alert", help="Take back this alert only; the rule pauses all the same.")
+@WHO
+@WHY
+@AS_OF
+@JSON
+def autoclose_undo(rule: str, alert: str | None, who: str, why: str, as_of: str | None, json_output: bool) -> None:
+    """Take back what was closed of RULE under its newest request, and pause the rule."""
+    from dagster_project.autoclosing import undo
+    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import heed_home
+
+    moment = parse_moment(as_of) if as_of else None
+    number = undo(Warehouse(heed_home()), rule, alert_id=alert, who=who, why=why, as_of=moment)
+    if json_output:
+        click.echo(json.dumps({"rule": rule, "taken_back": number}))
+    else:
+        click.echo(one_line(f"{rule}: {number:,} taken back. It is paused until somebody enables it anew."))
+
+
+@autoclose.command("never")
+@click.argument("rule")
+@click.option("--remove", is_flag=True, help="Take it off the list.")
+@WHO
+@WHY
+@AS_OF
+def autoclose_never(rule: str, remove: bool, who: str, why: str, as_of: str | None) -> None:
+    """Put RULE on the list of those that are never closed."""
+    from dagster_project.autoclosing import never
+    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import heed_home
+
+    moment = parse_moment(as_of) if as_of else None
+    never(Warehouse(heed_home()), rule, remove=remove, who=who, why=why, as_of=moment)
+    click.echo(one_line(f"{rule}: off the list; nothing is enabled by that." if remove else f"{rule}: never closed."))
+
+
+@autoclose.command("list")
+@AS_OF
+@JSON
+def autoclose_list(as_of: str | None, json_output: bool) -> None:
+    """Where closing stands, rule by rule."""
+    from dagster_project.autoclosing import list_rules
+    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import heed_home
+
+    found = list_rules(Warehouse(heed_home()), parse_moment(as_of) if as_of else None)
+    if json_output:
+        click.echo(json.dumps(found, default=str))
+        return
+    if not found:
+        click.echo("Closing was never enabled for any rule.")
+    for row in found:
+        until = f" until {row['until']:%Y-%m-%d %H:%M} UTC, by {row['who']}: {row['why']}" if row["until"] else ""
+        click.echo(one_line(f"{row['rule']}  {'never' if row['never'] else row['mode']}{until}"))
+        for line in (row["finding"], row["ended"]):
+            if line:
+                click.echo(one_line(f"    {line}"))
+        if row["decided"]:
+            click.echo(
+                f"    decided {row['decided']:,}: closed {row['closed']:,}, "
+                f"would have closed {row['would_have_closed']:,} in shadow"
+            )
+
+
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True)

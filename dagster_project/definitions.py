@@ -16,6 +16,7 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
 from upath import UPath  # noqa: E402
 
+from dagster_project.assets.autoclose import autoclose_decisions  # noqa: E402
 from dagster_project.assets.dbt import build_dbt_assets, raw_assets  # noqa: E402
 from dagster_project.assets.features import alert_features  # noqa: E402
 from dagster_project.assets.monitoring import monitoring  # noqa: E402
@@ -70,6 +71,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
             alert_features,
             *training_assets,
             alert_scores,
+            autoclose_decisions,
         ],
         asset_checks=[*clean_checks, monitoring],
         jobs=[*build_jobs(), data_docs_job()],

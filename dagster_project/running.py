@@ -42,6 +42,7 @@ STEP_WORDS = {
     "training__model_audit": "auditing for leaks and shortcuts",
     "training__champion_model": "deciding which model scores",
     "scoring__alert_scores": "scoring the open alerts",
+    "scoring__autoclose_decisions": "deciding what may be closed",
     "monitoring": "watching for drift",
     "reporting": "publishing the reporting views (dbt)",
 }

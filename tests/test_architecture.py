@@ -31,6 +31,7 @@ LEVEL = {
     "summary": 8,
     "report": 8,
     "champion": 8,
+    "autoclosing": 8,
     "serving": 8,
     "dagster_ui": 8,
     "doctor": 9,  # what `heed serve` calls stale, it calls stale

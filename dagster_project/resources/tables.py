@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 _HISTORY = """
 SELECT alerts.alert_id, alerts.raised_at, alerts.rule, alerts.entity, alerts.team, alerts.severity,
        alerts.value, alerts.threshold, alerts.title, alerts.attributes::text AS attributes, alerts.loaded_at,
-       CASE WHEN outcomes.known_at <= $1 THEN outcomes.known_at END AS known_at,
-       CASE WHEN outcomes.known_at <= $1 THEN (outcomes.outcome = 'acted')::int::double precision END AS acted,
+       CASE WHEN outcomes.known_at <= $1 AND closed.alert_id IS NULL THEN outcomes.known_at END AS known_at,
+       CASE WHEN outcomes.known_at <= $1 AND closed.alert_id IS NULL
+            THEN (outcomes.outcome = 'acted')::int::double precision END AS acted,
        outcomes.horizon_ends_at
 FROM marts.alerts AS alerts
 JOIN marts.alert_outcomes AS outcomes USING (alert_id)
+LEFT JOIN scoring.autoclose_decisions AS closed
+     ON closed.alert_id = alerts.alert_id AND closed.decision = 'close' AND closed.mode = 'on' AND closed.as_of <= $1
 WHERE alerts.raised_at < $1 AND alerts.raised_at >= $2
 ORDER BY alerts.raised_at, alerts.alert_id
 """
@@ -43,6 +46,8 @@ def read_history(
     warehouse: Warehouse, as_of: datetime, since: datetime = BEGINNING, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """Alerts raised in [since, as_of) with their outcomes as known at `as_of`, in order of time.
+
+    Of an alert that was decided to be closed nobody knows what would have become of it: its outcome stays unknown.
 
     columns : those that are needed, of the ones below; None reads all. Attributes are most of the bytes.
 

@@ -3,7 +3,8 @@
 #}
 
 {# The first score of each alert with its outcome as now known: what the alert's readers saw when it was young. Later
-   scores of the same alert may know more and would flatter the model. #}
+   scores of the same alert may know more and would flatter the model. Of alerts that were decided to be closed nobody
+   knows what would have become of them: their outcome is unknown here. #}
 {% macro first_scores() -%}
     select
         scores.alert_id,
@@ -11,9 +12,9 @@
         scores.probability,
         scores.flood or scores.visibility_only as is_flagged,
         alerts.team,
-        outcomes.known_at,
+        case when closed.alert_id is null then outcomes.known_at end as known_at,
         outcomes.horizon_ends_at,
-        (outcomes.outcome = 'acted')::int::double precision as acted
+        case when closed.alert_id is null then (outcomes.outcome = 'acted')::int::double precision end as acted
     from (
         select distinct on (alert_id) *
         from {{ source('scoring', 'alert_scores') }}
@@ -21,6 +22,8 @@
     ) as scores
     inner join {{ ref('alerts') }} as alerts on alerts.alert_id = scores.alert_id
     inner join {{ ref('alert_outcomes') }} as outcomes on outcomes.alert_id = scores.alert_id
+    left join {{ source('scoring', 'autoclose_decisions') }} as closed
+        on closed.alert_id = scores.alert_id and closed.decision = 'close' and closed.mode = 'on'
 {%- endmacro %}
 
 {# Log-loss of one score. Probabilities of exactly 0 or 1 are read as one in a million away from them: a single

@@ -167,6 +167,9 @@ def test_commands_and_their_options_exist(words: list[str]) -> None:
         return
     command = main.commands.get(words[1])
     assert command is not None, f"there is no command heed {words[1]}"
+    if isinstance(command, click.Group):
+        command = command.commands.get(words[2])
+        assert command is not None, f"there is no command heed {words[1]} {words[2]}"
     known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
     assert {word for word in words if word.startswith("--")} <= known
     required = {option.opts[0] for option in command.params if isinstance(option, click.Option) and option.required}

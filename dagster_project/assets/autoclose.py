@@ -1,0 +1,76 @@
+"""The stage after scoring that decides about closing, for rules that somebody enabled.
+
+Belongs here: the order of test, monitors and decisions in a run, and what it shows in Dagster.
+Does not belong here: the test, the monitors, the decision (`triage/autoclose.py`), tables (`resources/autoclose.py`).
+
+Nothing is closed here or anywhere in heed: decisions are published, and another system may apply them.
+"""
+
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from dagster_project.assets.scoring import ALERT_SCORES
+from dagster_project.assets.showing import table, table_schema
+from dagster_project.resources.autoclose import (
+    HEED,
+    STOPPED,
+    Request,
+    append_event,
+    decide_new_alerts,
+    read_states,
+    threshold_of,
+    watch_request,
+)
+from dagster_project.resources.moment import run_moment
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.settings import Settings
+
+AUTOCLOSE_DECISIONS = dg.AssetKey(["scoring", "autoclose_decisions"])
+
+
+@dg.asset(
+    key=AUTOCLOSE_DECISIONS,
+    group_name="scoring",
+    deps=[ALERT_SCORES],
+    description="Which new alerts of the rules that somebody enabled may be closed, each with its evidence: "
+    "append-only. heed closes nothing itself.",
+    owners=["team:data-science"],
+    kinds={"python", "postgres"},
+    metadata={"dagster/table_name": "scoring.autoclose_decisions"},
+)
+def autoclose_decisions(
+    context: dg.AssetExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+    settings: dg.ResourceParam[Settings],
+) -> dg.MaterializeResult[Any]:
+    as_of = run_moment(context)
+    requests = [state.request for state in read_states(warehouse, as_of).values() if state.request is not None]
+    rows = [_serve(context, warehouse, request, as_of, settings.learning.training_days) for request in requests]
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": sum(row["decided"] for row in rows),
+            "rules enabled": len(rows),
+            **({"dagster/column_schema": table_schema(warehouse, "scoring.autoclose_decisions")} if rows else {}),
+            **({"rules": table(pd.DataFrame(rows))} if rows else {}),
+        }
+    )
+
+
+def _serve(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, request: Request, as_of: Any, days: float
+) -> dict[str, Any]:
+    """One rule: tested once, watched, and if nothing speaks against it, decided about."""
+    found, before = threshold_of(warehouse, request, as_of, days)
+    row = {"rule": request.rule, "mode": request.mode, "decided": 0, "closed": 0}
+    if found.threshold is None:
+        return {**row, "finding": f"{found.status}: {found.sentence(request.miss_rate)}"}
+    seen = watch_request(warehouse, request, found, before, as_of)
+    if seen.stop is not None:
+        append_event(warehouse, STOPPED, request.rule, as_of, request_id=request.request_id, who=HEED, why=seen.stop)
+        context.log.warning(f"closing stopped for the rule {request.rule}: {seen.stop}")
+        return {**row, "finding": f"stopped: {seen.stop}"}
+    made = decide_new_alerts(warehouse, request, found, as_of)
+    closed = int((made["decision"] == "close").sum()) if len(made) else 0
+    return {**row, "decided": len(made), "closed": closed, "finding": found.sentence(request.miss_rate)}

@@ -1,0 +1,225 @@
+"""What people say about closing: enable a rule, disable it, undo, and the list of rules that are never closed.
+
+Belongs here: what `heed autoclose` does, and what it refuses.
+Does not belong here: the test and the decisions (`triage/autoclose.py`), which runs make (`assets/autoclose.py`).
+
+Every word is one more row, with who and why; nothing is changed or deleted.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from dagster_project.errors import HeedError
+from dagster_project.resources import autoclose as tables
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.settings import Settings
+
+
+def enable(
+    warehouse: Warehouse,
+    settings: Settings,
+    rule: str,
+    *,
+    miss_rate: float,
+    until: datetime,
+    mode: str = "shadow",
+    who: str,
+    why: str,
+    as_of: datetime | None = None,
+) -> dict[str, Any]:
+    """Ask that alerts of a rule be closed, or (shadow) that heed says which it would close. Tests at once.
+
+    The same miss rate again, while the request stands, changes its mode or end and keeps its test. Anything else is a
+    new request with a test of its own.
+
+    Returns
+    -------
+    rule, mode, miss_rate, until, status ('found', 'waiting' or 'refused'), more (acted alerts missing), finding.
+
+    Raises
+    ------
+    HeedError
+        The rule raised no alert, is on the never list or visibility-only; a miss rate or an end is impossible.
+    """
+    who, why = _said(who, why)
+    moment = as_of or datetime.now(UTC)
+    if not 0 < miss_rate < 1:
+        raise HeedError(f"a miss rate of {miss_rate:g} is impossible", "name one above 0 and below 1, like 0.02")
+    if until <= moment:
+        raise HeedError(f"the end {until:%Y-%m-%d %H:%M} UTC is past", "choose a later --until")
+    facts = _facts(warehouse, rule)
+    state = tables.read_states(warehouse, moment).get(rule)
+    if state is not None and state.is_never:
+        raise HeedError(
+            f"the rule {rule!r} is on the list of those that are never closed ({state.ended})",
+            "take it off with `heed autoclose never RULE --remove`, if that is meant",
+        )
+    if facts["visibility_only"]:
+        raise HeedError(f"the rule {rule!r} is visibility-only", "its alerts are not closed; release the rule first")
+    standing = state.request if state is not None else None
+    same = standing is not None and standing.miss_rate == miss_rate
+    tables.append_event(
+        warehouse,
+        tables.ENABLED,
+        rule,
+        moment,
+        request_id=standing.request_id if standing is not None and same else None,
+        mode=mode,
+        miss_rate=miss_rate,
+        until=until,
+        who=who,
+        why=why,
+    )
+    request = tables.read_states(warehouse, moment)[rule].request
+    assert request is not None
+    found, _ = tables.threshold_of(warehouse, request, moment, settings.learning.training_days)
+    return {
+        "rule": rule,
+        "mode": mode,
+        "miss_rate": miss_rate,
+        "until": until,
+        "status": found.status,
+        "more": found.more,
+        "finding": found.sentence(miss_rate),
+    }
+
+
+def disable(warehouse: Warehouse, rule: str, *, who: str, why: str, as_of: datetime | None = None) -> None:
+    """End a rule's request; what was decided stands. Raises HeedError where there is none."""
+    _end(warehouse, tables.DISABLED, rule, None, who, why, as_of)
+
+
+def undo(
+    warehouse: Warehouse, rule: str, *, alert_id: str | None = None, who: str, why: str, as_of: datetime | None = None
+) -> int:
+    """Take back what was closed under the newest request of a rule, or one alert of it, and pause the rule.
+
+    Returns how many closings were taken back. The rule stays paused until somebody enables it anew.
+
+    Raises
+    ------
+    HeedError
+        Nothing was ever decided to be closed there.
+    """
+    who, why = _said(who, why)
+    moment = as_of or datetime.now(UTC)
+    table = _read(
+        warehouse,
+        "SELECT decided.request_id, count(*) AS closed FROM scoring.autoclose_decisions AS decided "
+        "WHERE rule = $1 AND decision = 'close' AND as_of <= $2 AND ($3 = '' OR alert_id = $3) "
+        "GROUP BY request_id ORDER BY request_id DESC LIMIT 1",
+        (rule, moment, alert_id or ""),
+    )
+    if not table:
+        what = f"the alert {alert_id!r} of the rule {rule!r}" if alert_id else f"any alert of the rule {rule!r}"
+        raise HeedError(f"heed never decided to close {what}", "`heed autoclose list` shows where closing stands")
+    tables.append_event(
+        warehouse,
+        tables.UNDONE,
+        rule,
+        moment,
+        request_id=table[0]["request_id"],
+        alert_id=alert_id,
+        who=who,
+        why=why,
+    )
+    return int(table[0]["closed"])
+
+
+def never(
+    warehouse: Warehouse, rule: str, *, remove: bool = False, who: str, why: str, as_of: datetime | None = None
+) -> None:
+    """Put a rule on the list of those that are never closed, which ends its request; or take it off the list."""
+    who, why = _said(who, why)
+    moment = as_of or datetime.now(UTC)
+    state = _states(warehouse, moment).get(rule)
+    if remove and (state is None or not state.is_never):
+        raise HeedError(f"the rule {rule!r} is not on the list", "`heed autoclose list` shows it")
+    tables.append_event(warehouse, tables.ALLOWED if remove else tables.NEVER, rule, moment, who=who, why=why)
+
+
+def list_rules(warehouse: Warehouse, as_of: datetime | None = None) -> list[dict[str, Any]]:
+    """Every rule for which anything was ever said: where it stands, what the test said, and what was decided."""
+    moment = as_of or datetime.now(UTC)
+    counts = {
+        row["rule"]: row
+        for row in _read(
+            warehouse,
+            """SELECT rule, count(*) AS decided, count(*) FILTER (WHERE decision = 'close' AND mode = 'on') AS closed,
+                      count(*) FILTER (WHERE decision = 'close' AND mode = 'shadow') AS would_have_closed
+               FROM scoring.autoclose_decisions WHERE as_of <= $1 GROUP BY rule""",
+            (moment,),
+        )
+    }
+    tests = {
+        row["request_id"]: row
+        for row in _read(
+            warehouse,
+            "SELECT DISTINCT ON (request_id) request_id, status, more, threshold, finding "
+            "FROM scoring.autoclose_tests WHERE as_of <= $1 ORDER BY request_id, as_of DESC, tested_at DESC",
+            (moment,),
+        )
+    }
+    found = []
+    for rule, state in sorted(_states(warehouse, moment).items()):
+        request = state.request
+        test = tests.get(request.request_id, {}) if request is not None else {}
+        found.append(
+            {
+                "rule": rule,
+                "mode": request.mode if request is not None else "off",
+                "never": state.is_never,
+                "ended": state.ended,
+                "miss_rate": request.miss_rate if request is not None else None,
+                "until": request.until if request is not None else None,
+                "who": request.who if request is not None else None,
+                "why": request.why if request is not None else None,
+                "status": test.get("status"),
+                "more": test.get("more"),
+                "threshold": test.get("threshold"),
+                "finding": test.get("finding"),
+                **{name: counts.get(rule, {}).get(name, 0) for name in ("decided", "closed", "would_have_closed")},
+            }
+        )
+    return found
+
+
+def _end(
+    warehouse: Warehouse, event: str, rule: str, alert_id: str | None, who: str, why: str, as_of: datetime | None
+) -> None:
+    who, why = _said(who, why)
+    moment = as_of or datetime.now(UTC)
+    state = _states(warehouse, moment).get(rule)
+    if state is None or state.request is None:
+        raise HeedError(f"closing is not enabled for the rule {rule!r}", "nothing needs to be done")
+    tables.append_event(
+        warehouse, event, rule, moment, request_id=state.request.request_id, alert_id=alert_id, who=who, why=why
+    )
+
+
+def _said(who: str, why: str) -> tuple[str, str]:
+    if not who.strip() or not why.strip():
+        raise HeedError("that needs a name and a reason", "say --who NAME --why TEXT")
+    return who.strip(), why.strip()
+
+
+def _facts(warehouse: Warehouse, rule: str) -> dict[str, Any]:
+    if warehouse.value("SELECT to_regclass('marts.alerts') IS NULL"):
+        raise HeedError("there are no clean alerts yet: no job has run", "run `heed run`")
+    warehouse.prepare()
+    facts = tables.rule_facts(warehouse, rule)
+    if facts is None:
+        raise HeedError(f"the rule {rule!r} raised no alert", "name it as `reporting.alert_scores_latest` does")
+    return facts
+
+
+def _states(warehouse: Warehouse, moment: datetime) -> dict[str, tables.RuleState]:
+    warehouse.prepare()
+    return tables.read_states(warehouse, moment)
+
+
+def _read(warehouse: Warehouse, query: str, parameters: tuple[Any, ...]) -> list[dict[str, Any]]:
+    warehouse.prepare()
+    return warehouse.read_arrow(query, parameters).to_pylist()

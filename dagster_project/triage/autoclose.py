@@ -1,0 +1,285 @@
+"""Closing alerts with a bounded miss rate: which threshold may be used, when to refuse, and when to stop.
+
+Belongs here: the test that finds a threshold, how many acted alerts it needs, the draw of the check sample, the
+decision about one alert, and the two monitors that stop.
+Does not belong here: who asked for it, undoing and tables (`resources/autoclose.py`), and what a score is (`steps.py`).
+
+The miss rate of a threshold is the share of a rule's acted alerts whose first score lies below it: those that would
+have been closed although somebody acts. Learn-then-Test (Angelopoulos, Bates, Candès, Jordan, Lei: arXiv:2110.01052):
+each threshold of a grid that was fixed beforehand is the hypothesis "its miss rate is above the budget". Its p-value is
+the exact binomial one. They are tested from the lowest threshold up, each at the whole level, until the first is not
+rejected (fixed-sequence testing, which keeps the family-wise error). The last one rejected is the threshold: its miss
+rate is above the budget with a probability of at most `LEVEL`, as long as the future is like the past.
+
+Whether it is, two monitors watch. Both are e-processes: they stay below 1 / level for ever with a probability of
+1 - level (Ville), so that one may look after every run. Each is a mixture over alternatives and over the moments since
+when the alternative holds, so that a long quiet time does not make it deaf (the mixture of e-detectors: Shin, Ramdas,
+Rinaldo, arXiv:2203.03532).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import beta, binom
+
+from dagster_project.errors import HeedError
+
+LEVEL = 0.05
+# Steps of 2.2% up to one half: an alert that is more likely acted upon than not is never closed. A finer grid costs no
+# confidence in fixed-sequence testing. It starts low because a rule on which 1% are acted has its threshold near 0.1%.
+GRID = np.geomspace(1e-4, 0.5, 400)
+# Of alerts below the threshold so many stay open, drawn at random. With 10% instead, the realised miss rate of a
+# stationary rule exceeded 2% in 7.0% of 200 simulated runs, and in 13% to 18% under the mildest drifts; with 20% in
+# 3.5%, and 5.5% to 11%. benchmarks/autoclose.md has the figures of the present code.
+CHECK_SHARE = 0.20
+# Alternatives of the check sample, as multiples of the budget.
+EXCESSES = np.array([1.5, 2.0, 3.0, 5.0])
+# Alternatives of the shift: the scores of acted alerts fall by so many of their own standard deviations. On the same
+# runs a band of scores just above the threshold, watched by its count alone, let 56% to 70% of drifting runs exceed.
+SHIFTS = np.array([0.25, 0.5, 1.0])
+# An alternative may begin with every so-many-th alert; start number k has the weight 1 / (k (k + 1)).
+BLOCK = 20
+
+FOUND, WAITING, REFUSED = "found", "waiting", "refused"
+CLOSE, LEAVE_OPEN = "close", "leave open"
+BELOW, ABOVE, DRAWN = "below the threshold", "not below the threshold", "check sample"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What the test says.
+
+    status : 'found'; 'waiting': there are too few acted alerts for any threshold; 'refused': there are enough, and
+        too many of them lie below even the lowest threshold.
+    threshold : alerts with a score strictly below it may be closed; None unless found.
+    acted, missed : acted alerts known, and those of them below the threshold (unless found: below the lowest).
+    upper : 95% upper bound of the miss rate (Clopper-Pearson); None without acted alerts.
+    more : acted alerts that are still missing, if none of them lies below the lowest threshold; 0 when found.
+    """
+
+    status: str
+    threshold: float | None
+    acted: int
+    missed: int
+    upper: float | None
+    more: int
+
+    def sentence(self, budget: float) -> str:
+        """In plain words."""
+        if self.threshold is not None and self.upper is not None:
+            return (
+                f"of {self.acted:,} acted alerts {self.missed:,} scored below {self.threshold:.2%}: the miss rate is "
+                f"at most {self.upper:.2%} with 95% confidence, and {budget:.2%} is allowed"
+            )
+        if self.status == WAITING:
+            return f"{self.acted:,} acted alerts are known, {self.more:,} more are needed for {budget:.2%}"
+        return (
+            f"{self.missed:,} of {self.acted:,} acted alerts scored below {GRID[0]:.2%}, the lowest threshold there "
+            f"is: {self.more:,} more acted alerts above it are needed"
+        )
+
+
+def most_misses(acted: int, budget: float, level: float = LEVEL) -> int:
+    """The most misses among `acted` alerts with which a miss rate of `budget` or more is rejected; -1: not even none.
+
+    The largest k with P(Binomial(acted, budget) <= k) <= level.
+    """
+    _require(budget, acted)
+    k = int(binom.ppf(level, acted, budget)) if acted else 0
+    while k >= 0 and binom.cdf(k, acted, budget) > level:
+        k -= 1
+    return k
+
+
+def acted_needed(missed: int, budget: float, level: float = LEVEL) -> int:
+    """The fewest acted alerts of which `missed` may lie below a threshold: the least n with most_misses(n) >= missed.
+
+    149 for no miss, 2% and 95%.
+    """
+    _require(budget, missed)
+    low, high = missed, missed + 1
+    while binom.cdf(missed, high, budget) > level:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if binom.cdf(missed, middle, budget) <= level else (middle, high)
+    return high
+
+
+def find_threshold(scores: np.ndarray, budget: float, level: float = LEVEL, grid: np.ndarray = GRID) -> Threshold:
+    """The highest threshold of the grid whose miss rate is at most `budget` with confidence 1 - level.
+
+    Parameters
+    ----------
+    scores : float[acted alerts], 0 to 1: the first score of each acted alert, by a model that had not learned from it.
+        All of them a whole horizon old, none flagged, and whether an alert is among them must not depend on its score.
+    budget : the highest miss rate allowed, above 0 and below 1.
+
+    Raises
+    ------
+    HeedError
+        Impossible scores or an impossible budget.
+
+    More misses never raise the threshold: lowering a score raises counts below, and the allowed count depends on how
+    many scores there are alone.
+    """
+    _require(budget, 0)
+    scores = np.sort(np.asarray(scores, float))
+    if len(scores) and not (scores[0] >= 0 and scores[-1] <= 1):  # also false for nan
+        raise HeedError("a score is not between 0 and 1", "score the alerts anew")
+    acted = len(scores)
+    below = np.searchsorted(scores, grid, side="left")
+    allowed = most_misses(acted, budget, level)
+    # p-value <= level is the same as below <= allowed, and counts rise along the grid: the sequence stops at the
+    # first count above it.
+    passed = int(np.searchsorted(below, allowed, side="right"))
+    if passed == 0:
+        lowest = int(below[0])
+        more = max(acted_needed(lowest, budget, level) - acted, 0)
+        status = WAITING if allowed < 0 else REFUSED
+        return Threshold(status, None, acted, lowest, _upper(lowest, acted, level), more)
+    missed = int(below[passed - 1])
+    return Threshold(FOUND, float(grid[passed - 1]), acted, missed, _upper(missed, acted, level), 0)
+
+
+def _upper(count: int, of: int, level: float) -> float | None:
+    if of == 0:
+        return None
+    return 1.0 if count >= of else float(beta.ppf(1 - level, count + 1, of - count))
+
+
+def _require(budget: float, count: int) -> None:
+    if not 0 < budget < 1:
+        raise HeedError(f"a miss rate of {budget} is impossible", "name one above 0 and below 1, like 0.02")
+    if count < 0:
+        raise HeedError(f"{count} alerts are impossible", "count them anew")
+
+
+def is_drawn(alert_id: str, salt: str, share: float = CHECK_SHARE) -> bool:
+    """Whether the alert belongs to the check sample: at random, whatever its score, the same at each call."""
+    drawn = blake2b(f"{salt}\0{alert_id}".encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(drawn, "big") < share * 2**64
+
+
+def decide(probability: float, threshold: float, drawn: bool, keep_open: str | None) -> tuple[str, str]:
+    """The decision about one alert and its reason: ('close' or 'leave open', why).
+
+    keep_open : why it stays open whatever its score is; None: nothing speaks against closing. The draw comes before the
+    score, so that the check sample is a fair one.
+    """
+    if keep_open is not None:
+        return LEAVE_OPEN, keep_open
+    if drawn:
+        return LEAVE_OPEN, DRAWN
+    return (CLOSE, BELOW) if probability < threshold else (LEAVE_OPEN, ABOVE)
+
+
+def evidence(logs: np.ndarray) -> float:
+    """The e-process of a sequence of log e-values, mixed over alternatives and over when they begin.
+
+    logs : float[alerts in order of time, alternatives]: each the logarithm of a number of expectation at most 1 given
+        what came before, if nothing changed. Returns the process's value now; 1 for no alert.
+    """
+    if not len(logs):
+        return 1.0
+    total = np.cumsum(logs, axis=0)
+    starts = np.arange(0, len(logs), BLOCK)
+    before = np.vstack([np.zeros(logs.shape[1]), total])[starts]
+    number = np.arange(1, len(starts) + 1)
+    grown = np.exp(np.minimum(total[-1] - before, 300)).mean(axis=1)
+    # Starts that are still to come hold the rest of the stake.
+    return float((grown / (number * (number + 1))).sum() + 1 / (len(starts) + 1))
+
+
+def excess_logs(missed: np.ndarray, budget: float) -> np.ndarray:
+    """Log likelihood ratios of each alternative to a miss rate of `budget`, per acted alert of the check sample.
+
+    missed : bool[alerts]. The expectation of a ratio rises with the true miss rate and is 1 at `budget`.
+    """
+    others = np.minimum(EXCESSES * budget, (1 + budget) / 2)
+    hit, other = np.log(others / budget), np.log((1 - others) / (1 - budget))
+    return np.where(np.asarray(missed, bool)[:, None], hit, other)
+
+
+def shift_logs(before: np.ndarray, scores: np.ndarray, seed: int) -> np.ndarray:
+    """Log e-values of each shift, per new acted alert, from its rank among all before it.
+
+    The rank of a score among those before it, ties broken at random, is uniform and independent of the ranks before, as
+    long as old and new scores are exchangeable (conformal test martingales: Vovk, Gammerman, Shafer, 2005). As a normal
+    score z it is compared with a normal distribution that lies lower.
+
+    Parameters
+    ----------
+    before : float[acted alerts that the threshold was found on]. scores : float[new ones, in order of time].
+    seed : of the ties.
+    """
+    before, scores = np.sort(np.asarray(before, float)), np.asarray(scores, float)
+    number = len(scores)
+    earlier = np.tri(number, k=-1, dtype=bool)
+    less = np.searchsorted(before, scores, "left") + ((scores[None, :] < scores[:, None]) & earlier).sum(axis=1)
+    equal = np.searchsorted(before, scores, "right") - np.searchsorted(before, scores, "left")
+    equal = equal + ((scores[None, :] == scores[:, None]) & earlier).sum(axis=1)
+    random = np.random.default_rng(seed).random(number)
+    rank = (less + random * (equal + 1)) / (len(before) + np.arange(number) + 1)
+    z = ndtri(np.clip(rank, 1e-12, 1 - 1e-12))
+    return -SHIFTS * z[:, None] - SHIFTS**2 / 2
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the monitors say about the alerts decided since the threshold was found.
+
+    checked, missed : acted alerts of the check sample, and those below the threshold.
+    above : acted alerts at or above the threshold.
+    check_evidence, shift_evidence : the e-processes. stop : why to stop; None: go on.
+    """
+
+    checked: int
+    missed: int
+    above: int
+    check_evidence: float
+    shift_evidence: float
+    stop: str | None
+
+
+def watch(
+    threshold: float,
+    budget: float,
+    before: np.ndarray,
+    scores: np.ndarray,
+    checked: np.ndarray,
+    *,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Watch:
+    """Whether what came after still agrees with what the threshold was found on.
+
+    Two monitors, each at half the level. The check sample: does its miss rate exceed the budget? It is small, so harm
+    would show late. The shift: do acted alerts at or above the threshold, all of which are seen, score lower than
+    before? A drift towards the threshold shows there long before the misses do.
+
+    Parameters
+    ----------
+    threshold : in use. budget : the miss rate allowed. before : float: the scores it was found on.
+    scores, checked : float and bool[acted alerts seen, in the order in which they became known]: those that were not
+        closed. checked: drawn for the check sample (all of them, where nothing was closed).
+    """
+    scores, checked = np.asarray(scores, float), np.asarray(checked, bool)
+    before = np.asarray(before, float)
+    below = scores < threshold
+    missed = below[checked]
+    check = evidence(excess_logs(missed, budget))
+    shift = evidence(shift_logs(before[before >= threshold], scores[~below], seed))
+    stop = None
+    if check >= 2 / level:
+        stop = f"{int(missed.sum()):,} of {len(missed):,} acted alerts of the check sample scored below the threshold"
+    elif shift >= 2 / level:
+        stop = (
+            f"acted alerts score lower than before: the median of the last {min(BLOCK, int((~below).sum())):,} is "
+            f"{np.median(scores[~below][-BLOCK:]):.1%}, it was {np.median(before[before >= threshold]):.1%}"
+        )
+    return Watch(int(checked.sum()), int(missed.sum()), int((~below).sum()), check, shift, stop)
