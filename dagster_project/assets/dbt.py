@@ -102,10 +102,13 @@ def _build(
     # Unit tests say whether the SQL is right, not whether the data are: they run in `make test`. Nobody reads the
     # documents that dbt writes about itself (0.5 s): its events tell all.
     arguments = ["--no-write-json", "--exclude-resource-type", "unit_test", "--vars", json.dumps(dbt_vars(settings))]
-    with dbt_directory(warehouse.home) as directory:
-        building = dbt.build(context, arguments, directory)
-        load_meanwhile()
-        yield from building.stream()
+    try:
+        with dbt_directory(warehouse.home) as directory:
+            building = dbt.build(context, arguments, directory)
+            load_meanwhile()
+            yield from building.stream()
+    finally:  # what this run may leave out, no later dbt of this process may
+        os.environ.pop(CLEAN_VARIABLE, None)
 
 
 @lru_cache(

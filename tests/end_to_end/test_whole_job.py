@@ -1,6 +1,7 @@
 """The whole road on a simulated company: what comes out is complete, honest and repeatable."""
 
 import json
+import os
 from datetime import timedelta
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from dagster_project.definitions import build_defs
 from dagster_project.errors import HeedError
+from dagster_project.resources.cleaning import CLEAN_VARIABLE
 from dagster_project.resources.expectations import suite_checksum
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import run_tags
@@ -126,6 +128,7 @@ def test_a_refresh_reads_scores_and_checks_what_is_new(company: Company) -> None
     assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 0
     assert count("marts.alerts") == count("marts.alert_outcomes") == alerts
     assert count("scoring.alert_scores") == scores + 1
+    assert CLEAN_VARIABLE not in os.environ, "a dbt that this process starts later would read only what is new"
 
 
 def test_what_happens_later_does_not_change_an_earlier_moment(company: Company) -> None:
