@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-job benchmark-learning benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
+.PHONY: help setup demo test test-postgres faults benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-job benchmark-learning benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,7 +23,10 @@ demo: setup ## a simulated company, from raw alerts to scores, with a summary
 	@$(BIN)/heed demo
 
 test: setup lint types ## formatting, lint, types and all tests
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --ignore tests/faults
+
+faults: setup ## killed processes, servers, disks and files, for real; prints what was lost; about 5 minutes
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/faults
 
 test-postgres: setup ## the tests that touch a warehouse, on the system's PostgreSQL instead of the embedded one
 	@$(BIN)/python -m pytest --postgres system tests/dbt tests/loading tests/end_to_end/test_whole_job.py

@@ -16,12 +16,11 @@ import dagster as dg
 from dagster_project.resources.memory import give_back_memory
 from dagster_project.resources.moment import WHOLE_TAG, run_tags
 from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.turn import WAREHOUSE_TAG, close_abandoned_runs
 from dagster_project.settings import Settings
 
 REFRESH = "refresh_scores"
 RETRAIN = "retrain"
-# One run at a time changes the warehouse; dagster.yaml limits this tag to one.
-WAREHOUSE_TAG = {"heed/warehouse": "writer"}
 
 _TRAINING = dg.AssetSelection.groups("training")
 _EVERYTHING = dg.AssetSelection.all() - dg.AssetSelection.groups("raw")
@@ -109,7 +108,11 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     def new_alerts(
         context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.RunRequest | dg.SkipReason:
-        if context.instance.get_run_records(dg.RunsFilter(tags=WAREHOUSE_TAG, statuses=_UNDER_WAY), limit=1):
+        under_way = dg.RunsFilter(tags=WAREHOUSE_TAG, statuses=_UNDER_WAY)
+        if context.instance.get_run_records(under_way, limit=1):
+            # A run that was killed would look busy for ever, and hold up the queue.
+            close_abandoned_runs(context.instance, warehouse)
+        if context.instance.get_run_records(under_way, limit=1):
             return dg.SkipReason("a run that changes the warehouse is under way")
         newest = newest_arrival(warehouse, settings)
         if newest is None:

@@ -10,13 +10,13 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dagster_project.errors import HeedError, one_line
+from dagster_project.errors import HeedError, one_line, outage
 
 
 class OneLineErrors(click.Group):
@@ -29,6 +29,14 @@ class OneLineErrors(click.Group):
             if context.params.get("json_output") or "--json" in sys.argv:
                 click.echo(json.dumps({"error": error.cause, "remedy": error.remedy}))
             click.echo(f"heed: {error}", err=True)
+            context.exit(1)
+        except Exception as error:
+            known = outage(error)
+            if known is None:  # a bug, and shown as one
+                raise
+            if context.params.get("json_output") or "--json" in sys.argv:
+                click.echo(json.dumps({"error": known.cause, "remedy": known.remedy}))
+            click.echo(f"heed: {known}", err=True)
             context.exit(1)
         except KeyboardInterrupt:
             click.echo("heed: interrupted. What was not finished did not happen; run the command again.", err=True)
@@ -138,7 +146,7 @@ def run(as_of: str | None, retrain: bool | None, full: bool, json_output: bool) 
     from dagster_project.resources.moment import parse_moment
     from dagster_project.running import run_whole_job
 
-    moment = parse_moment(as_of) if as_of else datetime.now(UTC)
+    moment = parse_moment(as_of) if as_of else None
     outcome = run_whole_job(moment, retrain=retrain, whole=full, say=_say(time.monotonic()))
     if json_output:
         click.echo(json.dumps(outcome.to_document()))

@@ -7,6 +7,7 @@ Does not belong here: everything else.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -33,6 +34,7 @@ from dagster_project.resources.features import FeatureFiles, FeatureStore  # noq
 from dagster_project.resources.models import ModelStore  # noqa: E402
 from dagster_project.resources.postgres import Warehouse  # noqa: E402
 from dagster_project.resources.training import FrameFiles  # noqa: E402
+from dagster_project.resources.turn import close_abandoned_runs, refuse_if_overtaken, turn  # noqa: E402
 from dagster_project.settings import heed_home, load_settings  # noqa: E402
 
 
@@ -51,7 +53,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
     store = FeatureStore(UPath(warehouse.home) / "features", contract(settings.feature_settings())["hash"])
     resources = {
         "settings": settings,
-        "warehouse": warehouse,
+        "warehouse": _in_turn(warehouse),
         "models": ModelStore(warehouse),
         "cluster": Cluster(settings.compute.dask),
         "feature_files": FeatureFiles(store),
@@ -80,6 +82,25 @@ def build_defs(**overrides: Any) -> dg.Definitions:
         resources=resources,
         executor=dg.in_process_executor,
     )
+
+
+def _in_turn(warehouse: Warehouse) -> dg.ResourceDefinition:
+    """The warehouse for the steps of a run, which has its turn from its first step to its last; a sensor needs none."""
+
+    @dg.resource(description="One PostgreSQL database. A run holds its turn to change it.")
+    def held(context: dg.InitResourceContext) -> Iterator[Warehouse]:
+        if context.run_id is None or context.instance is None:
+            yield warehouse
+            return
+        log = context.log or dg.get_dagster_logger()
+        with turn(warehouse, context.run_id, log.warning):
+            for run_id, what in close_abandoned_runs(context.instance, warehouse).items():
+                log.warning(f"run {run_id[:8]} was cut off: {what}")
+            if context.dagster_run is not None:
+                refuse_if_overtaken(warehouse, context.dagster_run)
+            yield warehouse
+
+    return held
 
 
 # Runs that the daemon launches load this module as well.

@@ -11,12 +11,15 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
 from dagster_project.settings import Settings, heed_home, load_settings, settings_path
+
+if TYPE_CHECKING:
+    from dagster import DagsterRun
 
 Status = Literal["well", "look", "wrong"]
 OLDEST_SERVER = 150000  # PostgreSQL 15: the oldest the tests run on
@@ -68,7 +71,7 @@ def examine() -> list[Finding]:
         )
     else:
         findings.append(Finding("warehouse", "well", f"{where}, version {version // 10000}"))
-    for examination in (_rights, _raw, _model, _scores):
+    for examination in (_rights, _raw, _runs, _model, _scores):
         try:
             findings += examination(warehouse, settings)
         except HeedError as error:
@@ -149,6 +152,51 @@ def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         )
 
 
+def _runs(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    """What became of the newest run, and of the newest attempt to learn where that failed."""
+    if not (warehouse.home / "dagster" / "dagster.yaml").exists():
+        return
+    from dagster import DagsterRunStatus, RunsFilter
+
+    from dagster_project.automation import RETRAIN
+    from dagster_project.instance import dagster_instance
+    from dagster_project.resources.turn import WAREHOUSE_TAG, abandoned_runs
+    from dagster_project.running import what_stopped
+
+    with dagster_instance(warehouse.home) as instance:
+        gone = abandoned_runs(instance, warehouse)
+        runs = [record.dagster_run for record in instance.get_run_records(RunsFilter(tags=WAREHOUSE_TAG), limit=50)]
+        if not runs:
+            return
+
+        def told(run: DagsterRun) -> tuple[str, str]:
+            """(how it ended: well, stopped, cut off or goes on; that in words)"""
+            name = f"run {run.run_id[:8]} of {run.job_name}"
+            if run.run_id in gone:
+                return "cut off", f"{name} was cut off: {gone[run.run_id]}"
+            if run.status == DagsterRunStatus.SUCCESS:
+                return "well", f"{name} ended well"
+            if run.status in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED):
+                return "stopped", f"{name} stopped: {what_stopped(instance, run.run_id) or 'it was canceled'}"
+            return "goes on", f"{name} is under way or queued"
+
+        state, words = told(runs[0])
+        before = next((told(run) for run in runs[1:2]), ("well", ""))
+        if state == "well" and before[0] in ("stopped", "cut off"):
+            words += f"; before it, {before[1]}"
+        yield Finding(
+            "runs",
+            "well" if state in ("well", "goes on") else "look",
+            words,
+            "" if state in ("well", "goes on") else "The next run takes over: `heed run`",
+        )
+        learned = next((run for run in runs if run.job_name == RETRAIN and told(run)[0] != "goes on"), None)
+        if learned is not None and learned is not runs[0]:
+            state, words = told(learned)
+            if state != "well":
+                yield Finding("learning", "look", words, "Mend the cause, then `heed run --retrain`")
+
+
 def _model(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     from dagster_project.resources.models import ModelStore
 
@@ -159,6 +207,12 @@ def _model(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     champion = ModelStore(warehouse).champion(now)
     if champion is None:
         yield Finding("model", "look", "no candidate became champion yet", "Run `heed run --retrain`")
+        return
+    try:
+        ModelStore(warehouse).load(champion.model_version)
+    except HeedError as error:
+        damage = f"champion {champion.model_version} cannot be read ({error.cause}); an earlier champion scores, if any"
+        yield Finding("model", "look", damage, "Run `heed run`: it learns anew")
         return
     age = now - champion.cut
     old = age > 2 * timedelta(days=settings.learning.retrain_every_days)
@@ -171,15 +225,24 @@ def _model(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
 
 
 def _scores(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
-    from dagster_project.serving.freshness import MISSED_REFRESHES, stale_before
+    from dagster_project.serving.freshness import AHEAD, MISSED_REFRESHES, stale_before
 
     if not _count(warehouse, "scoring.alert_scores"):
         yield Finding("scores", "look", "there are none yet", "Run `heed run`")
         return
     # A score is written only when it changed: its age says nothing about when the job last ran.
-    newest = warehouse.value("SELECT max(as_of) FROM scoring.publications") or warehouse.value(
-        "SELECT max(as_of) FROM scoring.alert_scores"
-    )
+    now = datetime.now(UTC)
+    ahead = warehouse.value("SELECT max(as_of) FROM scoring.publications WHERE as_of > $1", (now + AHEAD,))
+    if ahead:
+        yield Finding(
+            "clock",
+            "look",
+            f"a publication stands at {ahead:%Y-%m-%d %H:%M} UTC, and this machine's clock says {now:%Y-%m-%d %H:%M}",
+            "Correct the clock if it went back; freshness counts publications up to now only",
+        )
+    newest = warehouse.value(
+        "SELECT max(as_of) FROM scoring.publications WHERE as_of <= $1", (now + AHEAD,)
+    ) or warehouse.value("SELECT max(as_of) FROM scoring.alert_scores")
     old = newest < stale_before(settings.schedule.refresh_scores, datetime.now(UTC))
     yield Finding(
         "scores",

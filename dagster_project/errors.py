@@ -4,6 +4,7 @@ Belongs here: `HeedError`, an error with a cause and a remedy in plain words, wh
 Does not belong here: anything a user cannot mend. A bug raises what Python raises, and is a bug.
 """
 
+import errno
 import unicodedata
 
 
@@ -33,3 +34,26 @@ class HeedError(Exception):
 
     def __str__(self) -> str:
         return one_line(f"{self.cause}. {self.remedy[:1].upper()}{self.remedy[1:]}.")
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def outage(error: BaseException) -> HeedError | None:
+    """What an error means that the machine caused: a full disk, a warehouse or a run history that broke off; else None.
+
+    Such errors come from wherever heed happened to be, in the words of many libraries.
+    """
+    current: BaseException | None = error
+    while current is not None:
+        package, text = type(current).__module__.split(".")[0], " ".join(str(current).split())[:300]
+        if (isinstance(current, OSError) and current.errno in _NO_ROOM) or "No space left on device" in text:
+            return HeedError(f"there is no room left on the disk ({text})", "free some, then run again")
+        if package in ("adbc_driver_manager", "psycopg2"):
+            return HeedError(f"the warehouse broke off ({text})", "run again; `heed doctor` tells more")
+        if package == "sqlite3":
+            return HeedError(
+                f"Dagster's run history cannot be written ({text})", "look for room in HEED_HOME, then run again"
+            )
+        current = current.__cause__ or current.__context__
+    return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt import build_clean_tables
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.tables import read_history, read_overrides, read_rules
+from dagster_project.resources.turn import turn
 from dagster_project.running import Say, require_alerts
 from dagster_project.settings import heed_home, load_settings
 
@@ -92,8 +94,9 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
     warehouse.prepare()
     require_alerts(warehouse, settings)
     say("cleaning alerts and actions (dbt)")
-    build_clean_tables(warehouse, settings, until)
-    history = read_history(warehouse, until)
+    with turn(warehouse, f"replay-{uuid.uuid4()}", say):
+        build_clean_tables(warehouse, settings, until)
+        history = read_history(warehouse, until)
     if not (history["raised_at"] >= first).any():
         raise HeedError(
             f"no alert was raised from {first:%Y-%m-%d} to {until:%Y-%m-%d}",

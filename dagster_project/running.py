@@ -12,12 +12,13 @@ import uuid
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.dbt_ahead import prepare_dbt
 from dagster_project.resources.moment import WHOLE_TAG, run_tags
+from dagster_project.resources.turn import COMMAND_TAG, WAREHOUSE_TAG, turn
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -86,6 +87,14 @@ class JobOutcome:
         }
 
 
+class RunStopped(HeedError):
+    """A run did not reach its end. steps : those that failed, by their Dagster keys."""
+
+    def __init__(self, cause: str, remedy: str, steps: list[str]) -> None:
+        super().__init__(cause, remedy)
+        self.steps = steps
+
+
 def run_job(
     job: str,
     as_of: datetime,
@@ -109,7 +118,6 @@ def run_job(
     started = time.monotonic()
     prepare_dbt(warehouse, settings)
     say("starting the run")
-    from dagster_project.automation import WAREHOUSE_TAG
     from dagster_project.definitions import build_defs
 
     definition = build_defs(settings=settings, warehouse=warehouse).resolve_job_def(job)
@@ -118,16 +126,22 @@ def run_job(
     log = warehouse.home / "logs" / f"{run_id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     # dbt and libraries print much; a person watching gets one line per step, the rest is kept.
-    with log.open("w", encoding="utf-8") as output, redirect_stdout(output):
+    with turn(warehouse, run_id, say), log.open("w", encoding="utf-8") as output, redirect_stdout(output):
         result = definition.execute_in_process(
             instance=instance,
             run_id=run_id,
-            tags={**run_tags(as_of, days_back), **WAREHOUSE_TAG, **({WHOLE_TAG: "true"} if whole else {})},
+            tags={
+                **run_tags(as_of, days_back),
+                **WAREHOUSE_TAG,
+                **COMMAND_TAG,
+                **({WHOLE_TAG: "true"} if whole else {}),
+            },
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
         )
     outcome = JobOutcome(job, result.run_id, as_of, time.monotonic() - started)
     failures: list[str] = []
+    failed: list[str] = []
     for event in result.all_events:
         kind = event.event_type_value
         if kind == "STEP_SUCCESS":
@@ -143,24 +157,34 @@ def run_job(
                 line = f"{'/'.join(check.asset_key.path)}: {check.check_name}: {check.description or 'failed'}"
                 (failures if check.severity.value == "ERROR" else outcome.warnings).append(line)
         elif kind == "STEP_FAILURE":
+            failed.append(str(event.step_key))
             failures.append(_failure(str(event.step_key), event.step_failure_data.error))
     if not result.success:
         where = f"run {result.run_id[:8]} of {job} stopped"
-        raise HeedError(
+        raise RunStopped(
             f"{where}: {failures[0] if failures else 'see its log in the Dagster UI'}",
             "nothing later in the lineage was changed; mend the cause and run again",
+            failed,
         )
     return outcome
 
 
 def run_whole_job(
-    as_of: datetime, *, retrain: bool | None = None, whole: bool = False, say: Say = lambda line: None
+    as_of: datetime | None = None, *, retrain: bool | None = None, whole: bool = False, say: Say = lambda line: None
 ) -> JobOutcome:
-    """The whole job once at `as_of`, on this home's warehouse: `retrain` when learning is due, else `refresh_scores`.
+    """The whole job once, on this home's warehouse: `retrain` when learning is due, else `refresh_scores`.
 
+    Where learning fails, the champion scores all the same, before this raises what failed.
+
+    as_of : None: the moment at which the run has its turn, so that one which had to wait is not behind the other.
     retrain : True or False decide; None asks whether the newest model is older than `learning.retrain_every_days`,
-        or was taught with other features than today's.
+        was taught with other features than today's, or cannot be read.
     whole : as for `run_job`.
+
+    Raises
+    ------
+    HeedError
+        A run stopped; says whether scores were published.
     """
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home, load_settings
@@ -175,19 +199,53 @@ def run_whole_job(
     from dagster_project.instance import dagster_instance
     from dagster_project.resources.models import ModelStore
 
-    due = ModelStore(warehouse).learning_is_due(as_of, settings) if retrain is None else retrain
-    job = RETRAIN if due else REFRESH
-    with dagster_instance(warehouse.home) as instance:
-        return run_job(
-            job,
-            as_of,
-            settings=settings,
-            warehouse=warehouse,
-            instance=instance,
-            days_back=days_back(job, settings),
-            whole=whole,
-            say=say,
-        )
+    with dagster_instance(warehouse.home) as instance, turn(warehouse, str(uuid.uuid4()), say):
+        moment = as_of or datetime.now(UTC)
+        models = ModelStore(warehouse)
+        due = models.learning_is_due(moment, settings) if retrain is None else retrain
+
+        def run(job: str) -> JobOutcome:
+            back = days_back(job, settings)
+            return run_job(
+                job,
+                moment,
+                settings=settings,
+                warehouse=warehouse,
+                instance=instance,
+                days_back=back,
+                whole=whole,
+                say=say,
+            )
+
+        try:
+            return run(RETRAIN if due else REFRESH)
+        except RunStopped as error:
+            if not any(step.startswith("training__") for step in error.steps) or models.champion(moment) is None:
+                raise
+            say("learning failed; the champion scores all the same")
+            scores = run(REFRESH).metadata.get("scoring/alert_scores", {})
+            raise HeedError(
+                error.cause,
+                f"scores were published all the same, by {scores.get('model version', 'the champion')}; mend the cause "
+                "and run `heed run --retrain`",
+            ) from error
+
+
+def what_stopped(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Why a run failed, in one line, from Dagster's own history; empty: it does not say."""
+    from dagster import DagsterEventType
+
+    wanted = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
+    told = ""
+    for entry in instance.all_logs(run_id, of_type=wanted):
+        event = entry.dagster_event
+        if event is None:
+            continue
+        if event.is_step_failure:
+            return _failure(str(event.step_key), event.step_failure_data.error)
+        error = event.job_failure_data.error if event.event_type == DagsterEventType.RUN_FAILURE else None
+        told = _failure("", error).removeprefix(": ") if error else event.message or told
+    return " ".join(told.split())[:1500].rstrip(".")
 
 
 def require_alerts(warehouse: Warehouse, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 
 from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
 from dagster_project.assets.showing import frame_schema
@@ -47,17 +48,11 @@ def alert_features(
     settings: dg.ResourceParam[Settings],
     cluster: dg.ResourceParam[Cluster],
 ) -> Iterator[Any]:
-    from dagster_project.triage.steps import build_features
-
     as_of = run_moment(context)
     days = days_between(*context.partition_key_range)
     first = datetime.combine(days[0], time(), UTC)
     until = min(as_of, datetime.combine(days[-1] + timedelta(days=1), time(), UTC))
-    wanted = settings.feature_settings()
-    # An alert may be decided a whole horizon after it was raised, and that outcome still be within the lookback.
-    since = first - wanted.lookback - timedelta(days=settings.outcome.horizon_days)
-    history = read_history(warehouse, until, since)
-    features = build_features(history, *read_flags(warehouse), first, until, wanted, cluster.history_features)
+    features = derive_features(warehouse, settings, cluster, first, until)
     yield from check_before_publishing("alert_features", ALERT_FEATURES, features)
     context.log.info(f"{len(features)} alerts of {len(days)} days have features")
     # A day shows its own count. All days have the same columns, which the newest one shows for all.
@@ -68,3 +63,16 @@ def alert_features(
         )
     context.add_asset_metadata({"dagster/column_schema": frame_schema(features)}, partition_key=days[-1].isoformat())
     yield dg.Output(features)
+
+
+def derive_features(
+    warehouse: Warehouse, settings: Settings, cluster: Cluster, first: datetime, until: datetime
+) -> pd.DataFrame:
+    """The features of alerts raised in [first, until), from the warehouse."""
+    from dagster_project.triage.steps import build_features
+
+    wanted = settings.feature_settings()
+    # An alert may be decided a whole horizon after it was raised, and that outcome still be within the lookback.
+    since = first - wanted.lookback - timedelta(days=settings.outcome.horizon_days)
+    history = read_history(warehouse, until, since)
+    return build_features(history, *read_flags(warehouse), first, until, wanted, cluster.history_features)

@@ -5,15 +5,18 @@ Does not belong here: what a score is (`triage/steps.py`, `triage/model.py`).
 """
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 
-from dagster_project.assets.features import ALERT_FEATURES
+from dagster_project.assets.features import ALERT_FEATURES, derive_features
 from dagster_project.assets.showing import score_plot, table, table_schema
 from dagster_project.assets.training import CHAMPION_MODEL
 from dagster_project.checks import check_before_publishing, nothing_to_check, suite_check_specs
+from dagster_project.errors import HeedError
+from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt_ahead import prepare_dbt
 from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.models import ModelStore
@@ -49,40 +52,46 @@ def alert_scores(
     warehouse: dg.ResourceParam[Warehouse],
     models: dg.ResourceParam[ModelStore],
     settings: dg.ResourceParam[Settings],
+    cluster: dg.ResourceParam[Cluster],
 ) -> Iterator[Any]:
     from dagster_project.triage.exclusion import flag_alerts
-    from dagster_project.triage.features import contract, require_same_contract
+    from dagster_project.triage.features import contract
     from dagster_project.triage.steps import score, untaught
 
     prepare_dbt(warehouse, settings)  # publishing comes next
     as_of = run_moment(context)
     wanted = contract(settings.feature_settings())
-    champion = models.champion(as_of)
-    if champion is None:
+    model, damage = models.scoring_model(as_of, wanted)
+    if model is None:
         context.log.warning("no model was ever trained: every alert gets the prior. Run the job `retrain`.")
         model = untaught(as_of, settings.learning_settings())
         models.save(model, as_of)
-    else:
-        model = models.load(champion.model_version)
-        require_same_contract(model.contract, wanted)
+    if damage:
+        context.log.warning(damage)
 
     horizon = timedelta(days=settings.outcome.horizon_days)
     recent = read_history(warehouse, as_of, as_of - horizon)
     still_open = set(recent.loc[recent["known_at"].isna(), "alert_id"])
-    frame = features.read((as_of - horizon).date(), as_of.date())
+    try:
+        frame = features.read((as_of - horizon).date(), as_of.date())
+    except HeedError as error:
+        context.log.warning(f"{error.cause}: features of open alerts are derived again")
+        frame = pd.DataFrame()
+    if still_open and (not len(frame) or not still_open <= set(frame["alert_id"])):
+        # Files are there to save time. Where one is missing or damaged, scores come from what would have made it.
+        frame = derive_features(
+            warehouse, settings, cluster, datetime.combine((as_of - horizon).date(), time(), UTC), as_of
+        )
     if len(frame):
         frame = frame[frame["alert_id"].isin(still_open)].reset_index(drop=True)
+    if lacking := len(still_open) - len(frame):
+        raise dg.Failure(f"{lacking} open alerts have no features, although they were derived anew")
     if not len(frame):
         context.log.warning("there is no open alert to score")
         yield from nothing_to_check("alert_scores", ALERT_SCORES)
         publish_scores(warehouse, frame, as_of)
         yield dg.MaterializeResult(metadata={"dagster/row_count": 0, "open alerts": 0})
         return
-    if lacking := len(still_open) - len(frame):
-        raise dg.Failure(
-            f"{lacking} open alerts have no features. Materialise features/alert_features for their days, or run "
-            "the job `retrain`."
-        )
     flags = flag_alerts(frame, *read_flags(warehouse), as_of=as_of)
     # Only a score that is published has readers: what says the same as the newest score of its alert keeps that row,
     # reasons included, and needs no new ones.

@@ -16,6 +16,7 @@ from dagster_project.assets.features import ALERT_FEATURES
 from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
 from dagster_project.assets.showing import frame_schema, table, table_schema
 from dagster_project.checks import check_before_publishing, suite_check_specs
+from dagster_project.errors import HeedError
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.models import ModelStore
@@ -234,8 +235,13 @@ def champion_model(
     version = models.newest(as_of)
     candidate = models.load(version)
     standing = models.champion(as_of)
-    champion = models.load(standing.model_version) if standing is not None else None
-    # A champion of another feature contract cannot score any more: it does not defend its place.
+    champion = None
+    if standing is not None:
+        try:
+            champion = models.load(standing.model_version)
+        except HeedError as error:
+            context.log.warning(f"champion {standing.model_version} cannot be read ({error.cause})")
+    # One that cannot be read, or of another feature contract, cannot score any more: it does not defend its place.
     defends = champion is not None and champion.contract == candidate.contract
     comparison = gate.compare(candidate, forecasts.read(), champion, frame.read()) if champion and defends else None
     decision = gate.decide(

@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -74,6 +75,7 @@ def _wait_and_run() -> int:
     from dbt.cli.main import dbtRunner
     from dbt.task import build  # noqa: F401  (dbt imports its tasks late)
 
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     manifest, parsed_as = None, None
     for line in sys.stdin:
         told = json.loads(line)
@@ -87,6 +89,13 @@ def _wait_and_run() -> int:
             manifest = None
         return 0 if dbtRunner(manifest=manifest).invoke(told["arguments"]).success else 1
     return 0
+
+
+def _end_with(starter: int) -> None:
+    """End when the starter is gone: what a killed run began must not go on beside the next one."""
+    while os.getppid() == starter:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def _parse(told: Mapping[str, Any]) -> Any:

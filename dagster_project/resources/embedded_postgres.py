@@ -87,6 +87,19 @@ def embedded_url(home: Path) -> str:
     return server.url
 
 
+def revive(home: Path) -> None:
+    """Start this home's server anew when it is not running any more, although this process is one of its users.
+
+    Raises
+    ------
+    HeedError
+        PostgreSQL does not start; names the log.
+    """
+    home = home.resolve()
+    with _locked(home):
+        _Server(home).ensure_running()
+
+
 def running_server_pid(home: Path) -> int | None:
     """The pid of this home's server process, or None when it is not running."""
     return _Server(home.resolve()).pid()

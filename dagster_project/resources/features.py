@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -62,6 +63,7 @@ class FeatureStore:
         if stray := set(found) - days:
             raise ValueError(f"features of {min(stray)} were computed but not asked for")
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         for day in sorted(days):
             if day in found:
                 first, end = found[day]
@@ -104,6 +106,12 @@ class FeatureStore:
             key=lambda path: path.name,
         )
 
+    def _sweep(self) -> None:
+        """Remove what writers that were killed left half-written; the run has its turn, so nobody else writes now."""
+        if self.directory.protocol in ("", "file"):
+            for path in self.directory.glob(".day=*"):
+                path.unlink(missing_ok=True)
+
     def _replace(self, path: UPath, table: pa.Table) -> None:
         import pyarrow.parquet as pq
 
@@ -111,9 +119,17 @@ class FeatureStore:
             # No fsync: features can be computed again, and a file that a power cut truncated lacks its footer, which
             # reading notices. A year of days would cost a year of fsyncs.
             fresh = path.with_name(f".{path.name}.{os.getpid()}")
-            with fresh.open("wb") as file:
-                pq.write_table(table, file, compression="zstd")
-            fresh.rename(path)
+            try:
+                with fresh.open("wb") as file:
+                    pq.write_table(table, file, compression="zstd")
+                fresh.rename(path)
+            except OSError as error:
+                with suppress(OSError):
+                    fresh.unlink(missing_ok=True)
+                raise HeedError(
+                    f"the feature file {path} cannot be written ({' '.join(str(error).split())[:200]})",
+                    "free some room, or correct what it says; the next run writes it",
+                ) from error
         else:  # an object store shows an object only when its upload has ended
             with path.open("wb") as file:
                 pq.write_table(table, file, compression="zstd")

@@ -145,14 +145,56 @@ class ModelStore:
             return None
         return Champion(**{**rows[0], "reasons": json.loads(rows[0]["reasons"])})
 
+    def scoring_model(self, as_of: datetime, contract: dict[str, Any]) -> tuple[Model | None, str]:
+        """The model that scores at a moment, and what is wrong when it is not the champion; None: there is no champion.
+
+        A champion whose row cannot be read (truncated, changed) is passed over: the latest champion before it that can
+        be read, has the same feature contract and was not withdrawn by a person scores instead.
+
+        Raises
+        ------
+        HeedError
+            The champion has another feature contract, or cannot be read and nothing stands in for it.
+        """
+        from dagster_project.triage.features import require_same_contract
+
+        champion = self.champion(as_of)
+        if champion is None:
+            return None, ""
+        try:
+            model = self.load(champion.model_version)
+        except HeedError as error:
+            damage = f"champion {champion.model_version} cannot be read ({error.cause})"
+        else:
+            require_same_contract(model.contract, contract)
+            return model, ""
+        succession = self.succession(as_of)
+        for version in dict.fromkeys(reversed(succession.champions)):
+            if version == champion.model_version or version in succession.withdrawn:
+                continue
+            try:
+                model = self.load(version)
+                require_same_contract(model.contract, contract)
+            except HeedError:
+                continue
+            if model.cut <= as_of:
+                return model, f"{damage}; {version}, champion before it, scores instead"
+        raise HeedError(
+            f"{damage}, and no earlier champion stands in for it", "run `heed run --retrain`; published scores stay"
+        )
+
     def learning_is_due(self, as_of: datetime, settings: Settings) -> bool:
-        """Whether there is no champion, it cannot read today's features, or the newest candidate is too old."""
+        """Whether there is no champion, it cannot be read or cannot read today's features, or the newest candidate is
+        too old."""
         from dagster_project.triage.features import contract
 
         champion = self.champion(as_of)
         if champion is None:
             return True
-        if self.load(champion.model_version).contract != contract(settings.feature_settings()):
+        try:
+            if self.load(champion.model_version).contract != contract(settings.feature_settings()):
+                return True
+        except HeedError:
             return True
         newest = self._warehouse.value("SELECT max(cut) FROM training.model_versions WHERE cut <= $1", (as_of,))
         return as_of - newest >= timedelta(days=settings.learning.retrain_every_days)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,13 @@ URL_VARIABLE = "HEED_DATABASE_URL"
 
 # Held while a run changes the warehouse, so that two runs cannot interleave: any constant that is heed's own.
 RUN_LOCK = 0x68656564
+
+# What a server says while it restarts or is crowded: that passes, and a run need not fail for it.
+_PASSES = re.compile(
+    "starting up|shutting down|recovery mode|not yet accepting connections|too many clients|connection slots|"
+    "too many connections"
+)
+PATIENCE_SECONDS = 15.0  # a restart takes a few seconds; who waits for `heed doctor` should not wait much longer
 
 # The role that owns what dbt builds; the others are in `roles.py`.
 TRANSFORMER = "heed_transformer"
@@ -96,17 +105,28 @@ class Warehouse:
 
         url = self.url()
         _parsed(url)  # libpq quotes what it cannot read, and that may be the password
-        try:
-            connection = dbapi.connect(url)
-            with connection.cursor() as cursor:
-                cursor.execute("SET TIME ZONE 'UTC'")
-            connection.commit()
-        except Error as error:
-            raise HeedError(
-                f"the warehouse is not reachable: {self.describe()} ({_reason(error, url)})",
-                f"start it, or correct {URL_VARIABLE}; `heed doctor` tells more",
-            ) from error
-        return connection
+        until = time.monotonic() + PATIENCE_SECONDS
+        revived = False
+        while True:
+            try:
+                connection = dbapi.connect(url)
+                with connection.cursor() as cursor:
+                    cursor.execute("SET TIME ZONE 'UTC'")
+                connection.commit()
+                return connection
+            except Error as error:
+                if _PASSES.search(str(error)) and time.monotonic() < until:
+                    time.sleep(0.5)
+                elif self.is_embedded and not revived:
+                    from dagster_project.resources.embedded_postgres import revive
+
+                    revive(self.home)
+                    revived = True
+                else:
+                    raise HeedError(
+                        f"the warehouse is not reachable: {self.describe()} ({_reason(error, url)})",
+                        f"start it, or correct {URL_VARIABLE}; `heed doctor` tells more",
+                    ) from error
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
@@ -147,6 +167,9 @@ class Warehouse:
     def prepare(self) -> None:
         """Create the schemas and tables that heed itself writes, where they do not exist yet.
 
+        Where this version of heed has made them, nothing is touched: even a statement that changes nothing would wait
+        for whoever writes to a table, and let those who want to read it wait behind.
+
         A login that may not create tables needs them to stand already, made by this version of heed.
 
         Raises
@@ -156,6 +179,8 @@ class Warehouse:
         """
         from psycopg2 import errors
 
+        if self._made_by() == _this_version():
+            return
         try:
             with self.prepared() as cursor:
                 if self.has_roles():  # tables of a newer version need their rights too
@@ -163,12 +188,14 @@ class Warehouse:
 
                     grant(cursor)
         except errors.InsufficientPrivilege as error:
-            if self.value("SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace')") == _made_by():
-                return
             raise HeedError(
                 f"the tables in {self.describe()} are missing or of another version, and this login may not make them",
                 "run `heed init` as the owner of the database",
             ) from error
+
+    def _made_by(self) -> str | None:
+        """Which version of heed made the tables; None: none did."""
+        return self.value("SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace')")
 
     @contextmanager
     def prepared(self) -> Iterator[ScriptCursor]:
@@ -182,7 +209,7 @@ class Warehouse:
                 # Concurrent CREATE IF NOT EXISTS of the same object collide in PostgreSQL; one at a time does not.
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", (RUN_LOCK + 1,))
                 cursor.execute(SCHEMA_FILE.read_text(encoding="utf-8"))
-                cursor.execute("COMMENT ON SCHEMA scoring IS %s", (_made_by(),))
+                cursor.execute("COMMENT ON SCHEMA scoring IS %s", (_this_version(),))
                 yield cursor
         finally:
             connection.close()
@@ -227,7 +254,7 @@ def append(cursor: Cursor, table: str, rows: pa.Table, *, columns: str, select: 
     return int(row[0]) if row else 0
 
 
-def _made_by() -> str:
+def _this_version() -> str:
     """What says which version of `schema.sql` made the tables."""
     return f"heed's tables, as of schema.sql {hashlib.sha256(SCHEMA_FILE.read_bytes()).hexdigest()[:12]}"
 

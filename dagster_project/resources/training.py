@@ -7,6 +7,7 @@ Does not belong here: the model store (`models.py`).
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -28,9 +29,19 @@ class FrameFile:
         """Replace the file; a reader sees the old one or the new one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with fresh.open("wb") as file:
-            frame.to_parquet(file, index=False, compression="zstd")
-        fresh.rename(self.path)
+        for left in self.path.parent.glob(f".{self.path.name}.*"):  # by a writer that was killed
+            left.unlink(missing_ok=True)
+        try:
+            with fresh.open("wb") as file:
+                frame.to_parquet(file, index=False, compression="zstd")
+            fresh.rename(self.path)
+        except OSError as error:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            raise HeedError(
+                f"{self.path} cannot be written ({' '.join(str(error).split())[:200]})",
+                "free some room, or correct what it says, then run again",
+            ) from error
 
     def read(self) -> pd.DataFrame:
         """The frame as it was written."""

@@ -22,13 +22,15 @@ MISSED_REFRESHES = 2
 OTHERWISE_STALE_AFTER = timedelta(days=1)
 
 _NEWEST = """
-SELECT as_of, published_at, model_version FROM scoring.publications ORDER BY as_of DESC, published_at DESC LIMIT 1
+SELECT as_of, published_at, model_version FROM scoring.publications WHERE as_of <= %(until)s
+ORDER BY as_of DESC, published_at DESC LIMIT 1
 """
 # Scores that an earlier version of heed wrote, which recorded no publications.
 _NEWEST_SCORE = """
 SELECT as_of, scored_at AS published_at, model_version FROM scoring.alert_scores
 ORDER BY as_of DESC, scored_at DESC LIMIT 1
 """
+AHEAD = timedelta(minutes=5)  # clocks of two machines differ
 _DAYS_BACK = 1500  # more than four years: 29 February
 
 
@@ -69,7 +71,8 @@ def read_freshness(cursor: Cursor, refresh_cron: str, now: datetime) -> Freshnes
     """The freshness at `now`; None: nothing was ever published."""
     cursor.execute("SELECT to_regclass('scoring.publications') IS NOT NULL AS there")
     there = bool(cursor.fetchone()["there"])  # type: ignore[index, call-overload]
-    found = (rows(cursor, _NEWEST) if there else []) or rows(cursor, _NEWEST_SCORE)
+    # A publication that stands in the future (the clock was ahead once) says nothing about how fresh scores are now.
+    found = (rows(cursor, _NEWEST, {"until": now + AHEAD}) if there else []) or rows(cursor, _NEWEST_SCORE)
     return Freshness(**found[0], now=now, stale_before=stale_before(refresh_cron, now)) if found else None
 
 

@@ -1,0 +1,130 @@
+"""Processes of heed: killed at each stage, with all that they started; two at once; one too late; one ahead of time."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from dagster_project.automation import REFRESH
+from dagster_project.definitions import build_defs
+from dagster_project.instance import dagster_instance
+from dagster_project.resources.moment import run_tags
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.turn import WAREHOUSE_TAG
+from dagster_project.running import what_stopped
+from dagster_project.settings import load_settings
+from tests.faults.conftest import Row
+from tests.faults.soak import Soak
+
+
+def test_killed_while_it_loads(soak: Soak, row: Row) -> None:
+    part = soak.part()
+    before = soak.value("SELECT count(*) FROM raw.alerts")
+    with soak.writers_wait("raw.alerts"):
+        soak.load(part, "killed").is_blocked_at("raw.alerts").kill()
+    assert soak.value("SELECT count(*) FROM raw.alerts") == before
+    soak.load(part, "killed").succeeds()
+    row("killed while loading", "kill -9 before the commit", soak.recovers())
+
+
+def test_killed_while_dbt_cleans(soak: Soak, row: Row) -> None:
+    """Between two tables: alerts are new, their outcomes are old."""
+    soak.bring()
+    with soak.writers_wait("marts.alert_outcomes"):
+        soak.run().is_blocked_at("marts.alert_outcomes").kill()
+    finding = soak.doctor("runs")
+    assert finding is not None
+    assert finding.status == "look"
+    assert "was cut off: its process ended without a word in the step clean" in finding.found
+    row("killed in dbt", "kill -9 between two tables", soak.recovers(cut_off=True))
+
+
+def test_killed_alone_while_dbt_cleans(soak: Soak, row: Row) -> None:
+    """The run dies, dbt lives on for a moment: the next run must not meet it."""
+    soak.bring()
+    with soak.writers_wait("marts.alert_outcomes"):
+        soak.run().is_blocked_at("marts.alert_outcomes").kill_alone()
+        time.sleep(1)
+    row("killed, dbt not", "kill -9 of the run alone", soak.recovers(cut_off=True))
+
+
+def test_killed_while_features_are_derived(soak: Soak, row: Row) -> None:
+    soak.bring()
+    soak.run().reaches("features__alert_features").kill()
+    row("killed in features", "kill -9 at the step's start", soak.recovers(cut_off=True))
+
+
+def test_killed_while_it_learns(soak: Soak, row: Row) -> None:
+    soak.bring()
+    soak.run("--retrain").reaches("training__candidate_model").kill()
+    row("killed while learning", "kill -9 at the step's start", soak.recovers(cut_off=True))
+
+
+def test_killed_while_the_gate_decides(soak: Soak, row: Row) -> None:
+    """A candidate stands, nothing was decided about it: the champion before scores."""
+    soak.bring()
+    champion = soak.value("SELECT model_version FROM training.champion_decisions ORDER BY decision_id DESC LIMIT 1")
+    with soak.writers_wait("training.champion_decisions"):
+        soak.run("--retrain").is_blocked_at("training.champion_decisions").kill()
+    row("killed at the gate", "kill -9 before the decision", soak.recovers(cut_off=True))
+    assert soak.value("SELECT count(*) FROM training.model_versions") == 2
+    assert soak.value("SELECT model_version FROM scoring.publications ORDER BY as_of DESC LIMIT 1") == champion
+
+
+def test_killed_while_it_publishes(soak: Soak, row: Row) -> None:
+    """All scores are written, their publication is not yet: readers keep the scores of before, all of them."""
+    soak.bring()
+    before = soak.value("SELECT count(*) FROM scoring.alert_scores")
+    with soak.writers_wait("scoring.publications"):
+        soak.run().is_blocked_at("scoring.publications").kill()
+    assert soak.value("SELECT count(*) FROM scoring.alert_scores") == before
+    row("killed in publication", "kill -9 before the commit", soak.recovers(cut_off=True))
+    assert soak.value("SELECT count(*) FROM scoring.alert_scores") > before
+
+
+def test_killed_while_dbt_publishes(soak: Soak, row: Row) -> None:
+    soak.bring()
+    command = soak.run().reaches("reporting")
+    time.sleep(1)  # views are being built
+    command.kill()
+    row("killed in reporting", "kill -9 while views are built", soak.recovers(cut_off=True))
+
+
+def test_two_runs_at_once(soak: Soak, row: Row) -> None:
+    """Two schedulers start the same job: the second waits, and stands at a later moment than the first."""
+    soak.bring()
+    first, second = soak.run(), soak.run()
+    began = datetime.now(UTC)
+    said = [first.succeeds(), second.succeeds()]
+    assert sum("waiting: run" in text for text in said) == 1
+    assert soak.value("SELECT count(DISTINCT as_of) FROM scoring.publications WHERE published_at > %s", began) == 2
+    row("two runs at once", "two schedulers, one job", soak.recovers(within=second))
+
+
+def test_a_run_is_overtaken(soak: Soak, row: Row) -> None:
+    """A scheduled run that comes to its turn after a later one has published ends, and takes nothing back."""
+    soak.bring()
+    tick = datetime.now(UTC)
+    recovered = soak.recovers()
+    before = soak.value("SELECT count(*) FROM scoring.publications")
+    warehouse, settings = Warehouse(soak.home), load_settings(soak.home / "heed.toml")
+    job = build_defs(settings=settings, warehouse=warehouse).resolve_job_def(REFRESH)
+    tags = {**run_tags(tick, 14), **WAREHOUSE_TAG, "dagster/schedule_name": "refresh_scores_schedule"}
+    with dagster_instance(soak.home) as instance:
+        late = job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+        assert not late.success
+        assert "it was overtaken" in what_stopped(instance, late.run_id)
+    assert soak.value("SELECT count(*) FROM scoring.publications") == before
+    row("a run is overtaken", "its turn comes after a later one", (recovered[0], soak.lost()))
+
+
+def test_the_clock_goes_back(soak: Soak, row: Row) -> None:
+    """A run stood two hours ahead; then the clock is right again."""
+    ahead = datetime.now(UTC) + timedelta(hours=2)
+    soak.run("--no-retrain", "--as-of", ahead.isoformat()).succeeds()
+    finding = soak.doctor("clock")
+    assert finding is not None
+    assert finding.status == "look"
+    soak.bring()
+    row("the clock goes back", "a run stood 2 h ahead before", soak.recovers())
+    scores = soak.doctor("scores")
+    assert scores is not None
+    assert f"{ahead:%H:%M}" not in scores.found, "a publication in the future must not hide stale scores"
