@@ -21,6 +21,7 @@ from dagster_project.settings import Settings
 
 REFRESH = "refresh_scores"
 RETRAIN = "retrain"
+PRUNE = "prune"
 
 _TRAINING = dg.AssetSelection.groups("training")
 _EVERYTHING = dg.AssetSelection.all() - dg.AssetSelection.groups("raw")
@@ -48,6 +49,28 @@ def build_jobs() -> list[Any]:
     ]
 
 
+@dg.op(name="prune", description="Removes what the policy of [retention] lets go.")
+def prune_op(
+    context: dg.OpExecutionContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
+) -> None:
+    from dagster_project.pruning import prune
+
+    made = prune(warehouse, settings, context.instance)
+    for row in made:
+        (context.log.warning if row.note else context.log.info)(row.line())
+    context.add_output_metadata({row.what: row.removed for row in made})
+
+
+@dg.job(
+    name=PRUNE,
+    tags=WAREHOUSE_TAG,
+    executor_def=dg.in_process_executor,
+    description="Remove old scores, models, features and history by policy; never what evidence needs.",
+)
+def prune_job() -> None:
+    prune_op()
+
+
 def days_back(job: str, settings: Settings) -> float:
     """How many days of features a run of this job covers.
 
@@ -58,7 +81,7 @@ def days_back(job: str, settings: Settings) -> float:
 
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """Both schedules, running as soon as a daemon does; the as-of of a run is the tick's own time."""
+    """All schedules, running as soon as a daemon does; the as-of of a run is the tick's own time."""
 
     def schedule(job: str, cron: str) -> dg.ScheduleDefinition:
         @dg.schedule(
@@ -77,7 +100,18 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
         return tick
 
+    @dg.schedule(
+        name=f"{PRUNE}_schedule",
+        job=prune_job,
+        cron_schedule=settings.schedule.prune,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def prune_tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat(), tags=WAREHOUSE_TAG)
+
     return [
+        prune_tick,
         schedule(REFRESH, settings.schedule.refresh_scores),
         schedule(RETRAIN, settings.schedule.retrain),
     ]

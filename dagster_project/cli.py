@@ -421,10 +421,26 @@ def autoclose_list(as_of: str | None, json_output: bool) -> None:
 
 
 @main.command()
+@click.option("--dry-run", is_flag=True, help="Count what would go, and remove nothing.")
+@JSON
+def prune(dry_run: bool, json_output: bool) -> None:
+    """Remove what is older than [retention] in heed.toml allows; never what evidence needs."""
+    from dagster_project.pruning import prune_home
+
+    made = prune_home(dry_run=dry_run, say=_say(time.monotonic()))
+    if json_output:
+        click.echo(json.dumps([row.to_document() for row in made]))
+        return
+    click.echo("Would be removed:" if dry_run else "Removed:")
+    for row in made:
+        click.echo(row.line())
+
+
+@main.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True)
 def up(host: str, port: int) -> None:
-    """The Dagster UI with its daemon: both schedules run as long as this does."""
+    """The Dagster UI with its daemon: its schedules run as long as this does."""
     from dagster_project.dagster_ui import serve_dagster
 
     raise SystemExit(serve_dagster(host, port))

@@ -24,7 +24,7 @@ from dagster_project.assets.monitoring import monitoring  # noqa: E402
 from dagster_project.assets.quality import clean_checks, flags  # noqa: E402
 from dagster_project.assets.scoring import alert_scores  # noqa: E402
 from dagster_project.assets.training import training_assets  # noqa: E402
-from dagster_project.automation import build_jobs, build_schedules, build_sensors  # noqa: E402
+from dagster_project.automation import build_jobs, build_schedules, build_sensors, prune_job  # noqa: E402
 from dagster_project.checks import data_docs_job  # noqa: E402
 from dagster_project.instance import spare_the_disk  # noqa: E402
 from dagster_project.resources.cluster import Cluster  # noqa: E402
@@ -76,7 +76,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
             autoclose_decisions,
         ],
         asset_checks=[*clean_checks, monitoring],
-        jobs=[*build_jobs(), data_docs_job()],
+        jobs=[*build_jobs(), prune_job, data_docs_job()],
         schedules=build_schedules(settings),
         sensors=build_sensors(settings),
         resources=resources,

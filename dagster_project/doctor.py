@@ -158,14 +158,15 @@ def _runs(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         return
     from dagster import DagsterRunStatus, RunsFilter
 
-    from dagster_project.automation import RETRAIN
+    from dagster_project.automation import REFRESH, RETRAIN
     from dagster_project.instance import dagster_instance
     from dagster_project.resources.turn import WAREHOUSE_TAG, abandoned_runs
     from dagster_project.running import what_stopped
 
     with dagster_instance(warehouse.home) as instance:
         gone = abandoned_runs(instance, warehouse)
-        runs = [record.dagster_run for record in instance.get_run_records(RunsFilter(tags=WAREHOUSE_TAG), limit=50)]
+        found = instance.get_run_records(RunsFilter(tags=WAREHOUSE_TAG), limit=50)
+        runs = [record.dagster_run for record in found if record.dagster_run.job_name in (REFRESH, RETRAIN)]
         if not runs:
             return
 

@@ -116,13 +116,23 @@ class Holdout(Section):
     share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
 
 
+class Retention(Section):
+    """How many days things stay that neither readers nor evidence need any more; `heed prune` removes what is older."""
+
+    scores_days: Annotated[float, Field(ge=30)] = 730
+    models_days: Annotated[float, Field(ge=30)] = 365
+    features_days: Annotated[float, Field(ge=30)] = 400
+    runs_days: Annotated[float, Field(ge=1)] = 90
+
+
 class Schedule(Section):
-    """When Dagster runs the two jobs, as cron lines in UTC."""
+    """When Dagster runs its jobs, as cron lines in UTC."""
 
     refresh_scores: str = "*/15 * * * *"
     retrain: str = "0 3 * * 1"
+    prune: str = "30 2 * * *"
 
-    @field_validator("refresh_scores", "retrain")
+    @field_validator("refresh_scores", "retrain", "prune")
     @classmethod
     def _cron(cls, line: str) -> str:
         if not re.fullmatch(r"\s*(\S+\s+){4}\S+\s*", line):
@@ -152,6 +162,7 @@ class Settings(Section):
     learning: Learning = Learning()
     gate: Gate = Gate()
     holdout: Holdout = Holdout()
+    retention: Retention = Retention()
     schedule: Schedule = Schedule()
     compute: Compute = Compute()
 

@@ -24,6 +24,7 @@ LEVEL = {
     "instance": 4,
     "checks": 4,
     "assets": 5,
+    "pruning": 5,
     "automation": 6,
     "definitions": 7,
     "running": 8,

@@ -87,8 +87,8 @@ def test_refreshing_does_not_train(loaded: dict) -> None:
     assert retrain == {key for key, asset in loaded["assets"].items() if asset["group"] != "raw"}
 
 
-def test_both_schedules_run_as_soon_as_a_daemon_does(loaded: dict) -> None:
-    assert {schedule[1] for schedule in loaded["schedules"].values()} == {"refresh_scores", "retrain"}
+def test_all_schedules_run_as_soon_as_a_daemon_does(loaded: dict) -> None:
+    assert {schedule[1] for schedule in loaded["schedules"].values()} == {"refresh_scores", "retrain", "prune"}
     assert {schedule[2] for schedule in loaded["schedules"].values()} == {"RUNNING"}
 
 

@@ -1,0 +1,235 @@
+"""Retention: what may go by policy, and what evidence needs and stays.
+
+Belongs here: what `heed prune` and its schedule remove, each with the condition that keeps what is needed.
+Does not belong here: the policy's numbers (`[retention]` in heed.toml), and raw rows, which are never removed.
+
+What stays whatever its age: the first and the newest score of each alert (every published quality figure and its
+revisions come from first scores) and each score that feedback is about; publications; draws of the holdout; feedback;
+all decisions about models; every version that was ever champion, that a score or feedback names, or that is the newest.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dagster_project.errors import one_line
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+# What a failed or killed run left for whoever looks for the cause: dbt's compiled SQL and half-written files.
+LEFTOVER_DAYS = 7
+# Features of another contract are of use only when a setting is taken back; they can be derived again.
+OTHER_CONTRACT_DAYS = 30
+
+_OLD_SCORES = """
+ctid IN (
+    SELECT place FROM (
+        SELECT ctid AS place, alert_id, model_version, as_of,
+               row_number() OVER (PARTITION BY alert_id ORDER BY as_of, scored_at) AS from_first,
+               row_number() OVER (PARTITION BY alert_id ORDER BY as_of DESC, scored_at DESC) AS from_newest
+        FROM scoring.alert_scores
+    ) AS old
+    WHERE from_first > 1 AND from_newest > 1 AND as_of < $1
+      AND NOT EXISTS (
+          SELECT FROM scoring.feedback AS f WHERE f.alert_id = old.alert_id AND f.model_version = old.model_version)
+)
+"""
+# Evidence of a version goes with the version, never before it.
+_OLD_VERSIONS = """
+model_version IN (
+    SELECT model_version FROM training.model_versions AS v
+    WHERE v.created_at < $1
+      AND v.cut < (SELECT max(cut) FROM training.model_versions)
+      AND NOT EXISTS (SELECT FROM training.champion_decisions AS d WHERE d.model_version = v.model_version
+                      AND d.decision IN ('promoted', 'rolled_back'))
+      AND NOT EXISTS (SELECT FROM scoring.alert_scores AS s WHERE s.model_version = v.model_version)
+      AND NOT EXISTS (SELECT FROM scoring.publications AS p WHERE p.model_version = v.model_version)
+      AND NOT EXISTS (SELECT FROM scoring.feedback AS f WHERE f.model_version = v.model_version)
+)
+"""
+_EVIDENCE = ("model_evaluations", "reliability", "audit_findings", "team_scorecards")
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What went of one thing, or would go. note : why nothing did, where something should have."""
+
+    what: str
+    removed: int
+    policy: str
+    note: str = ""
+
+    def line(self) -> str:
+        """One line for people."""
+        return one_line(f"{self.removed:>8,}  {self.what} ({self.policy})" + (f": {self.note}" if self.note else ""))
+
+    def to_document(self) -> dict[str, Any]:
+        """The same for machines."""
+        return asdict(self)
+
+
+def prune(
+    warehouse: Warehouse,
+    settings: Settings,
+    instance: DagsterInstance,
+    *,
+    now: datetime | None = None,
+    dry_run: bool = False,
+) -> list[Pruned]:
+    """Remove what the policy lets go, each table in one transaction. The caller has the turn.
+
+    now : the moment from which ages count. dry_run : count, and remove nothing.
+    """
+    policy, moment = settings.retention, now or datetime.now(UTC)
+    before = lambda days: moment - timedelta(days=days)  # noqa: E731
+    scores = f"older than {policy.scores_days:g} days, neither first nor newest of their alert"
+    made = [
+        _rows(
+            warehouse,
+            "superseded scores",
+            scores,
+            ["scoring.alert_scores"],
+            _OLD_SCORES,
+            before(policy.scores_days),
+            dry_run,
+        ),
+        _rows(
+            warehouse,
+            "readings of the watch over scores",
+            f"older than {policy.scores_days:g} days",
+            ["scoring.monitoring"],
+            "as_of < $1",
+            before(policy.scores_days),
+            dry_run,
+        ),
+        _rows(
+            warehouse,
+            "model versions that never scored, with their evidence",
+            f"older than {policy.models_days:g} days",
+            [*(f"training.{name}" for name in _EVIDENCE), "training.model_versions"],
+            _OLD_VERSIONS,
+            before(policy.models_days),
+            dry_run,
+        ),
+    ]
+    days = max(policy.features_days, settings.learning.training_days)
+    made.append(
+        _files(
+            "days of features",
+            f"older than {days:g} days",
+            _old_features(warehouse, settings, before(days).date()),
+            dry_run,
+        )
+    )
+    made.append(_runs(instance, before(policy.runs_days), f"older than {policy.runs_days:g} days", dry_run))
+    made.append(
+        _files(
+            "logs of runs",
+            f"older than {policy.runs_days:g} days",
+            _untouched(warehouse.home / "logs", "*.log", policy.runs_days),
+            dry_run,
+        )
+    )
+    made.append(
+        _files(
+            "directories of dbt runs that failed",
+            f"older than {LEFTOVER_DAYS} days",
+            (path for path in _untouched(warehouse.home / "dbt", "*", LEFTOVER_DAYS) if path.is_dir()),
+            dry_run,
+        )
+    )
+    return made
+
+
+def _rows(
+    warehouse: Warehouse,
+    what: str,
+    policy: str,
+    tables: list[str],
+    condition: str,
+    moment: datetime,
+    dry_run: bool,
+) -> Pruned:
+    """Counts the rows of the last table; those of the tables before it go with them."""
+    count = int(warehouse.value(f"SELECT count(*) FROM {tables[-1]} WHERE {condition}", (moment,)))
+    if dry_run or not count:
+        return Pruned(what, count, policy)
+    for table in tables:
+        if not warehouse.value("SELECT has_table_privilege($1, 'DELETE')", (table,)):
+            note = f"this login may not delete from {table}; run `heed prune` as the owner of the database"
+            return Pruned(what, 0, policy, note)
+    with warehouse.transaction() as cursor:
+        for table in tables:
+            cursor.execute(f"DELETE FROM {table} WHERE {condition}", parameters=(moment,))
+    return Pruned(what, count, policy)
+
+
+def _old_features(warehouse: Warehouse, settings: Settings, first: date) -> Iterator[Path]:
+    from dagster_project.triage.features import contract
+
+    current = f"contract={contract(settings.feature_settings())['hash']}"
+    for directory in sorted((warehouse.home / "features").glob("contract=*")):
+        if directory.name != current:
+            files = list(directory.iterdir())
+            if not any(_age_days(path) < OTHER_CONTRACT_DAYS for path in files):
+                yield from files
+            continue
+        for path in sorted(directory.glob("day=*.parquet")):
+            if path.name < f"day={first.isoformat()}":
+                yield path
+
+
+def _runs(instance: DagsterInstance, moment: datetime, policy: str, dry_run: bool) -> Pruned:
+    """Runs that ended, with their events; the newest of each job stays."""
+    from dagster import DagsterRunStatus, RunsFilter
+
+    ended = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
+    newest: dict[str, str] = {}
+    for record in instance.get_run_records(RunsFilter(statuses=ended), limit=200):  # the newest first
+        newest.setdefault(record.dagster_run.job_name, record.dagster_run.run_id)
+    old = instance.get_run_records(RunsFilter(statuses=ended, created_before=moment))
+    gone = [record.dagster_run.run_id for record in old if record.dagster_run.run_id not in newest.values()]
+    if not dry_run:
+        for run_id in gone:
+            instance.delete_run(run_id)
+    return Pruned("runs in Dagster's history, with their events", len(gone), policy)
+
+
+def _files(what: str, policy: str, paths: Iterator[Path], dry_run: bool) -> Pruned:
+    count = 0
+    for path in list(paths):
+        count += 1
+        if not dry_run:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    return Pruned(what, count, policy)
+
+
+def _untouched(directory: Path, pattern: str, days: float) -> Iterator[Path]:
+    return (path for path in sorted(directory.glob(pattern)) if _age_days(path) > days)
+
+
+def _age_days(path: Path) -> float:
+    return (time.time() - path.stat().st_mtime) / 86400
+
+
+def prune_home(*, dry_run: bool = False, say: Callable[[str], None] = lambda line: None) -> list[Pruned]:
+    """`heed prune`: in this home, when its turn has come."""
+    import uuid
+
+    from dagster_project.instance import dagster_instance
+    from dagster_project.resources.turn import turn
+    from dagster_project.settings import heed_home, load_settings
+
+    settings, warehouse = load_settings(), Warehouse(heed_home())
+    warehouse.prepare()
+    with dagster_instance(warehouse.home) as instance, turn(warehouse, f"prune-{uuid.uuid4()}", say):
+        return prune(warehouse, settings, instance, dry_run=dry_run)
