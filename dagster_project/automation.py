@@ -13,7 +13,9 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_project.errors import HeedError
 from dagster_project.resources.memory import give_back_memory
+from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import WHOLE_TAG, run_tags
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.turn import WAREHOUSE_TAG, close_abandoned_runs
@@ -119,6 +121,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
 # A tick is one query by an index. Half a minute, so that a new alert has a run within a minute of its arrival.
 SENSOR_SECONDS = 30
+DAMAGE_SECONDS = 600  # damage is rare, and reading a model takes a tenth of a second
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -165,7 +168,32 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             tags={**run_tags(now, days_back(REFRESH, settings)), **WAREHOUSE_TAG},
         )
 
-    return [new_alerts]
+    @dg.sensor(
+        name="damaged_champion",
+        job_name=RETRAIN,
+        minimum_interval_seconds=DAMAGE_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks whether the champion's row can be read; where it cannot, learns anew without waiting for the "
+        "schedule.",
+    )
+    def damaged_champion(warehouse: dg.ResourceParam[Warehouse]) -> dg.RunRequest | dg.SkipReason:
+        if warehouse.value("SELECT to_regclass('training.champion_decisions') IS NULL"):
+            return dg.SkipReason("nothing was ever learned")
+        now, models = datetime.now(UTC), ModelStore(warehouse)
+        champion = models.champion(now)
+        if champion is None:
+            return dg.SkipReason("there is no champion")
+        try:
+            models.load(champion.model_version)
+        except HeedError as error:
+            # One attempt a day: what damages rows may go on doing so.
+            return dg.RunRequest(
+                run_key=f"{champion.model_version} cannot be read ({error.cause}), {now.date()}",
+                tags={**run_tags(now, days_back(RETRAIN, settings)), **WAREHOUSE_TAG},
+            )
+        return dg.SkipReason("the champion can be read")
+
+    return [new_alerts, damaged_champion]
 
 
 def newest_arrival(warehouse: Warehouse, settings: Settings) -> datetime | None:

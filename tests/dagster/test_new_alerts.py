@@ -1,4 +1,4 @@
-"""The sensor on a real instance and a real warehouse: it asks once for what came, and never beside another run."""
+"""The sensors on a real instance and a real warehouse: it asks once for what came, and never beside another run."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,9 +9,13 @@ import pytest
 
 from dagster_project.automation import REFRESH, WAREHOUSE_TAG, build_sensors
 from dagster_project.instance import dagster_instance
+from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import AS_OF_TAG, parse_moment
 from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.turn import COMMAND_TAG, close_abandoned_runs, turn
+from dagster_project.running import what_stopped
 from dagster_project.settings import Settings
+from dagster_project.triage.steps import untaught
 
 NOW = datetime.now(UTC)
 
@@ -30,7 +34,7 @@ def put(warehouse: Warehouse, statement: str, *values: object) -> None:
 def test_new_alerts_are_asked_for_once_and_not_beside_another_run(
     warehouse: Warehouse, instance: dg.DagsterInstance
 ) -> None:
-    [sensor] = build_sensors(Settings())
+    sensor = next(made for made in build_sensors(Settings()) if made.name == "new_alerts")
 
     def tick() -> dg.RunRequest | str:
         context = dg.build_sensor_context(instance=instance, resources={"warehouse": warehouse})
@@ -65,3 +69,44 @@ def test_new_alerts_are_asked_for_once_and_not_beside_another_run(
     third = tick()
     assert isinstance(third, dg.RunRequest)
     assert third.run_key != first.run_key
+
+
+def test_a_champion_that_cannot_be_read_asks_for_learning(warehouse: Warehouse) -> None:
+    sensor = next(made for made in build_sensors(Settings()) if made.name == "damaged_champion")
+
+    def tick() -> dg.RunRequest | str:
+        made = sensor(dg.build_sensor_context(resources={"warehouse": warehouse}))
+        return str(made.skip_message) if isinstance(made, dg.SkipReason) else made
+
+    assert "no champion" in tick()
+    model = untaught(NOW - timedelta(days=1), Settings().learning_settings())
+    models = ModelStore(warehouse)
+    models.save(model, model.cut)
+    models.decide(model.version, NOW, "promoted", [], {}, "gate")
+    assert "can be read" in tick()
+    put(warehouse, "UPDATE training.model_versions SET document = document - 'calibration'")
+    asked = tick()
+    assert isinstance(asked, dg.RunRequest)
+    assert model.version in str(asked.run_key)
+
+
+def test_a_run_whose_process_is_gone_holds_up_nobody(warehouse: Warehouse, instance: dg.DagsterInstance) -> None:
+    """Closed as failed, in one line; one that lives, or has only just begun, is left alone."""
+
+    @dg.job(name=REFRESH)
+    def work() -> None: ...
+
+    def begun(tags: dict[str, str]) -> str:
+        return instance.create_run_for_job(work, tags=tags, status=dg.DagsterRunStatus.STARTED).run_id
+
+    dead, living = begun({**WAREHOUSE_TAG, **COMMAND_TAG}), begun({**WAREHOUSE_TAG, **COMMAND_TAG})
+    young = begun(WAREHOUSE_TAG)  # launched by the daemon a moment ago: it has not asked for its turn yet
+    with turn(warehouse, living):
+        assert set(close_abandoned_runs(instance, warehouse)) == {dead}
+        run = instance.get_run_by_id(dead)
+        assert run is not None
+        assert run.status == dg.DagsterRunStatus.FAILURE
+        assert "was cut off: its process ended without a word" in what_stopped(instance, dead)
+        assert close_abandoned_runs(instance, warehouse) == {}
+    assert set(close_abandoned_runs(instance, warehouse)) == {living}
+    assert instance.get_run_by_id(young).status == dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]

@@ -22,12 +22,15 @@ def soak() -> Iterator[Soak]:
     home.mkdir()
     disk = mount(home, "1536m")
     made = Soak(home, has_own_disk=disk)
-    yield made
-    made.close()
-    stop_server(home)
-    if disk:
-        unmount(home)
-    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        made.begin()
+        yield made
+    finally:
+        made.close()
+        stop_server(home)
+        if disk:
+            unmount(home)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def mount(place: Path, size: str) -> bool:
@@ -48,6 +51,13 @@ def row(request: pytest.FixtureRequest) -> Row:
         assert recovered[1] == 0
 
     return put
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each test runs the whole job a few times: on a machine that is busy otherwise, that takes minutes."""
+    for item in items:
+        if "tests/faults" in item.nodeid:
+            item.add_marker(pytest.mark.timeout(1200))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

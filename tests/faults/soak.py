@@ -133,17 +133,21 @@ class Soak:
             cwd=PROJECT,
             env=self.environment,
         )
+        self._stop = threading.Event()
+        self._reader = threading.Thread(target=self._read_on, daemon=True)
+
+    def begin(self) -> None:
+        """Load most of the company, run the whole job once, and let readers in."""
         assert self._answer() == "ready"
         self.url = embedded_url(self.home)
         self.load(self.truth["alert_id"].iloc[: -PARTS * PART], "base").succeeds()
         self.run().succeeds()
-        self._stop = threading.Event()
-        self._reader = threading.Thread(target=self._read_on, daemon=True)
         self._reader.start()
 
     def close(self) -> None:
         self._stop.set()
-        self._reader.join()
+        if self._reader.is_alive():
+            self._reader.join()
         assert self._zygote.stdin is not None
         self._zygote.stdin.close()
         self._zygote.wait()
