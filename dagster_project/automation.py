@@ -51,7 +51,7 @@ def build_jobs() -> list[Any]:
     ]
 
 
-@dg.op(name="prune", description="Removes what the policy of [retention] lets go.")
+@dg.op(name="prune_by_policy", description="Removes what the policy of [retention] lets go.")
 def prune_op(
     context: dg.OpExecutionContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
 ) -> None:
@@ -104,7 +104,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
     @dg.schedule(
         name=f"{PRUNE}_schedule",
-        job=prune_job,
+        job_name=PRUNE,
         cron_schedule=settings.schedule.prune,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,

@@ -243,7 +243,9 @@ def what_stopped(instance: dg.DagsterInstance, run_id: str) -> str:
             continue
         if event.is_step_failure:
             return _failure(str(event.step_key), event.step_failure_data.error)
-        error = event.job_failure_data.error if event.event_type == DagsterEventType.RUN_FAILURE else None
+        # A run that never came to its first step carries its error itself; one that was closed has a message only.
+        data = event.event_specific_data
+        error = getattr(data, "error", None)
         told = _failure("", error).removeprefix(": ") if error else event.message or told
     return " ".join(told.split())[:1500].rstrip(".")
 
