@@ -153,7 +153,8 @@ def run_job(
             }
         elif kind == "ASSET_CHECK_EVALUATION":
             check = event.asset_check_evaluation_data
-            if not check.passed:
+            # A dbt test that could not be run has found nothing: the step's own failure says what happened.
+            if not check.passed and getattr(check.metadata.get("status"), "value", "") != "error":
                 line = f"{'/'.join(check.asset_key.path)}: {check.check_name}: {check.description or 'failed'}"
                 (failures if check.severity.value == "ERROR" else outcome.warnings).append(line)
         elif kind == "STEP_FAILURE":
@@ -271,7 +272,8 @@ def _failure(step: str, error: Any) -> str:
     told = told or innermost
     if told.cls_name == "DagsterExecutionInterruptedError":
         return f"{STEP_WORDS.get(step, step)}: it was interrupted from outside"
-    text = " ".join(str(told.message).split())
+    # dbt's program puts its command and all of its variables before what went wrong.
+    text = " ".join(str(told.message).split()).rpartition("Errors parsed from dbt logs:")[2].strip()
     for prefix in ("dagster_project.errors.HeedError:", "dagster._core.definitions.events.Failure:"):
         text = text.removeprefix(prefix).strip()
     return f"{STEP_WORDS.get(step, step)}: {text.rstrip('.')[:1500]}"

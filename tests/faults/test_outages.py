@@ -41,7 +41,7 @@ def test_postgres_is_stopped_while_dbt_cleans(soak: Soak, row: Row) -> None:
         pid = running_server_pid(soak.home)
         assert pid is not None
         os.kill(pid, signal.SIGINT)
-        stopped_in_one_line(soak, run.fails(), "cleaning alerts and actions (dbt)", "alert_outcomes")
+        stopped_in_one_line(soak, run.fails(), "cleaning alerts and actions (dbt): ")
     row("Postgres stopped", "fast shutdown while dbt cleans", soak.recovers())
 
 
