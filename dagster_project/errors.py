@@ -5,6 +5,7 @@ Does not belong here: anything a user cannot mend. A bug raises what Python rais
 """
 
 import errno
+import re
 import unicodedata
 
 
@@ -36,6 +37,10 @@ class HeedError(Exception):
         return one_line(f"{self.cause}. {self.remedy[:1].upper()}{self.remedy[1:]}.")
 
 
+_SERVER_SAYS = re.compile(
+    "server closed|terminating connection|shutting down|starting up|recovery mode|too many clients|connection slots|"
+    "could not (extend|write|open) file|deadlock detected|lock timeout|canceling statement"
+)
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -50,7 +55,9 @@ def outage(error: BaseException) -> HeedError | None:
         if (isinstance(current, OSError) and current.errno in _NO_ROOM) or "No space left on device" in text:
             return HeedError(f"there is no room left on the disk ({text})", "free some, then run again")
         if package in ("adbc_driver_manager", "psycopg2"):
-            return HeedError(f"the warehouse broke off ({text})", "run again; `heed doctor` tells more")
+            # A driver may quote the address, and with it the password: only what is known to hold none is repeated.
+            said = text if _SERVER_SAYS.search(text) else type(current).__name__
+            return HeedError(f"the warehouse broke off ({said})", "run again; `heed doctor` tells more")
         if package == "sqlite3":
             return HeedError(
                 f"Dagster's run history cannot be written ({text})", "look for room in HEED_HOME, then run again"
