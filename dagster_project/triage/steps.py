@@ -107,15 +107,16 @@ def training_frame(
     taught = ((features["raised_at"] < moment) & (features["raised_at"] >= first)).to_numpy(dtype=bool) & (place >= 0)
     # Found by their ids alone: the features are wide, and are copied once.
     frame = features[taught].reset_index(drop=True)
-    for column in ("acted", "known_at"):
-        frame[column] = known[column].array[place[taught]]
+    outcomes = known[["acted", "known_at"]].iloc[place[taught]].reset_index(drop=True)
     # What is only suspected at the cut may still be cleared: an incident must not vanish from what is learned.
     decided = known_by(flood_days, moment)
     decided = decided[decided["status"] != "suspected"]
     flags = flag_alerts(frame, decided, visibility_only, as_of=moment)
-    frame["excluded"] = (flags["flood"] | flags["visibility_only"]).to_numpy()
-    frame["excluded_since"] = excluded_since(frame, decided, visibility_only, moment).array
-    return frame
+    since = excluded_since(frame, decided, visibility_only, moment).array
+    marks = pd.DataFrame(
+        {"excluded": (flags["flood"] | flags["visibility_only"]).to_numpy(), "excluded_since": since}, index=frame.index
+    )
+    return pd.concat([frame, outcomes, marks], axis=1)
 
 
 def untaught(as_of: datetime, settings: LearningSettings) -> Model:
