@@ -182,3 +182,13 @@ def test_what_is_old_goes(warehouse: Warehouse, instance: dg.DagsterInstance) ->
     assert not (other / "day=x.parquet").exists()
     assert [path.name for path in log.iterdir()] == ["young.log"]
     assert [path.name for path in (home / "dbt").iterdir()] == ["partial_parse.msgpack"]
+
+
+def test_the_nightly_job_does_the_same(warehouse: Warehouse, instance: dg.DagsterInstance) -> None:
+    from dagster_project.definitions import build_defs
+
+    fill(warehouse)
+    job = build_defs(settings=SETTINGS, warehouse=warehouse).resolve_job_def("prune")
+    assert job.execute_in_process(instance=instance, tags=WAREHOUSE_TAG).success
+    assert warehouse.value("SELECT count(*) FROM training.model_versions WHERE model_version = 'refused'") == 0
+    assert sum(row.removed for row in prune(warehouse, SETTINGS, instance)) == 0
