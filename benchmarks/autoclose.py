@@ -268,6 +268,18 @@ A standard deviation is that of acted alerts' scores on the logit scale.
 ## Too little is known
 
 {refusals(few)}
+
+## What falls short
+
+- A sudden, deep fall exceeds the budget too often: what is closed before the first outcomes tell is lost.
+- New kinds of alerts that score lowest from the start are seen in the check sample only: far too late, unless they are
+  many.
+- Under the mildest drifts the share of runs is about the bar, because so little moves that little can be seen.
+- Under drifts of a middle size less than 80% of the oracle's alerts are closed: a stop ends closing, and the oracle,
+  who knows the drift, goes on below a lower threshold. With a few hundred acted alerts, the test itself is that
+  careful.
+- Scores are drawn from normal distributions, one alert independent of the other. Alerts that come in bursts and are
+  acted upon together tell less than their number says.
 """,
         encoding="utf-8",
     )

@@ -19,6 +19,7 @@ Rinaldo, arXiv:2203.03532).
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -217,14 +218,13 @@ def shift_logs(before: np.ndarray, scores: np.ndarray, seed: int) -> np.ndarray:
     before : float[acted alerts that the threshold was found on]. scores : float[new ones, in order of time].
     seed : of the ties.
     """
-    before, scores = np.sort(np.asarray(before, float)), np.asarray(scores, float)
-    number = len(scores)
-    earlier = np.tri(number, k=-1, dtype=bool)
-    less = np.searchsorted(before, scores, "left") + ((scores[None, :] < scores[:, None]) & earlier).sum(axis=1)
-    equal = np.searchsorted(before, scores, "right") - np.searchsorted(before, scores, "left")
-    equal = equal + ((scores[None, :] == scores[:, None]) & earlier).sum(axis=1)
-    random = np.random.default_rng(seed).random(number)
-    rank = (less + random * (equal + 1)) / (len(before) + np.arange(number) + 1)
+    earlier = np.sort(np.asarray(before, float)).tolist()
+    random = np.random.default_rng(seed).random(len(scores))
+    rank = np.empty(len(scores))
+    for number, score in enumerate(np.asarray(scores, float).tolist()):
+        less, upto = bisect_left(earlier, score), bisect_right(earlier, score)
+        rank[number] = (less + random[number] * (upto - less + 1)) / (len(earlier) + 1)
+        earlier.insert(upto, score)
     z = ndtri(np.clip(rank, 1e-12, 1 - 1e-12))
     return -SHIFTS * z[:, None] - SHIFTS**2 / 2
 
