@@ -88,7 +88,7 @@ class Command:
         assert self.wait() == 1, self.said
         lines = [line for line in self.said.splitlines() if line.startswith("heed: ")]
         assert len(lines) == 1, self.said
-        assert "Traceback" not in self.said
+        assert "Traceback" not in self.said, self.said
         return lines[0]
 
     def _until(self, reached: Any, what: str) -> None:
