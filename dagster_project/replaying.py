@@ -20,6 +20,7 @@ from dagster_project.resources.dbt import build_clean_tables
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.tables import read_history, read_overrides, read_rules
 from dagster_project.resources.turn import turn
+from dagster_project.resources.whole_file import whole_file
 from dagster_project.running import Say, require_alerts
 from dagster_project.settings import heed_home, load_settings
 
@@ -118,12 +119,11 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
         targets=settings.gate_targets(),
         derive=cluster.history_features,
     )
-    fresh = out.with_name(f".{out.name}.partial")
-    if out.suffix == ".parquet":
-        made.to_parquet(fresh, index=False)
-    else:
-        without_formulas(made).to_csv(fresh, index=False)
-    fresh.replace(out)
+    with whole_file(out, "choose another --out") as fresh:
+        if out.suffix == ".parquet":
+            made.to_parquet(fresh, index=False)
+        else:
+            without_formulas(made).to_csv(fresh, index=False)
     horizon = timedelta(days=settings.outcome.horizon_days)
     measured = compare(made, baselines, history, until, horizon)
     return ReplayReport(out, len(made), len(cuts), round(time.monotonic() - started, 1), measured)

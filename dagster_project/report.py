@@ -9,7 +9,6 @@ shown as the newest run built it, and the page says so.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -19,6 +18,7 @@ from dagster_project.errors import HeedError
 from dagster_project.reporting.evidence import Evidence, Scoring
 from dagster_project.resources.models import ModelStore, contract_hash
 from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.whole_file import whole_file
 from dagster_project.settings import Settings
 
 # Off by less than this on average over ten bins: what was agreed for heed's real alerts, where nothing else is agreed.
@@ -124,13 +124,8 @@ def write_report(evidence: Evidence, out: Path) -> None:
     """Write the page; a reader sees the old file or the new one."""
     from dagster_project.reporting.page import render
 
-    fresh = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
+    with whole_file(out, "choose another --out") as fresh:
         fresh.write_text(render(evidence), encoding="utf-8")
-        fresh.replace(out)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise HeedError(f"{out} cannot be written ({error.strerror})", "choose another --out") from error
 
 
 def _scoring(models: ModelStore, moment: datetime, decisions: list[dict[str, Any]]) -> Scoring | None:

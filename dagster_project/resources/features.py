@@ -9,10 +9,8 @@ A directory per feature contract: features made under another contract are never
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.errors import HeedError
+from dagster_project.resources.whole_file import whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,18 +117,9 @@ class FeatureStore:
         if path.protocol in ("", "file"):
             # No fsync: features can be computed again, and a file that a power cut truncated lacks its footer, which
             # reading notices. A year of days would cost a year of fsyncs.
-            fresh = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                with fresh.open("wb") as file:
-                    pq.write_table(table, file, compression="zstd")
-                fresh.rename(path)
-            except OSError as error:
-                with suppress(OSError):
-                    fresh.unlink(missing_ok=True)
-                raise HeedError(
-                    f"the feature file {path} cannot be written ({' '.join(str(error).split())[:200]})",
-                    "free some room, or correct what it says; the next run writes it",
-                ) from error
+            remedy = "free some room, or correct what it says; the next run writes it"
+            with whole_file(path, remedy) as fresh, fresh.open("wb") as file:
+                pq.write_table(table, file, compression="zstd")
         else:  # an object store shows an object only when its upload has ended
             with path.open("wb") as file:
                 pq.write_table(table, file, compression="zstd")

@@ -6,14 +6,13 @@ Does not belong here: the model store (`models.py`).
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import pandas as pd
 
 from dagster_project.errors import HeedError
+from dagster_project.resources.whole_file import whole_file
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -28,20 +27,11 @@ class FrameFile:
     def write(self, frame: pd.DataFrame) -> None:
         """Replace the file; a reader sees the old one or the new one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         for left in self.path.parent.glob(f".{self.path.name}.*"):  # by a writer that was killed
             left.unlink(missing_ok=True)
-        try:
-            with fresh.open("wb") as file:
-                frame.to_parquet(file, index=False, compression="zstd")
-            fresh.rename(self.path)
-        except OSError as error:
-            with suppress(OSError):
-                fresh.unlink(missing_ok=True)
-            raise HeedError(
-                f"{self.path} cannot be written ({' '.join(str(error).split())[:200]})",
-                "free some room, or correct what it says, then run again",
-            ) from error
+        remedy = "free some room, or correct what it says, then run again"
+        with whole_file(self.path, remedy) as fresh, fresh.open("wb") as file:
+            frame.to_parquet(file, index=False, compression="zstd")
 
     def read(self) -> pd.DataFrame:
         """The frame as it was written."""
