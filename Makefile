@@ -25,7 +25,7 @@ demo: setup ## a simulated company, from raw alerts to scores, with a summary
 test: setup lint types ## formatting, lint, types and all tests
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --ignore tests/faults
 
-faults: setup ## killed processes, servers, disks and files, for real; prints what was lost; about 5 minutes
+faults: setup ## killed processes, servers, disks and files, for real; prints what was lost; about 10 minutes
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/faults
 
 test-postgres: setup ## the tests that touch a warehouse, on the system's PostgreSQL instead of the embedded one

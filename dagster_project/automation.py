@@ -132,7 +132,10 @@ _UNDER_WAY = [
 
 
 def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
-    """`new_alerts`: refreshes scores when alerts came that the newest publication does not know."""
+    """`new_alerts` refreshes scores when alerts came that the newest publication does not know.
+
+    `damaged_champion` learns anew when the champion cannot be read.
+    """
 
     @dg.sensor(
         name="new_alerts",

@@ -6,6 +6,7 @@ Does not belong here: the test, the monitors, the decision (`triage/autoclose.py
 Nothing is closed here or anywhere in heed: decisions are published, and another system may apply them.
 """
 
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -59,7 +60,7 @@ def autoclose_decisions(
 
 
 def _serve(
-    context: dg.AssetExecutionContext, warehouse: Warehouse, request: Request, as_of: Any, days: float
+    context: dg.AssetExecutionContext, warehouse: Warehouse, request: Request, as_of: datetime, days: float
 ) -> dict[str, Any]:
     """One rule: tested once, watched, and if nothing speaks against it, decided about."""
     found, before = threshold_of(warehouse, request, as_of, days)

@@ -14,7 +14,7 @@ import dagster as dg
 
 
 def give_back() -> None:
-    """Return freed pages to the system, as far as the allocators can; a few milliseconds."""
+    """Return freed pages to the system, as far as the allocators can."""
     if (arrow := sys.modules.get("pyarrow")) is not None:
         arrow.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

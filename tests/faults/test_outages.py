@@ -78,7 +78,7 @@ def test_the_disk_is_full_for_parquet(soak: Soak, row: Row) -> None:
 
 def test_the_disk_is_full_for_postgres(soak: Soak, row: Row) -> None:
     if not soak.has_own_disk:
-        pytest.skip("these tests may not mount a disk of their own")
+        pytest.skip("only root may mount a disk of its own, and filling the machine's disk would harm others")
     soak.bring()
     filler = soak.home / "filler"
     try:
