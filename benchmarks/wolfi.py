@@ -23,6 +23,7 @@ import pandas as pd
 
 from dagster_project.settings import Settings
 from dagster_project.triage import boosting, metrics
+from dagster_project.triage.calibration import fit_calibration
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.floods import DAY
 from dagster_project.triage.matrix import plan_columns
@@ -119,7 +120,7 @@ def replayed(whole: pd.DataFrame, settings: Settings) -> Iterator[str]:
         known_by(whole, UNTIL), rules, FIRST, UNTIL, EVERY, learning, days, targets=settings.gate_targets()
     )
     seconds = time.perf_counter() - began
-    facts = scores.merge(whole[["alert_id", "acted", "rule"]], on="alert_id", validate="one_to_one")
+    facts = scores.merge(whole[["alert_id", "acted", "known_at", "rule"]], on="alert_id", validate="one_to_one")
     mature = (facts["raised_at"] + HORIZON <= UNTIL).to_numpy()
     sweep = facts["raised_at"].between(*SWEEP).to_numpy()
     flood = facts["flood"].to_numpy()
@@ -140,6 +141,32 @@ def replayed(whole: pd.DataFrame, settings: Settings) -> Iterator[str]:
         yield line("heed", facts.loc[mask, "probability"].to_numpy(), acted, reference, blocks)
         for name in baselines.columns:
             yield line(str(name), baselines[name].to_numpy()[mask], acted, reference, blocks)
+    yield "\n## Calibrated anew on its own scores, without the sweep\n"
+    yield "What a map would have made of heed's scores, fitted each week on those whose horizon was over. heed does"
+    yield "not do so; the best line was not known beforehand.\n"
+    yield from recalibrated(facts[mature & ~sweep].reset_index(drop=True))
+
+
+def recalibrated(facts: pd.DataFrame) -> Iterator[str]:
+    """Maps from heed's own published scores to outcomes, each fitted every week on what was known then.
+
+    facts : raised_at, known_at, probability and acted (1.0 or 0.0) of the alerts that are judged.
+    """
+    raised, acted = facts["raised_at"], facts["acted"].to_numpy(dtype=np.float64)
+    first, week = facts["probability"].to_numpy(), pd.Timedelta("7D")
+    yield "| map | window, days | log-loss | decile error |\n|---|---:|---:|---:|"
+    for kind in ("shift", "platt", "beta", "isotonic"):
+        for days in (14, 30, 60, 90, 400):
+            said = first.copy()
+            for cut in pd.date_range(FIRST, UNTIL, freq=week):
+                now = ((raised >= cut) & (raised < cut + week)).to_numpy()
+                ripe = (raised + HORIZON <= cut) & (facts["known_at"] <= cut)
+                past = (ripe & (raised >= cut - HORIZON - pd.Timedelta(days=days))).to_numpy()
+                if past.sum() >= 50 and 0 < acted[past].mean() < 1:
+                    said[now] = fit_calibration(kind, first[past], acted[past]).apply(first[now])
+            yield (
+                f"| {kind} | {days} | {metrics.log_loss(said, acted):.4f} | {metrics.decile_error(said, acted):.3f} |"
+            )
 
 
 def out_of_reach(whole: pd.DataFrame, settings: Settings) -> Iterator[str]:
