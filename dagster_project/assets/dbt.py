@@ -7,6 +7,7 @@ Does not belong here: SQL (`dbt_project/`).
 import fcntl
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -15,6 +16,7 @@ from typing import Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
+from dagster_dbt.errors import DagsterDbtError
 
 from dagster_project.errors import HeedError
 from dagster_project.resources.cleaning import CLEAN_VARIABLE, PUBLISH, WHOLE, remember_reading, what_to_read
@@ -26,6 +28,9 @@ from dagster_project.resources.postgres import Warehouse
 from dagster_project.settings import Settings
 
 MANIFEST = DBT_PROJECT / "target" / "manifest.json"
+
+# How libpq says that it got no connection: dbt passes it on among other words.
+_REFUSED = re.compile(r"connection to server .{1,300}? failed: .*")
 
 
 class HeedTranslator(DagsterDbtTranslator):
@@ -107,6 +112,10 @@ def _build(
             building = dbt.build(context, arguments, directory)
             load_meanwhile()
             yield from building.stream()
+    except DagsterDbtError as error:
+        if refused := _REFUSED.search(str(error)):
+            raise warehouse.unreachable(refused[0]) from error
+        raise
     finally:  # what this run may leave out, no later dbt of this process may
         os.environ.pop(CLEAN_VARIABLE, None)
 

@@ -123,10 +123,14 @@ class Warehouse:
                     revive(self.home)
                     revived = True
                 else:
-                    raise HeedError(
-                        f"the warehouse is not reachable: {self.describe()} ({_reason(error, url)})",
-                        f"start it, or correct {URL_VARIABLE}; `heed doctor` tells more",
-                    ) from error
+                    raise self.unreachable(str(error)) from error
+
+    def unreachable(self, said: str) -> HeedError:
+        """What to raise when the server could not be reached; `said` by whatever tried, and freed of secrets here."""
+        return HeedError(
+            f"the warehouse is not reachable: {self.describe()} ({_reason(said, self.url())})",
+            f"start it, or correct {URL_VARIABLE}; `heed doctor` tells more",
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
@@ -279,8 +283,8 @@ def _parsed(url: str) -> dict[str, str]:
         ) from None
 
 
-def _reason(error: Exception, url: str) -> str:
-    text = " ".join(str(error).split())
+def _reason(said: str, url: str) -> str:
+    text = " ".join(said.split())
     password = _parsed(url).get("password")
     for secret in filter(None, (url, password, unquote(password) if password else None)):
         text = text.replace(secret, "***")

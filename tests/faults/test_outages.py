@@ -3,8 +3,11 @@
 import os
 import shutil
 import signal
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -46,16 +49,35 @@ def test_postgres_is_stopped_while_dbt_cleans(soak: Soak, row: Row) -> None:
     row("Postgres stopped", "fast shutdown while dbt cleans", soak.recovers())
 
 
+@contextmanager
+def a_crowd(url: str, taken: list[Any]) -> Iterator[None]:
+    """Others hold every connection, and take each one that is given back: the run cannot live on its own."""
+    over = threading.Event()
+
+    def take() -> None:
+        while not over.is_set():
+            try:
+                taken.append(psycopg2.connect(url, application_name="a crowd"))
+            except psycopg2.OperationalError:
+                over.wait(0.02)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for connection in taken:
+            connection.close()
+
+
 def test_connections_run_out(soak: Soak, row: Row) -> None:
     soak.bring()
     run = soak.run().reaches("clean_alerts_suite")
-    taken = []
-    with suppress(psycopg2.OperationalError):
-        while True:
-            taken.append(psycopg2.connect(soak.url, application_name="a crowd"))
-    line = run.fails()
-    for connection in taken:
-        connection.close()
+    taken: list[Any] = []
+    with a_crowd(soak.url, taken):
+        line = run.fails()
     stopped_in_one_line(soak, line, "the warehouse is not reachable", "too many clients")
     row("no connection left", f"{len(taken)} others hold them all", soak.recovers())
 
