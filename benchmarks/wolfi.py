@@ -23,7 +23,6 @@ import pandas as pd
 
 from dagster_project.settings import Settings
 from dagster_project.triage import boosting, metrics
-from dagster_project.triage.calibration import fit_calibration
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.floods import DAY
 from dagster_project.triage.matrix import plan_columns
@@ -98,13 +97,16 @@ def with_all_other(periods: np.ndarray, features: pd.DataFrame, acted: np.ndarra
 
 
 def line(name: str, forecast: np.ndarray, acted: np.ndarray, reference: np.ndarray, blocks: np.ndarray) -> str:
-    """A row of a table: log-loss, skill over the reference with its interval, AUC, decile error."""
+    """A row of a table: log-loss, skill over the reference, AUC, decile error; both with intervals."""
     own, other = metrics.log_losses(forecast, acted), metrics.log_losses(reference, acted)
     skill = 1 - own.mean() / other.mean()
     low, high = metrics.interval(lambda w: 1 - float(np.dot(w, own) / np.dot(w, other)), blocks, 1_000, 0)
+    bins = metrics.equal_count_bins(forecast)
+    error = metrics.decile_error(forecast, acted, bins=bins)
+    least, most = metrics.interval(lambda w: metrics.decile_error(forecast, acted, w, bins), blocks, 1_000, 0)
     return (
         f"| {name} | {own.mean():.4f} | {skill:.3f} [{low:.3f}, {high:.3f}] | {metrics.roc_auc(forecast, acted):.3f} "
-        f"| {metrics.decile_error(forecast, acted):.3f} |"
+        f"| {error:.4f} [{least:.3f}, {most:.3f}] |"
     )
 
 
@@ -141,52 +143,34 @@ def replayed(whole: pd.DataFrame, settings: Settings) -> Iterator[str]:
         yield line("heed", facts.loc[mask, "probability"].to_numpy(), acted, reference, blocks)
         for name in baselines.columns:
             yield line(str(name), baselines[name].to_numpy()[mask], acted, reference, blocks)
-    yield "\n## Calibrated anew on its own scores, without the sweep\n"
-    yield "What a map would have made of heed's scores, fitted each week on those whose horizon was over. heed does"
-    yield "not do so; the best line was not known beforehand.\n"
-    yield from recalibrated(facts[mature & ~sweep].reset_index(drop=True))
-
-
-def recalibrated(facts: pd.DataFrame) -> Iterator[str]:
-    """Maps from heed's own published scores to outcomes, each fitted every week on what was known then.
-
-    facts : raised_at, known_at, probability and acted (1.0 or 0.0) of the alerts that are judged.
-    """
-    raised, acted = facts["raised_at"], facts["acted"].to_numpy(dtype=np.float64)
-    first, week = facts["probability"].to_numpy(), pd.Timedelta("7D")
-    yield "| map | window, days | log-loss | decile error |\n|---|---:|---:|---:|"
-    for kind in ("shift", "platt", "beta", "isotonic"):
-        for days in (14, 30, 60, 90, 400):
-            said = first.copy()
-            for cut in pd.date_range(FIRST, UNTIL, freq=week):
-                now = ((raised >= cut) & (raised < cut + week)).to_numpy()
-                ripe = (raised + HORIZON <= cut) & (facts["known_at"] <= cut)
-                past = (ripe & (raised >= cut - HORIZON - pd.Timedelta(days=days))).to_numpy()
-                if past.sum() >= 50 and 0 < acted[past].mean() < 1:
-                    said[now] = fit_calibration(kind, first[past], acted[past]).apply(first[now])
-            yield (
-                f"| {kind} | {days} | {metrics.log_loss(said, acted):.4f} | {metrics.decile_error(said, acted):.3f} |"
-            )
 
 
 def out_of_reach(whole: pd.DataFrame, settings: Settings) -> Iterator[str]:
-    """The same learner with knowledge of the future, on the alerts without the sweep."""
+    """The same learner with knowledge of the future."""
     rules = pd.DataFrame(columns=["rule", "title", "team", "declared_visibility_only", "created_at"])
     then = known_by(whole, UNTIL)
     learning = settings.learning_settings()
     features = build_features(then, *find_flags(then, rules, UNTIL), FIRST, UNTIL, learning.features)
-    keep = (features["raised_at"] + HORIZON <= UNTIL) & ~features["raised_at"].between(*SWEEP)
-    features = features[keep].reset_index(drop=True)
-    facts = features[["alert_id"]].merge(whole[["alert_id", "acted"]], on="alert_id", validate="one_to_one")
-    acted, blocks = facts["acted"].to_numpy(), rule_day_blocks(features)
-    day = ((features["raised_at"] - pd.Timestamp(FIRST)) // pd.Timedelta("1D")).to_numpy()
-    constant = np.full(len(acted), acted.mean())
+    over = features[features["raised_at"] + HORIZON <= UNTIL]
     yield HEADER.replace(HINDSIGHT, "the overall rate in hindsight")
-    for name, periods in (("all other days", day), ("all other fortnights", day // 14)):
-        said = with_all_other(periods, features, acted, settings)
-        yield line(f"learned from {name}, before and after", said, acted, constant, blocks)
-    monthly = facts["acted"].groupby(features["raised_at"].dt.strftime("%Y-%m")).mean()
-    yield "\nShare acted on by month: " + ", ".join(f"{month} {share:.0%}" for month, share in monthly.items()) + "."
+    for part, features in (
+        ("without the sweep", over[~over["raised_at"].between(*SWEEP)].reset_index(drop=True)),
+        ("all alerts", over.reset_index(drop=True)),
+    ):
+        facts = features[["alert_id"]].merge(whole[["alert_id", "acted"]], on="alert_id", validate="one_to_one")
+        acted, blocks = facts["acted"].to_numpy(), rule_day_blocks(features)
+        day = ((features["raised_at"] - pd.Timestamp(FIRST)) // pd.Timedelta("1D")).to_numpy()
+        constant = np.full(len(acted), acted.mean())
+        for name, periods in (("all other days", day), ("all other fortnights", day // 14)):
+            said = with_all_other(periods, features, acted, settings)
+            yield line(f"{part}: learned from {name}, before and after", said, acted, constant, blocks)
+        if part != "all alerts":
+            monthly = facts["acted"].groupby(features["raised_at"].dt.strftime("%Y-%m")).mean()
+    yield (
+        "\nShare acted on by month, without the sweep: "
+        + ", ".join(f"{month} {share:.0%}" for month, share in monthly.items())
+        + "."
+    )
 
 
 def main() -> None:
@@ -210,7 +194,7 @@ def main() -> None:
         "## What is out of reach",
         "",
         "The same trees on the same features, allowed to learn from alerts raised *after* those that they forecast",
-        "(ten parts, no period in two of them; without the sweep). What they cannot say either, no learner of this",
+        "(ten parts, no period in two of them). What they cannot say either, no learner of this",
         "kind could have said at the time.",
         "",
         *out_of_reach(whole, settings),

@@ -6,7 +6,7 @@ Does not belong here: learning and judging (`triage/`).
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -216,7 +216,8 @@ def model_audit(
     group_name="training",
     ins={"frame": dg.AssetIn(TRAINING_SET), "forecasts": dg.AssetIn(CANDIDATE_MODEL)},
     deps=[MODEL_EVALUATION, MODEL_AUDIT],
-    description="The model version that scores: the gate's decisions with their reasons, append-only.",
+    description="The model version that scores: the gate's decisions with their reasons, append-only. A champion that "
+    "stays is calibrated anew on what it said since it learned.",
     owners=_OWNERS,
     kinds={"python", "postgres"},
     metadata={"dagster/table_name": "training.champion_decisions"},
@@ -229,7 +230,8 @@ def champion_model(
     models: dg.ResourceParam[ModelStore],
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
-    from dagster_project.triage import gate
+    from dagster_project.triage import evidence, gate
+    from dagster_project.triage.recalibration import forecasts_since, in_words, recalibrate
 
     as_of = run_moment(context)
     version = models.newest(as_of)
@@ -242,16 +244,36 @@ def champion_model(
         except HeedError as error:
             context.log.warning(f"champion {standing.model_version} cannot be read ({error.cause})")
     # One that cannot be read, or of another feature contract, cannot score any more: it does not defend its place.
-    defends = champion is not None and champion.contract == candidate.contract
-    comparison = gate.compare(candidate, forecasts.read(), champion, frame.read()) if champion and defends else None
+    if champion is not None and champion.contract != candidate.contract:
+        champion = None
+    past, known = forecasts.read(), frame.read()
+    # As it was taught: a map fitted since has seen these very alerts.
+    comparison = gate.compare(candidate, past, champion.as_taught(), known) if champion else None
     decision = gate.decide(
-        candidate, models.evaluation(version), settings.gate_targets(), defends, comparison, models.leaks(version)
+        candidate,
+        models.evaluation(version),
+        settings.gate_targets(),
+        champion is not None,
+        comparison,
+        models.leaks(version),
     )
-    if decision.decision == "promoted" and (withdrawn := models.succession(as_of).withdrawn.get(version)):
+    withdrawn_versions = models.succession(as_of).withdrawn
+    if decision.decision == "promoted" and (withdrawn := withdrawn_versions.get(version)):
         # What a person ended, only a person begins again.
         word = f"{withdrawn['decided_by']} rolled back from it ({'; '.join(withdrawn['reasons'])})"
         decision = gate.Decision("refused", [f"{word}; only a person makes it champion again"], decision.evidence)
     models.decide(version, as_of, decision.decision, decision.reasons, decision.evidence, decided_by="gate")
+    if decision.decision == "refused" and champion is not None and standing is not None:
+        horizon = settings.learning_settings().horizon
+        again = recalibrate(champion, known, as_of, horizon)
+        if again.version != standing.model_version and again.version not in withdrawn_versions:
+            inner_cuts = [datetime.fromisoformat(moment) for moment in candidate.evidence.get("inner_cuts", [])]
+            models.save(again, as_of)
+            if len(past):
+                past = forecasts_since(again, past, inner_cuts, known, horizon)
+                models.save_evaluation(again.version, as_of, evidence.measure(past), evidence.reliability(past))
+            models.inherit_audit(again.version, as_of, standing.model_version)
+            models.decide(again.version, as_of, "promoted", [in_words(again)], {}, decided_by="gate")
     scoring = models.champion(as_of)
     context.log.info(f"{decision.decision}: {'; '.join(decision.reasons)}")
     return dg.MaterializeResult(

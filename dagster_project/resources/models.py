@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # The check's name under which the verdict on repeating the last action stands among the findings.
 SHORTCUT = "shortcut: repeating the last action"
+_FINDING_COLUMNS = ("check_name", "subject", "finding", "value", "low", "high", "limit_value", "verdict")
 _TEAM_COLUMNS = (
     *("team", "alerts", "acted", "acted_share", "skill", "skill_low", "skill_high", "auc", "auc_low", "auc_high"),
     *("ceiling", "ceiling_low", "ceiling_high", "inconsistency", "same_facts_pairs", "status", "reason"),
@@ -41,11 +42,15 @@ def contract_hash(contract: Any) -> str:
 
 @dataclass(frozen=True)
 class Champion:
-    """The model version that scores, since when, and why."""
+    """The model version that scores, since when, and why.
+
+    cut : everything in it was known by then. taught : the same of its trees; earlier when it was calibrated anew.
+    """
 
     model_version: str
     as_of: datetime
     cut: datetime
+    taught: datetime
     kind: str
     reasons: list[str]
 
@@ -116,9 +121,12 @@ class ModelStore:
         return Model.from_document(rows[0]["booster"], json.loads(rows[0]["document"]))
 
     def newest(self, as_of: datetime) -> str:
-        """The model version with the latest cut up to `as_of`: the candidate of a run at that moment."""
+        """The model version with the latest cut up to `as_of`: the candidate of a run at that moment.
+
+        A champion that was calibrated anew is no candidate.
+        """
         version = self._warehouse.value(
-            "SELECT model_version FROM training.model_versions WHERE cut <= $1 "
+            "SELECT model_version FROM training.model_versions WHERE cut <= $1 AND document->'recalibration' IS NULL "
             "ORDER BY cut DESC, created_at DESC LIMIT 1",
             (as_of,),
         )
@@ -133,6 +141,7 @@ class ModelStore:
         """
         rows = self._warehouse.read_arrow(
             """SELECT decision.model_version, decision.as_of, version.cut, version.kind,
+                      (version.document->>'cut')::timestamptz AS taught,
                       decision.reasons::text AS reasons
                FROM training.champion_decisions AS decision
                JOIN training.model_versions AS version USING (model_version)
@@ -309,6 +318,20 @@ class ModelStore:
         if len(audit.teams):
             tables["training.team_scorecards"] = audit.teams[list(_TEAM_COLUMNS)]
         self._replace(model_version, as_of, tables)
+
+    def inherit_audit(self, model_version: str, as_of: datetime, predecessor: str) -> None:
+        """Store the newest audit of a predecessor for a version with the same trees, columns and order of scores."""
+        for name, columns in (
+            ("training.audit_findings", _FINDING_COLUMNS),
+            ("training.team_scorecards", _TEAM_COLUMNS),
+        ):
+            found = self._warehouse.read(
+                f"""SELECT {", ".join(columns)} FROM {name} WHERE model_version = $1
+                    AND as_of = (SELECT max(as_of) FROM {name} WHERE model_version = $1)""",
+                (predecessor,),
+            )
+            if len(found):
+                self._replace(model_version, as_of, {name: found})
 
     def audit(self, model_version: str) -> dict[str, Any] | None:
         """The newest audit of a model version; None when there was none.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +37,30 @@ EXPLAINED_AT_A_TIME = 20_000
 
 
 @dataclass(frozen=True)
+class Recalibration:
+    """A map over the scores of trees that stay: from what was said since they were taught to what came of it.
+
+    calibration : applied after the model's own. cut : everything it was fitted on was known by then (UTC).
+    alerts : how many it was fitted on.
+    """
+
+    calibration: Calibration
+    cut: datetime
+    alerts: int
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain numbers and lists; `from_document` gives back an equal one."""
+        cut = self.cut.astimezone(UTC).isoformat()
+        return {"calibration": self.calibration.to_document(), "cut": cut, "alerts": self.alerts}
+
+    @classmethod
+    def from_document(cls, document: Any) -> Recalibration:
+        """Of a document made by `to_document`; KeyError, TypeError, ValueError or `HeedError` when it is not one."""
+        calibration = Calibration.from_document(document["calibration"])
+        return cls(calibration, datetime.fromisoformat(document["cut"]), int(document["alerts"]))
+
+
+@dataclass(frozen=True)
 class Model:
     """Forecasts the probability of action; made by `train` or `Model.from_document`.
 
@@ -46,6 +70,7 @@ class Model:
     explanation : in words, what it is and why it serves.
     evidence : JSON-able: how every contender did inside the past.
     members : how many fits share `booster_text`; their mean log-odds are the score before calibration.
+    recalibration : set while a champion stays whose candidates were refused (`recalibration.py`).
     """
 
     kind: str
@@ -58,6 +83,7 @@ class Model:
     calibration: Calibration = field(default_factory=Calibration)
     booster_text: str | None = None
     members: int = 1
+    recalibration: Recalibration | None = None
     threads: int = field(default=2, compare=False)
 
     @property
@@ -72,6 +98,10 @@ class Model:
         digest = hashlib.sha256((text + "\n" + (self.booster_text or "")).encode()).hexdigest()[:12]
         return f"{self.kind}-{self.cut.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest}"
 
+    def as_taught(self) -> Model:
+        """Itself without any recalibration."""
+        return replace(self, recalibration=None)
+
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Probability of action of each alert: float64 in (0, 1), never missing.
 
@@ -81,10 +111,13 @@ class Model:
         if not len(frame):
             return np.zeros(0)
         if self.baseline is not None:
-            return self.calibration.apply(self.baseline.predict(frame))
-        forest = self._forest()
-        parts = [forest.raw_scores(self.plan.matrix(some), self.threads) for some in _batches(frame, SCORED_AT_A_TIME)]
-        return self.calibration.apply(expit(np.concatenate(parts) / self.members))
+            said = self.calibration.apply(self.baseline.predict(frame))
+        else:
+            forest = self._forest()
+            batches = _batches(frame, SCORED_AT_A_TIME)
+            parts = [forest.raw_scores(self.plan.matrix(some), self.threads) for some in batches]
+            said = self.calibration.apply(expit(np.concatenate(parts) / self.members))
+        return said if self.recalibration is None else self.recalibration.calibration.apply(said)
 
     def contributions(self, frame: pd.DataFrame) -> np.ndarray:
         """Exact Shapley contributions to the log-odds before calibration: float64 [alerts, columns]."""
@@ -116,7 +149,7 @@ class Model:
                     f"the stored model has format {document['format']!r}, this version reads {FORMAT}",
                     "train again",
                 )
-            baseline = document["baseline"]
+            baseline, again = document["baseline"], document.get("recalibration")
             made = cls(
                 kind=str(document["kind"]),
                 cut=datetime.fromisoformat(document["cut"]),
@@ -128,6 +161,7 @@ class Model:
                 calibration=Calibration.from_document(document["calibration"]),
                 booster_text=booster_text,
                 members=int(document["members"]),
+                recalibration=Recalibration.from_document(again) if again is not None else None,
                 threads=threads,
             )
             version = document["version"]
@@ -154,7 +188,10 @@ class Model:
         return _PARSED[key]
 
     def _document(self) -> dict[str, Any]:
+        # Left out where there is none: versions that were stored before keep their names.
+        again = {"recalibration": self.recalibration.to_document()} if self.recalibration is not None else {}
         return {
+            **again,
             "format": FORMAT,
             "kind": self.kind,
             "cut": self.cut.astimezone(UTC).isoformat(),

@@ -22,6 +22,7 @@ from dagster_project.triage.exclusion import flag_alerts, known_by
 from dagster_project.triage.features import require_same_contract
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.model import LIGHTGBM, LearningSettings, Model, learn, rule_day_blocks, usable_alerts
+from dagster_project.triage.recalibration import recalibrate
 from dagster_project.triage.steps import build_features, score, training_frame, untaught
 
 
@@ -82,7 +83,7 @@ def replay(
         history, flood_days, visibility_only, first - timedelta(days=training_days), until, settings.features, derive
     )
     at_raise = flag_alerts(features, flood_days, visibility_only, as_of="at_raise")
-    champion: Model | None = None
+    champion: Model | None = None  # as it was taught
     parts: list[pd.DataFrame] = []
     beside: list[pd.DataFrame] = []
     for number, cut in enumerate(cuts, start=1):
@@ -98,8 +99,9 @@ def replay(
             gate.compare(candidate, learned.forecasts, champion, frame) if champion is not None else None,
         )
         if decision.decision == "promoted":
-            champion = candidate
-        model = champion or untaught(cut, settings)
+            champion = model = candidate
+        else:
+            model = recalibrate(champion, frame, cut, settings.horizon) if champion else untaught(cut, settings)
         require_same_contract(model.contract, candidate.contract)
         window = (features["raised_at"] >= cut) & (features["raised_at"] < min(cut + every, until))
         alerts = features[window].reset_index(drop=True)

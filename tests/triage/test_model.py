@@ -175,7 +175,7 @@ def test_a_rule_that_one_team_answers_is_one_fact_not_two(frame: pd.DataFrame, o
 
 
 def test_contributions_add_up_to_the_log_odds(model: Model, later: pd.DataFrame) -> None:
-    raw = model._forest().raw_scores(model.plan.matrix(later))
+    raw = model._forest().raw_scores(model.plan.matrix(later)) / model.members
     total = model.contributions(later).sum(axis=1)
     assert np.ptp(raw - total) < 1e-9  # the rest is the same expected value for all
 

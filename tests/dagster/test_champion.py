@@ -1,0 +1,97 @@
+"""The gate's step on a real warehouse: a champion that stays is calibrated anew, as a version with its evidence."""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+from upath import UPath
+
+from dagster_project.assets.training import CANDIDATE_MODEL, CHAMPION_MODEL, TRAINING_SET, champion_model
+from dagster_project.resources.models import ModelStore
+from dagster_project.resources.moment import AS_OF_TAG
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.training import FrameFile, FrameFiles
+from dagster_project.settings import Gate, Settings
+from dagster_project.triage import audit as auditing
+from dagster_project.triage import evidence, metrics
+from dagster_project.triage.calibration import Calibration
+from dagster_project.triage.model import CANDIDATES, LearningSettings, learn
+from tests.triage.learning_world import START, world
+
+LEARNING = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=60),), draws=1)
+TAUGHT = START + pd.Timedelta(days=70)
+CUT = START + pd.Timedelta(days=120)
+
+
+def test_a_refused_candidate_leaves_a_champion_that_is_calibrated_anew(warehouse: Warehouse, tmp_path: Path) -> None:
+    frame = world(2500)
+    frame["horizon_ends_at"] = frame["raised_at"] + LEARNING.horizon
+    models = ModelStore(warehouse)
+    champion = learn(frame, TAUGHT.to_pydatetime(), LEARNING).model
+    champion = replace(champion, calibration=Calibration("shift", {"intercept": 2.0, "slope": 1.0}))
+    models.save(champion, TAUGHT)
+    models.decide(champion.version, TAUGHT, "promoted", ["it was the first"], {}, "gate")
+    finding = {"check": "a check", "subject": "a column", "finding": "nothing", "verdict": "clean", "value": 0.1}
+    findings = pd.DataFrame([{**finding, "low": np.nan, "high": np.nan, "limit": 0.5}])
+    models.save_audit(champion.version, TAUGHT, auditing.Audit(findings, None, pd.DataFrame()))
+
+    def train_at(cut: pd.Timestamp, targets: Gate) -> dict[str, str]:
+        """The gate's step at a cut, with what the steps before it leave behind."""
+        as_of = cut.to_pydatetime()
+        known = frame[frame["known_at"] <= cut].reset_index(drop=True)
+        learned = learn(known, as_of, LEARNING)
+        models.save(learned.model, as_of)
+        models.save_evaluation(learned.model.version, as_of, evidence.measure(learned.forecasts, headline_only=True))
+        handed_over = {"dagster/io_manager_key": "frame_files"}
+        files = FrameFiles(UPath(tmp_path))
+        FrameFile(UPath(tmp_path / "training_set.parquet")).write(known)
+        FrameFile(UPath(tmp_path / "candidate_model.parquet")).write(learned.forecasts)
+        made = dg.materialize(
+            [champion_model, *(dg.AssetSpec(key, metadata=handed_over) for key in (TRAINING_SET, CANDIDATE_MODEL))],
+            selection=[CHAMPION_MODEL],
+            instance=dg.DagsterInstance.ephemeral(),
+            resources={
+                "frame_files": files,
+                "warehouse": warehouse,
+                "models": models,
+                "settings": Settings(gate=targets),
+            },
+            tags={AS_OF_TAG: as_of.isoformat()},
+        )
+        assert models.newest(as_of) == learned.model.version, "a champion that was calibrated anew is no candidate"
+        materialization = made.asset_materializations_for_node("training__champion_model")[0]
+        return {name: str(value.value) for name, value in materialization.metadata.items()}
+
+    said = train_at(CUT, Gate(minimum_auc=1.0))
+    assert said["decision"] == "refused"
+    scoring = models.champion(CUT.to_pydatetime())
+    assert scoring is not None
+    assert scoring.model_version == said["champion"] != champion.version
+    assert (scoring.taught, scoring.cut) == (TAUGHT.to_pydatetime(), CUT.to_pydatetime())
+    assert "calibrated anew" in scoring.reasons[0]
+    stored = models.load(scoring.model_version)
+    later = frame[frame["raised_at"] >= CUT]
+    assert stored.predict(later).mean() < champion.predict(later).mean() - 0.05
+    # Its evidence is of its own alerts, its audit that of the same trees.
+    measured = models.evaluation(scoring.model_version)
+    assert {"model", "constant_rate"} <= set(measured["contender"])
+    row = evidence.row(measured, "model", "log_loss")
+    past = FrameFile(UPath(tmp_path / "candidate_model.parquet")).read()
+    past = past[(past["raised_at"] >= TAUGHT) & ~past["excluded"]]
+    assert row is not None
+    as_it_stood = champion.predict(frame[frame["alert_id"].isin(past["alert_id"])])
+    assert row["value"] < metrics.log_loss(as_it_stood, past["acted"].to_numpy()) - 0.02
+    assert models.audit(scoring.model_version) == models.audit(champion.version)
+    # Again, later: a new map over the same trees takes the place of the old one; a person's way back is the map before.
+    week = CUT + timedelta(days=7)
+    train_at(week, Gate(minimum_auc=1.0))
+    newer = models.champion(week.to_pydatetime())
+    assert newer is not None
+    assert newer.model_version not in (scoring.model_version, champion.version)
+    assert models.load(newer.model_version).as_taught().version == champion.version
+    assert models.succession(week.to_pydatetime()).previous() == scoring.model_version
+    # A candidate that holds takes its place.
+    assert train_at(week + timedelta(days=1), Gate())["decision"] == "promoted"

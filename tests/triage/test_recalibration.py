@@ -1,0 +1,104 @@
+"""A champion that stays is calibrated anew: on what it said since it was taught, and on nothing else."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from learning_world import START, world
+
+from dagster_project.triage import metrics
+from dagster_project.triage.calibration import Calibration
+from dagster_project.triage.evidence import FACTS
+from dagster_project.triage.model import CANDIDATES, MODEL, LearningSettings, Model, learn, train
+from dagster_project.triage.recalibration import forecasts_since, in_words, recalibrate
+
+SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),), draws=1)
+HORIZON = SETTINGS.horizon
+TAUGHT = (START + pd.Timedelta(days=70)).to_pydatetime()
+CUT = (START + pd.Timedelta(days=120)).to_pydatetime()
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    made = world(2500)
+    made["excluded"] = made["rule"] == "rule 3"
+    made["excluded_since"] = pd.Timestamp(START + pd.Timedelta(days=100)).as_unit("us")
+    return made
+
+
+@pytest.fixture(scope="module")
+def champion(frame: pd.DataFrame) -> Model:
+    """Trees that say too much: since they were taught, people act less."""
+    made = train(frame, TAUGHT, SETTINGS)
+    assert made.status == "model"
+    return replace(made, calibration=Calibration("shift", {"intercept": 2.0, "slope": 1.0}))
+
+
+def later(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[(frame["raised_at"] >= CUT) & ~frame["excluded"]]
+
+
+def test_scores_come_right_and_keep_their_order(frame: pd.DataFrame, champion: Model) -> None:
+    again = recalibrate(champion, frame, CUT, HORIZON)
+    facts = later(frame)
+    before, after = champion.predict(facts), again.predict(facts)
+    acted = facts["acted"].to_numpy()
+    assert metrics.decile_error(after, acted) < metrics.decile_error(before, acted) / 2
+    assert (np.diff(after[np.argsort(before, kind="stable")]) >= 0).all()
+    assert again.recalibration is not None
+    assert str(again.recalibration.alerts) in in_words(again)
+    assert again.version != champion.version
+    assert again.cut == champion.cut
+    assert again.as_taught().version == champion.version
+    # A second one takes the place of the first.
+    assert recalibrate(again, frame, CUT, HORIZON).version == again.version
+
+
+def test_only_known_and_over_alerts_since_it_was_taught_count(frame: pd.DataFrame, champion: Model) -> None:
+    other = frame.copy()
+    over = other["raised_at"] + pd.Timedelta(HORIZON) <= CUT
+    counts = over & (other["raised_at"] >= TAUGHT) & ~other["excluded"]
+    other.loc[~counts, "acted"] = 1.0 - other.loc[~counts, "acted"]
+    again = recalibrate(champion, frame, CUT, HORIZON)
+    assert again.recalibration is not None
+    assert again.recalibration.alerts == counts.sum()
+    assert recalibrate(champion, other, CUT, HORIZON).version == again.version
+    turned = frame.assign(acted=frame["acted"].where(~counts, 1.0 - frame["acted"]))
+    assert recalibrate(champion, turned, CUT, HORIZON).version != again.version
+
+
+def test_nothing_changes_where_nothing_pays(frame: pd.DataFrame, champion: Model) -> None:
+    early = TAUGHT + timedelta(days=15)  # the horizon of hardly any alert is over
+    assert recalibrate(champion, frame, early, HORIZON).version == champion.version
+    baseline = learn(frame.head(40), CUT, SETTINGS).model
+    assert baseline.status == "baseline"
+    assert recalibrate(baseline, frame, CUT, HORIZON) is not None
+    assert recalibrate(baseline, frame, CUT, HORIZON).version == baseline.version
+
+
+def test_it_is_stored_exactly_and_older_versions_keep_their_names(frame: pd.DataFrame, champion: Model) -> None:
+    again = recalibrate(champion, frame, CUT, HORIZON)
+    read = Model.from_document(*again.to_document())
+    assert read == again
+    assert np.array_equal(read.predict(later(frame)), again.predict(later(frame)))
+    assert "recalibration" not in champion.to_document()[1]
+
+
+def test_its_evidence_knows_nothing_later(frame: pd.DataFrame, champion: Model) -> None:
+    """What it would have said at each inner cut comes from outcomes that were known and over then."""
+    learned = learn(frame, CUT, SETTINGS)
+    cuts = [datetime.fromisoformat(moment) for moment in learned.model.evidence["inner_cuts"]]
+    made = forecasts_since(champion, learned.forecasts, cuts, frame, HORIZON)
+    assert list(made.columns) == list(learned.forecasts.columns)
+    assert set(made.columns[: list(made.columns).index(MODEL)]) <= set(FACTS)
+    assert (made["raised_at"] >= TAUGHT).all()
+    clean = made[~made["excluded"] & (made["fold"] == made["fold"].max())]
+    as_it_stood = champion.predict(frame[frame["alert_id"].isin(clean["alert_id"])])
+    acted = clean["acted"].to_numpy()
+    assert metrics.log_loss(clean[MODEL].to_numpy(), acted) < metrics.log_loss(as_it_stood, acted) - 0.02
+    other = frame.copy()
+    unknown = other["raised_at"] + pd.Timedelta(HORIZON) > cuts[-1]
+    other.loc[unknown, "acted"] = 1.0 - other.loc[unknown, "acted"]
+    pd.testing.assert_frame_equal(forecasts_since(champion, learned.forecasts, cuts, other, HORIZON), made)
