@@ -147,9 +147,6 @@ class LearningSettings:
     tuning_alerts : at most so many alerts take part in tuning (every n-th in time order); the final fit takes
         all. With 30,000 of 66,000 the final skill was 0.01 lower in one simulated world and the same in another, at
         half the time; the evidence is then that of a recipe which has seen less than production.
-    draws : fits of each member with other random numbers, averaged: thresholds and columns are drawn, and one draw is
-        0.003 to 0.004 of the reachable skill worse than the mean of three (simulated worlds of 100,000 alerts). From
-        `draws_below` mature alerts on there is one: there its luck is smaller, and a fit takes half a minute.
     prove_first : trees serve only once they have beaten the best baseline beyond doubt. False lets them serve
         until they have lost to it beyond doubt.
     replicates : of the block bootstrap that decides whether the trees are better.
@@ -169,8 +166,6 @@ class LearningSettings:
     tested_share: float = 1 / 3
     tuning_alerts: int = 30_000
     candidates: tuple[Candidate, ...] = CANDIDATES
-    draws: int = 3
-    draws_below: int = 200_000
     prove_first: bool = True
     replicates: int = 300
     seed: int = 20_250_101
@@ -356,7 +351,6 @@ class _Training:
         else:
             why = f"in the past no model beat the best baseline beyond doubt (the trees did {said})"
             return Learned(self._baseline(best, why), table)
-        draws = settings.draws if self.counts["mature"] < settings.draws_below else 1
         model = Model(
             LIGHTGBM,
             self.cut,
@@ -366,8 +360,8 @@ class _Training:
             None,
             self.plan,
             choice.calibration,
-            self._final_trees(choice, draws),
-            len(choice.members) * draws,
+            self._final_trees(choice),
+            len(choice.members),
             threads=settings.threads,
         )
         return Learned(model, table)
@@ -523,7 +517,6 @@ class _Training:
         cut: datetime,
         trees: int,
         elsewhere: Callable[[boosting.Fit], str] | None = None,
-        seed: int | None = None,
     ) -> Any:
         weight = np.ones(len(rows))
         if candidate.half_life is not None:
@@ -531,9 +524,8 @@ class _Training:
             age = (pd.Timestamp(cut) - raised).dt.total_seconds().to_numpy(dtype=np.float64)
             weight = np.exp2(-age / candidate.half_life.total_seconds())
             weight /= weight.mean()
-        parameters = {"seed": self.settings.seed if seed is None else seed, **dict(candidate.parameters)}
         columns = self._columns(candidate)
-        return self.binned.fit(self.place[rows], weight, parameters, columns, trees, elsewhere)
+        return self.binned.fit(self.place[rows], weight, dict(candidate.parameters), columns, trees, elsewhere)
 
     def _columns(self, candidate: Candidate) -> list[int]:
         def takes_part(position: int) -> bool:
@@ -653,12 +645,11 @@ class _Training:
         scores = [self.scores[c, fold, t] for c, t in zip(choice.members, choice.trees, strict=True)]
         return choice.calibration.apply(metrics.expit(np.mean(scores, axis=0)))
 
-    def _final_trees(self, choice: _Choice, draws: int) -> str:
-        rows, elsewhere = np.flatnonzero(~self.excluded), self.settings.fit_elsewhere
+    def _final_trees(self, choice: _Choice) -> str:
+        rows = np.flatnonzero(~self.excluded)
         return boosting.joined_text(
             [
-                self._fit(self.candidates[index], rows, self.cut, trees, elsewhere, self.settings.seed + draw)
-                for draw in range(draws)
+                self._fit(self.candidates[index], rows, self.cut, trees, self.settings.fit_elsewhere)
                 for index, trees in zip(choice.members, choice.trees, strict=True)
             ]
         )

@@ -21,7 +21,7 @@ from dagster_project.triage.calibration import Calibration
 from dagster_project.triage.model import CANDIDATES, LearningSettings, learn
 from tests.triage.learning_world import START, world
 
-LEARNING = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=60),), draws=1)
+LEARNING = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=60),))
 TAUGHT = START + pd.Timedelta(days=70)
 CUT = START + pd.Timedelta(days=120)
 

@@ -14,7 +14,7 @@ from dagster_project.triage.evidence import FACTS
 from dagster_project.triage.model import CANDIDATES, MODEL, LearningSettings, Model, learn, train
 from dagster_project.triage.recalibration import forecasts_since, in_words, recalibrate
 
-SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),), draws=1)
+SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))
 HORIZON = SETTINGS.horizon
 TAUGHT = (START + pd.Timedelta(days=70)).to_pydatetime()
 CUT = (START + pd.Timedelta(days=120)).to_pydatetime()
