@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres faults benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-job benchmark-learning benchmark-refresh benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
+.PHONY: help setup demo test test-postgres faults benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-refresh benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,9 @@ benchmark-flags: setup ## flags against known truth, in simulated companies; abo
 
 benchmark-influence: setup ## what showing a score does, against known truth; about 20 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.influence
+
+benchmark-influenced: setup ## is learning misled by its own influence? about half an hour; writes benchmarks/influenced.md
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.influenced
 
 benchmark-job: setup ## the whole job on a million simulated alerts: seconds and memory of each stage; about 20 minutes
 	@$(BIN)/python -m benchmarks.job

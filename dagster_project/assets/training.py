@@ -22,7 +22,7 @@ from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import run_moment
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.tables import read_flags, read_history
+from dagster_project.resources.tables import read_flags, read_history, read_influenced
 from dagster_project.resources.training import FrameFile
 from dagster_project.settings import Settings
 
@@ -65,6 +65,14 @@ def training_set(
         made, outcomes, *read_flags(warehouse), cut=as_of, training_days=settings.learning.training_days
     )
     del made, outcomes
+    touched = read_influenced(warehouse, as_of)
+    if len(touched):
+        frame["influenced"] = frame["alert_id"].isin(touched).to_numpy()
+        unseen = int((~frame["influenced"]).sum())
+        context.log.info(
+            f"people act differently because of scores: calibrating on the {unseen} alerts whose score nobody "
+            "saw, where they are enough"
+        )
     yield from check_before_publishing(
         "training_set", TRAINING_SET, frame[~frame["excluded"]], parameters={"cut": as_of.isoformat()}
     )
@@ -75,6 +83,7 @@ def training_set(
             "dagster/column_schema": frame_schema(frame),
             "acted": int(frame["acted"].sum()),
             "left out (flagged)": int(frame["excluded"].sum()),
+            "outcomes that a shown score may have changed": int(frame["influenced"].sum()) if len(touched) else 0,
         },
     )
 

@@ -52,6 +52,8 @@ class Right:
 
 _READ = ("SELECT",)
 _ADD = ("SELECT", "INSERT")
+# The service may say one thing about closing: that a decision is taken back. It runs with the rights of its owner.
+UNDO = "scoring.undo_closing(text, text, text)"
 # Whoever knows the salt can foretell which alerts are held out; only scoring draws.
 _SALT = ("holdout_salt",)
 
@@ -143,6 +145,7 @@ def grant(cursor: Cursor) -> None:
         tables = [f"{right.schema}.{_quoted(name)}" for name in _tables(cursor, right)]
         if tables:
             cursor.execute(f"GRANT {', '.join(right.privileges)} ON {', '.join(tables)} TO {right.role}")
+    cursor.execute(f"GRANT EXECUTE ON FUNCTION {UNDO} TO {SERVER}")
 
 
 def missing_rights(warehouse: Warehouse) -> Iterator[str]:
@@ -166,6 +169,9 @@ def missing_rights(warehouse: Warehouse) -> Iterator[str]:
     )
     for row in lacking.to_pylist():
         yield f"{row['role']} lacks {row['privilege']} on {row['schema']}.{row['name']}"
+    undo = "SELECT has_function_privilege($1, to_regprocedure($2), 'EXECUTE')"  # null before there is one
+    if warehouse.value(undo, (SERVER, UNDO)) is False:
+        yield f"{SERVER} lacks EXECUTE on {UNDO}"
 
 
 def _tables(cursor: Cursor, right: Right) -> list[str]:

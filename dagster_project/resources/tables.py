@@ -108,6 +108,27 @@ def remember_checked(warehouse: Warehouse, suite: str, expectations: str, transa
         )
 
 
+def read_influenced(warehouse: Warehouse, as_of: datetime) -> pd.Series:
+    """Ids of the alerts whose outcome a shown score may have changed; empty while nobody is seen to act differently.
+
+    Whether people do is what the holdout says (`reporting.score_influence`, at 5% false alarms) as of the newest
+    publication; one that is later than `as_of` says nothing here. Without a holdout nothing can be said.
+    """
+    nobody = pd.Series([], dtype="str", name="alert_id")
+    if warehouse.value("SELECT to_regclass('reporting.score_influence') IS NULL"):
+        return nobody
+    seen = warehouse.value(
+        "SELECT bool_or(people_act_differently = 'yes' AND measure = 'acted share') FROM reporting.score_influence "
+        "WHERE (SELECT max(as_of) FROM scoring.publications) <= $1",
+        (as_of,),
+    )
+    if not seen:
+        return nobody
+    return warehouse.read(
+        "SELECT alert_id FROM scoring.holdout WHERE arm = 'shown' AND assigned_at <= $1 ORDER BY alert_id", (as_of,)
+    )["alert_id"]
+
+
 def read_rules(warehouse: Warehouse) -> pd.DataFrame:
     """What is declared about rules: rule, title, team, declared_visibility_only, created_at."""
     return warehouse.read(

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 from psycopg2.extensions import cursor as Cursor
@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dagster_project.serving.badge import badge
 from dagster_project.serving.board import Board, Filter, turn_to
+from dagster_project.serving.closing import Undo, closings, undo
 from dagster_project.serving.feedback import Feedback, give, newest_feedback
 from dagster_project.serving.freshness import Freshness, read_freshness
 from dagster_project.serving.openapi import description
@@ -100,6 +101,7 @@ def create_app(
             Route("/alerts/{alert_id:alert}/badge.svg", endpoints.badge),
             Route("/scores", endpoints.scores, methods=["POST"]),
             Route("/feedback", endpoints.feedback, methods=["POST"]),
+            Route("/closings/undo", endpoints.undo, methods=["POST"]),
             Route("/health", endpoints.health),
             Route("/openapi.json", endpoints.openapi),
             Mount("/static", StaticFiles(directory=STATIC)),
@@ -107,6 +109,9 @@ def create_app(
         exception_handlers={Problem: _on_problem, HTTPException: _on_http, 500: _on_bug},
     )
     return _Guard(app, frozenset(name.lower() for name in hosts) if hosts is not None else None)
+
+
+_About = TypeVar("_About", Feedback, Undo)
 
 
 class _Endpoints:
@@ -164,20 +169,29 @@ class _Endpoints:
         return JSONResponse(await run_in_threadpool(self._pool.read, work))
 
     async def feedback(self, request: Request) -> Response:
+        return await self._write(request, Feedback.of, give)
+
+    async def undo(self, request: Request) -> Response:
+        return await self._write(request, Undo.of, undo)
+
+    async def _write(
+        self, request: Request, read: Callable[[Any], _About], write: Callable[[Pool, _About], dict[str, Any]]
+    ) -> Response:
+        """Something people say about one alert: as JSON, or by a form of the board, to which it then leads back."""
         _refuse_other_sites(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         body = await _body(request, MOST_FORM_BYTES)
         if kind != "application/x-www-form-urlencoded":
-            return JSONResponse(await run_in_threadpool(give, self._pool, Feedback.of(_json(body))), 201)
+            return JSONResponse(await run_in_threadpool(write, self._pool, read(_json(body))), 201)
         given = {name: values[-1] for name, values in _form(body).items()}
         back = given.pop("back", "")
         if "quoted_id" in given:  # a form would change the line breaks of an id
             given["alert_id"] = unquote(given.pop("quoted_id"))
-        feedback = Feedback.of(given)
-        await run_in_threadpool(give, self._pool, feedback)
+        said = read(given)
+        await run_in_threadpool(write, self._pool, said)
         # Only the query comes from the form, and it is written anew: the answer cannot lead to another site.
         query = urlencode(parse_qsl(back, max_num_fields=20))
-        return RedirectResponse(f"/?{query}#{row_name(feedback.alert_id)}", 303)
+        return RedirectResponse(f"/?{query}#{row_name(said.alert_id)}", 303)
 
     def board(self, request: Request) -> Response:
         wanted = Filter.of(request.query_params)
@@ -185,7 +199,8 @@ class _Endpoints:
         def work(cursor: Cursor) -> str:
             page = turn_to(snapshot, wanted, fresh.now)
             found = read_scores(cursor, page.alert_ids)
-            return board_page(page, snapshot, fresh, found, newest_feedback(cursor, page.alert_ids))
+            said = newest_feedback(cursor, page.alert_ids)
+            return board_page(page, snapshot, fresh, found, said, closings(cursor, page.alert_ids))
 
         try:
             fresh = self._pool.read(self._freshness)

@@ -27,6 +27,7 @@ from urllib.parse import urlencode
 import numpy as np
 from psycopg2.extensions import cursor as Cursor
 
+from dagster_project.serving.closing import open_closings
 from dagster_project.serving.freshness import Freshness
 from dagster_project.serving.pool import Pool, rows
 from dagster_project.serving.scores import NEW_RULE_DAYS, UNPREDICTABLE
@@ -56,6 +57,7 @@ FLAGS = {
     "visibility_only": "visibility only",
     "unpredictable_team": "unpredictable team",
     "new_rule": "new rule",
+    "closing": "to be closed",
 }
 NO_TEAM = " "  # the option for alerts that name no team; cleaning trims names, so no team is called that
 
@@ -105,6 +107,7 @@ class OpenAlert:
     visibility_only: bool
     unpredictable_team: bool
     new_rule: bool
+    closing: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,8 @@ class Filter:
             is_old = columns.raised_at < np.datetime64(_moment(now - timedelta(days=days)), "us")
             passing &= is_old if self.age == "older" else ~is_old
         if self.flag == "none":
-            passing &= ~np.logical_or.reduce(list(columns.flags.values()))
+            # A decision to close is no caveat about the score.
+            passing &= ~np.logical_or.reduce([flag for name, flag in columns.flags.items() if name != "closing"])
         elif self.flag:
             passing &= columns.flags[self.flag]
         return passing
@@ -320,7 +324,8 @@ class Board:
 
 def read_snapshot(cursor: Cursor, model_version: str | None, past: Past | None = None) -> Snapshot:
     """The open alerts, read anew. past : what is known to stand already."""
-    alerts = in_their_places([OpenAlert(**row) for row in rows(cursor, _OPEN)])
+    closing = open_closings(cursor)
+    alerts = in_their_places([OpenAlert(**row, closing=row["alert_id"] in closing) for row in rows(cursor, _OPEN)])
     made = Snapshot(
         alerts=alerts,
         past=past or _past(cursor, model_version),

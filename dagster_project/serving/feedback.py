@@ -67,22 +67,22 @@ class Feedback:
         if not isinstance(alert_id, str) or not is_possible_id(alert_id):
             raise Problem(422, "alert_id is no alert's id", "send the id of a scored alert")
         if verdict not in VERDICTS:
-            raise Problem(422, f"verdict is {_shown(verdict)}", "send 'useful' or 'wrong'")
-        return cls(alert_id, verdict, _text(given, "model_version"), _text(given, "given_by"))
+            raise Problem(422, f"verdict is {shown(verdict)}", "send 'useful' or 'wrong'")
+        return cls(alert_id, verdict, given_text(given, "model_version"), given_text(given, "given_by"))
 
 
-def _text(given: Mapping[str, Any], name: str) -> str | None:
+def given_text(given: Mapping[str, Any], name: str) -> str | None:
+    """A short text of a form or object, trimmed; None: missing or blank. `Problem` 422 where it is no text."""
     value = given.get(name)
     if value is None:
         return None
     if not isinstance(value, str) or len(value) > MOST_NAME or not is_possible_id(value or " "):
-        raise Problem(
-            422, f"{name} is {_shown(value)}", f"send text of at most {MOST_NAME} characters, or leave it out"
-        )
+        raise Problem(422, f"{name} is {shown(value)}", f"send text of at most {MOST_NAME} characters, or leave it out")
     return value.strip() or None
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """What was given, quoted and cut, for a message."""
     made = repr(value)
     return made if len(made) <= 60 else made[:59] + "…"
 
@@ -100,11 +100,11 @@ def give(pool: Pool, feedback: Feedback) -> dict[str, Any]:
     scored = pool.read(lambda cursor: rows(cursor, _SCORED, given))
     if not scored:
         by = f" by {feedback.model_version!r}" if feedback.model_version else ""
-        raise Problem(404, f"the alert {_shown(feedback.alert_id)} was not scored{by}", "check the id and the version")
+        raise Problem(404, f"the alert {shown(feedback.alert_id)} was not scored{by}", "check the id and the version")
     if scored[0]["held_out"]:
         raise Problem(
             409,
-            f"the score of the alert {_shown(feedback.alert_id)} is not shown: it was drawn at random",
+            f"the score of the alert {shown(feedback.alert_id)} is not shown: it was drawn at random",
             "give feedback once its outcome is known",
         )
     with pool.write() as cursor:

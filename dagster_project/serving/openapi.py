@@ -108,6 +108,13 @@ _SCORE = {
 }
 
 
+_SAID_TEXT = {"minLength": 1, "maxLength": MOST_NAME, "pattern": "^[^\\u0000]*[^\\s\\u0000][^\\u0000]*$"}
+_UNDO = {
+    "alert_id": _text("The alert.", **_ID_TEXT),
+    "who": _text("Who takes it back.", **_SAID_TEXT),
+    "why": _text("And why.", **_SAID_TEXT),
+}
+
 _QUERY = {
     "team": "A team's name; a blank for alerts without a team.",
     "rule": "A rule's name.",
@@ -187,6 +194,22 @@ def description() -> dict[str, Any]:
                         **_FOREIGN,
                         **_MISSING,
                         "409": _answer("Its score is not shown: it was drawn at random.", _ref("Error")),
+                        **_TOO_LARGE,
+                        **_BAD,
+                        **_DOWN,
+                    },
+                }
+            },
+            "/closings/undo": {
+                "post": {
+                    "summary": "Take back that heed decided to close an alert; its rule is paused",
+                    "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("NewUndo")}}},
+                    "responses": {
+                        "201": _answer("Written.", _ref("Undo")),
+                        "303": {"description": "Written; from the board's form."},
+                        **_FOREIGN,
+                        "404": _answer("heed never decided to close it.", _ref("Error")),
+                        "409": _answer("It was taken back before.", _ref("Error")),
                         **_TOO_LARGE,
                         **_BAD,
                         **_DOWN,
@@ -277,6 +300,8 @@ def description() -> dict[str, Any]:
                         "given_at": _time("When."),
                     }
                 ),
+                "NewUndo": _object(_UNDO),
+                "Undo": _object({**_UNDO, "rule": _text("The rule, which is paused.")}),
                 "Health": _object(
                     {
                         "status": _text("ok or stale.", enum=["ok", "stale"]),

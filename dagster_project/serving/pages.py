@@ -29,9 +29,14 @@ def board_page(
     freshness: Freshness,
     scores: dict[str, dict[str, Any]],
     feedback: dict[str, dict[str, Any]],
+    closings: dict[str, dict[str, Any]],
 ) -> str:
-    """The board. scores, feedback : by alert_id; an alert without a score is left out."""
-    alerts = [_row(scores[each], feedback.get(each), freshness.now) for each in page.alert_ids if each in scores]
+    """The board. scores, feedback, closings : by alert_id; an alert without a score is left out."""
+    alerts = [
+        {**_row(scores[each], feedback.get(each), freshness.now), "closing": closings.get(each)}
+        for each in page.alert_ids
+        if each in scores
+    ]
     workload, chosen = page.workload, page.filter
     teams = [(NO_TEAM, "alerts without a team"), *((team, words.short(team)) for team in snapshot.teams)]
     return _template("board.html.j2").render(

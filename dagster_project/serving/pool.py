@@ -83,7 +83,7 @@ class Pool:
 
     @contextmanager
     def write(self) -> Iterator[Cursor]:
-        """A cursor on a connection of its own, in one transaction. For feedback only: rare, and never retried."""
+        """A cursor on a connection of its own, in one transaction. For what people say: rare, and never retried."""
         try:
             connection = self._open(read_only=False)
             try:
@@ -91,9 +91,9 @@ class Pool:
                     yield cursor
             finally:
                 connection.close()
-        except errors.UndefinedTable as error:
+        except (errors.UndefinedTable, errors.UndefinedFunction) as error:
             raise Problem(
-                503, "the warehouse has no table for feedback", "start `heed serve` once with a role that may create it"
+                503, "the warehouse has no place for it", "start `heed serve` once with a role that may create it"
             ) from error
         except psycopg2.Error as error:
             raise _named(error, self._warehouse) from error

@@ -68,7 +68,7 @@ def audit(
         return build_features(past, known_by(flood_days, cut), known_by(visibility_only, cut), first, until, features)
 
     findings = audit_leakage(
-        frame.drop(columns=["excluded_since"], errors="ignore"),
+        frame.drop(columns=["excluded_since", "influenced"], errors="ignore"),
         told,
         pd.Timestamp(cut),
         rebuild=rebuild,

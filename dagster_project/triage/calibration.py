@@ -24,6 +24,11 @@ KINDS = ("none", "shift", "platt", "beta", "isotonic")
 # 2005).
 ISOTONIC_MINIMUM = 2_000
 
+# A map fitted on alerts whose score nobody saw needs this many, and this many of either outcome: with fewer, its own
+# error is larger than what a moderate influence does.
+UNINFLUENCED_MINIMUM = 200
+UNINFLUENCED_EACH = 20
+
 # Strength of the pull towards "leave the score as it is", in units of squared log-odds coefficient: a
 # Gaussian prior of standard deviation 0.5 around slope 1 and of 1.0 around intercept 0. With 100 alerts the
 # pull still matters, with 2,000 it does not.
@@ -80,6 +85,17 @@ class Calibration:
         if not sound:
             raise HeedError("the stored calibration is malformed (not finite or not ordered)", "train again")
         return made
+
+
+def uninfluenced(influenced: np.ndarray, acted: np.ndarray) -> np.ndarray:
+    """Which alerts a map may be fitted on: those that no shown score touched, as long as they are enough.
+
+    influenced : bool[alerts]. acted : 0.0 or 1.0. Returns bool[alerts]: all of them where too few are untouched.
+    """
+    free = ~influenced
+    acted_on = float(acted[free].sum())
+    enough = free.sum() >= UNINFLUENCED_MINIMUM and UNINFLUENCED_EACH <= acted_on <= free.sum() - UNINFLUENCED_EACH
+    return free if enough else np.ones(len(free), dtype=bool)
 
 
 def fit_calibration(

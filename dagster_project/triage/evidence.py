@@ -30,6 +30,7 @@ FACTS = (
     "last_outcome",
     "acted",
     "excluded",
+    "influenced",
     "fold",
 )
 
@@ -62,7 +63,9 @@ def measure(forecasts: pd.DataFrame, headline_only: bool = False) -> pd.DataFram
     -------
     slice, slice_value, contender, metric, value, low, high, alerts, acted. Slices: "unflagged" (the headline),
     "all" (flagged alerts included), "last cut" (unflagged alerts of the last inner cut, which no decision
-    touched), and of the unflagged alerts "team", "severity", "month" and "rule age" with their values.
+    touched), "not influenced" (unflagged alerts whose score nobody saw; where the holdout shows that people act
+    differently because of scores), and of the unflagged alerts "team", "severity", "month" and "rule age" with their
+    values.
     """
     if not len(forecasts):
         return pd.DataFrame({name: pd.Series([], dtype=_dtype(name)) for name in COLUMNS})
@@ -77,6 +80,8 @@ def measure(forecasts: pd.DataFrame, headline_only: bool = False) -> pd.DataFram
             _table(last, names, baselines).assign(slice="last cut", slice_value=""),
             *([_in_parts(clean, names, baselines)] if len(clean) else []),
         ]
+    if not headline_only and "influenced" in clean:
+        parts += [_table(clean[~clean["influenced"]], names, baselines).assign(slice="not influenced", slice_value="")]
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
 
 

@@ -39,7 +39,7 @@ import pandas as pd
 
 from dagster_project.triage import boosting, metrics
 from dagster_project.triage.baselines import CONSTANT, Baseline, fit_baselines
-from dagster_project.triage.calibration import Calibration, choose_calibration
+from dagster_project.triage.calibration import Calibration, choose_calibration, uninfluenced
 from dagster_project.triage.features import FeatureSettings, contract
 from dagster_project.triage.forecaster import LIGHTGBM, PRIOR, Model
 from dagster_project.triage.matrix import HISTORY_SOURCES, SIGNAL_SOURCES, ColumnPlan, plan_columns
@@ -180,10 +180,10 @@ class Learned:
     model : what scores from now on.
     forecasts : one row per alert of the inner cuts, flagged ones included, in order of time: alert_id,
         raised_at, rule, entity, team, severity (as far as given), rule_age_days (since the rule's first alert
-        of the training set), last_outcome (of the rule, as known at raise; nan: none), acted, excluded, fold
-        (0, 1, ...), and one column of probabilities per contender: "model" (the trees, decided and fitted on
-        nothing later than the alert's inner cut; absent when there was too little to learn from) and every
-        baseline. Empty when there was no inner cut.
+        of the training set), last_outcome (of the rule, as known at raise; nan: none), acted, excluded, influenced
+        (absent where none is), fold (0, 1, ...), and one column of probabilities per contender: "model" (the trees,
+        decided and fitted on nothing later than the alert's inner cut; absent when there was too little to learn
+        from) and every baseline. Empty when there was no inner cut.
     """
 
     model: Model
@@ -224,7 +224,8 @@ def learn(frame: pd.DataFrame, cut: datetime, settings: LearningSettings, proven
     ----------
     frame : one row per alert: `raised_at`, `known_at` (datetime, UTC), `acted` (1.0, 0.0, nan for not known),
         `excluded` (bool, may be absent), `excluded_since` (datetime, UTC: when the exclusion was decided; may
-        be absent or null: always), the raise-time columns, and the history columns of `settings.features`.
+        be absent or null: always), `influenced` (bool: a shown score may have changed the outcome; may be absent:
+        none), the raise-time columns, and the history columns of `settings.features`.
         Rows whose outcome was not known at the cut are ignored, so the whole table may be given.
     cut : time-zone aware.
     proven : whether the present champion is a model of trees. It became so by beating the best baseline beyond
@@ -278,6 +279,9 @@ class _Training:
             mature["excluded"].fillna(False).to_numpy(dtype=bool)
             if "excluded" in mature
             else np.zeros(len(mature), dtype=bool)
+        )
+        self.influenced = (
+            mature["influenced"].to_numpy(dtype=bool) if "influenced" in mature else np.zeros(len(mature), dtype=bool)
         )
         taught = self.acted[~self.excluded]
         self.counts = {
@@ -638,7 +642,9 @@ class _Training:
         rows = _join([fold.validation for fold in self.folds[:folds]], np.int64)[counted]
         order = self.mature["raised_at"].astype("int64").to_numpy()[rows]
         blend = metrics.expit(self._blend(members, trees, folds)[counted])
-        calibration, _ = choose_calibration(blend, y, order)
+        # Trees learn from all outcomes; what level they stand for is asked of those that no shown score touched.
+        free = uninfluenced(self.influenced[rows], y)
+        calibration, _ = choose_calibration(blend[free], y[free], order[free])
         return _Choice(tuple(members), tuple(trees[m] for m in members), calibration)
 
     def _forecast(self, fold: int, choice: _Choice) -> np.ndarray:
@@ -685,6 +691,8 @@ class _Training:
         if "rule_last_outcome" in mature:
             facts["last_outcome"] = mature["rule_last_outcome"].to_numpy(dtype=np.float64, na_value=np.nan)[rows]
         facts["excluded"] = self.excluded[rows]
+        if self.influenced.any():
+            facts["influenced"] = self.influenced[rows]
         facts["fold"] = np.repeat(np.arange(len(self.folds)), [len(fold.validation) for fold in self.folds])
         return pd.concat([facts, pd.DataFrame(forecasts)], axis=1)
 

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.calibration import Calibration, choose_calibration
+from dagster_project.triage.calibration import Calibration, choose_calibration, uninfluenced
 from dagster_project.triage.forecaster import LIGHTGBM, Model, Recalibration
 from dagster_project.triage.model import MODEL, horizon_ends
 
@@ -99,5 +99,8 @@ def _since(frame: pd.DataFrame, taught: datetime, cut: datetime, horizon: timede
 
 
 def _map(alerts: pd.DataFrame, said: np.ndarray) -> Calibration:
-    order = alerts["raised_at"].astype("int64").to_numpy()
-    return choose_calibration(said, alerts["acted"].to_numpy(dtype=np.float64), order)[0]
+    acted = alerts["acted"].to_numpy(dtype=np.float64)
+    if "influenced" in alerts:
+        free = uninfluenced(alerts["influenced"].to_numpy(dtype=bool), acted)
+        alerts, said, acted = alerts[free], said[free], acted[free]
+    return choose_calibration(said, acted, alerts["raised_at"].astype("int64").to_numpy())[0]

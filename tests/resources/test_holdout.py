@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.tables import publish_scores, read_held_out
+from dagster_project.resources.tables import publish_scores, read_held_out, read_influenced
 
 AS_OF = datetime(2025, 6, 1, tzinfo=UTC)
 
@@ -54,3 +54,27 @@ def test_alerts_are_drawn_once_at_their_first_score(warehouse: Warehouse) -> Non
     other = warehouse.read("SELECT alert_id, arm AS other FROM scoring.holdout").merge(again, on="alert_id")
     same = (other["arm"] == other["other"])[other["share"] == 0.5].mean()
     assert 0.4 < same < 0.6
+
+
+def test_outcomes_are_taken_for_influenced_once_people_are_seen_to_act_differently(warehouse: Warehouse) -> None:
+    """By what the newest publication said, and never by one that is later than the moment."""
+    moment = datetime(2025, 5, 1, tzinfo=UTC)
+
+    def put(statement: str, *values: object) -> None:
+        with warehouse.transaction() as cursor:
+            cursor.execute(statement, parameters=values)
+
+    assert len(read_influenced(warehouse, moment)) == 0
+    add = "INSERT INTO scoring.holdout (alert_id, assigned_at, logged_at, share, arm) VALUES ($1, $2, now(), 0.05, $3)"
+    put(add, "a", moment - timedelta(days=2), "shown")
+    put(add, "b", moment - timedelta(days=2), "held out")
+    put(add, "c", moment + timedelta(days=2), "shown")
+    put("INSERT INTO scoring.publications (as_of, published_at, alerts, added) VALUES ($1, now(), 0, 0)", moment)
+    put("CREATE SCHEMA IF NOT EXISTS reporting")
+    put("CREATE TABLE reporting.score_influence (measure text, scope text, people_act_differently text)")
+    put("INSERT INTO reporting.score_influence VALUES ('acted share', 'all alerts', 'not seen')")
+    put("INSERT INTO reporting.score_influence VALUES ('hours to the first decision', 'all alerts', 'yes')")
+    assert len(read_influenced(warehouse, moment)) == 0
+    put("UPDATE reporting.score_influence SET people_act_differently = 'yes'")
+    assert list(read_influenced(warehouse, moment)) == ["a"]
+    assert len(read_influenced(warehouse, moment - timedelta(days=1))) == 0

@@ -120,6 +120,18 @@ def test_each_role_may_do_its_own_work_and_nothing_else(company: Company) -> Non
     assert wrong == []
 
 
+def test_only_the_service_takes_back_a_closing_and_it_enables_none(company: Company) -> None:
+    with owner(company) as cursor:
+        undo = "SELECT scoring.undo_closing('an alert', 'Ada', 'a test')"
+        columns = "(rule, event, who, why, as_of) VALUES ('r', 'allowed', 'a', 'b', now())"
+        enable = f"INSERT INTO scoring.autoclose_events {columns}"
+        for role in WORK:
+            cursor.execute(f"SET LOCAL ROLE {role}")
+            assert refused(cursor, undo) == (role != "heed_server"), role
+            assert refused(cursor, enable) == (role != "heed_scorer"), role
+            cursor.execute("RESET ROLE")
+
+
 @pytest.mark.parametrize("role", WORK)
 def test_no_role_reaches_beyond_its_schemas(company: Company, role: str) -> None:
     beyond = [

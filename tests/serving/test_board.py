@@ -14,12 +14,13 @@ import psycopg2
 import pytest
 
 import dagster_project.serving.board as board_module
+from dagster_project.resources.autoclose import read_states
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.serving.board import Board
 from dagster_project.serving.freshness import Freshness
 from dagster_project.serving.pool import Pool
 from tests.conftest import Company
-from tests.serving.conftest import HOSTILE, HOSTILE_ID, REASON, Service
+from tests.serving.conftest import HOSTILE, HOSTILE_ID, REASON, Service, serving
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -222,3 +223,78 @@ def test_a_triager_filters_slides_and_gives_feedback(service: Service, browser: 
         assert other.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
         other.screenshot(path=tmp_path / f"{scheme}-{width}.png")
     assert said == []
+
+
+@pytest.fixture
+def closing(service: Service, company: Company) -> Iterator[tuple[str, str]]:
+    """(alert, rule): heed decided to close the open alert that scores lowest."""
+    [(alert_id, rule)] = service.rows(
+        "SELECT alert_id, rule FROM reporting.alert_scores_latest WHERE is_open AND probability IS NOT NULL "
+        "ORDER BY probability LIMIT 1"
+    )
+    [(event,)] = service.rows(
+        "INSERT INTO scoring.autoclose_events (rule, event, mode, miss_rate, until, who, why, as_of) "
+        "VALUES (%s, 'enabled', 'on', 0.02, '2100-01-01', 'Bo', 'a test', %s) RETURNING event_id",
+        (rule, company.end),
+    )
+    service.rows(
+        "INSERT INTO scoring.autoclose_decisions (alert_id, rule, request_id, as_of, mode, decision, reason, "
+        "probability, threshold, miss_rate, drawn, model_version, evidence) "
+        "VALUES (%s, %s, %s, %s, 'on', 'close', 'below', 0.001, 0.01, 0.02, false, 'm', 'x')",
+        (alert_id, rule, event, company.end),
+    )
+    yield alert_id, rule
+    service.rows("DELETE FROM scoring.autoclose_events WHERE rule = %s", (rule,))
+    service.rows("DELETE FROM scoring.autoclose_decisions WHERE alert_id = %s", (alert_id,))
+
+
+def stands(service: Service, alert_id: str) -> tuple[Any, ...]:
+    query = "SELECT may_be_closed, undone_at IS NOT NULL FROM reporting.autoclose_decisions WHERE alert_id = %s"
+    return service.rows(query, (alert_id,))[0]
+
+
+def test_a_decision_to_close_is_taken_back_once(service: Service, closing: tuple[str, str]) -> None:
+    alert_id, rule = closing
+    said = {"alert_id": alert_id, "who": "Ada", "why": "it was real"}
+    assert service.ask("/closings/undo", method="POST", body={**said, "why": " "}).status == 422
+    assert service.ask("/closings/undo", method="POST", body={**said, "mode": "on"}).status == 422
+    assert service.ask("/closings/undo", method="POST", body={**said, "alert_id": HOSTILE_ID}).status == 404
+    other = {"Origin": "https://elsewhere.example"}
+    assert service.ask("/closings/undo", method="POST", body=said, headers=other).status == 403
+    assert stands(service, alert_id) == (True, False)
+    answer = service.ask("/closings/undo", method="POST", body=said)
+    assert (answer.status, answer.json) == (201, {**said, "rule": rule})
+    assert stands(service, alert_id) == (False, True)
+    assert read_states(service.warehouse, datetime.now(UTC))[rule].request is None, "the rule is not paused"
+    again = service.ask("/closings/undo", method="POST", body=said)
+    assert again.status == 409
+    assert "'Ada'" in again.json["error"]
+
+
+@pytest.mark.browser
+def test_a_triager_undoes_a_closing(service: Service, closing: tuple[str, str], browser: Any, tmp_path: Path) -> None:
+    alert_id, _ = closing
+    # The board is read anew where open alerts changed; here the decision came without a publication.
+    with serving(service.warehouse, lambda: datetime.now(UTC)) as fresh:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(fresh.address)
+        page.get_by_label("Flags").select_option("closing")
+        page.get_by_role("button", name="Show").click()
+        row = page.locator("tbody tr[data-probability]")
+        assert row.count() == 1
+        assert row.locator(".flag.closing").inner_text() == "to be closed"
+        page.screenshot(path=tmp_path / "to-be-closed.png")
+        row.get_by_label("Your name").fill("<b>Ada</b>")
+        row.get_by_label("Why not?").fill("it was real")
+        row.get_by_role("button", name=re.compile("^undo")).click()
+        page.wait_for_url(re.compile("flag=closing.*#a"))
+        told = page.locator("tr:target .closing").inner_text()
+        assert "taken back by <b>Ada</b>" in told
+        assert "it was real" in told
+        assert page.locator("tr:target").get_by_role("button", name=re.compile("^undo")).count() == 0
+        page.screenshot(path=tmp_path / "taken-back.png")
+        assert stands(service, alert_id) == (False, True)
+        assert said == []

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from learning_world import START, world
 
-from dagster_project.triage import metrics
-from dagster_project.triage.calibration import Calibration
+from dagster_project.triage import evidence, metrics
+from dagster_project.triage.calibration import Calibration, uninfluenced
 from dagster_project.triage.evidence import FACTS
 from dagster_project.triage.model import CANDIDATES, MODEL, LearningSettings, Model, learn, train
 from dagster_project.triage.recalibration import forecasts_since, in_words, recalibrate
@@ -102,3 +102,29 @@ def test_its_evidence_knows_nothing_later(frame: pd.DataFrame, champion: Model) 
     unknown = other["raised_at"] + pd.Timedelta(HORIZON) > cuts[-1]
     other.loc[unknown, "acted"] = 1.0 - other.loc[unknown, "acted"]
     pd.testing.assert_frame_equal(forecasts_since(champion, learned.forecasts, cuts, other, HORIZON), made)
+
+
+def test_a_map_asks_alerts_whose_score_nobody_saw(frame: pd.DataFrame) -> None:
+    """People act on everything whose score they see: only held-out alerts still say what would happen without."""
+    rng = np.random.default_rng(1)
+    shown = (rng.random(len(frame)) < 0.6) & (frame["raised_at"] >= START + pd.Timedelta(days=20)).to_numpy()
+    touched = frame.assign(acted=np.where(shown, 1.0, frame["acted"]))
+    told = touched.assign(influenced=shown)
+    facts = later(frame)
+    truth, naive, asked = (
+        facts["truth"].to_numpy(),
+        train(touched, CUT, SETTINGS).predict(facts),
+        train(told, CUT, SETTINGS).predict(facts),
+    )
+    assert naive.mean() > truth.mean() + 0.2
+    assert abs(asked.mean() - truth.mean()) < (naive.mean() - truth.mean()) / 2
+    # A champion that stays is asked in the same way, and the evidence has a part of its own.
+    champion = train(touched, TAUGHT, SETTINGS)
+    again = recalibrate(champion, told, CUT, HORIZON)
+    assert abs(again.predict(facts).mean() - truth.mean()) < (naive.mean() - truth.mean()) / 2
+    forecasts = learn(told, CUT, SETTINGS).forecasts
+    measured = evidence.measure(forecasts)
+    part = measured[(measured["slice"] == "not influenced") & (measured["contender"] == MODEL)]
+    assert part["alerts"].max() == (~forecasts["influenced"] & ~forecasts["excluded"]).sum()
+    # Too few of them, and all alerts are asked: their map would follow noise.
+    assert uninfluenced(np.arange(1000) >= 100, np.arange(1000) % 2.0).all()
