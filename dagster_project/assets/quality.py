@@ -35,6 +35,8 @@ FLOOD_DAYS = dg.AssetKey(["quality", "flood_days"])
 VISIBILITY_ONLY = dg.AssetKey(["quality", "visibility_only_rules"])
 FLAGGED_ALERTS = dg.AssetKey(["quality", "flagged_alerts"])
 DAILY_VOLUME_BAND = dg.AssetKey(["quality", "daily_volume_band"])
+# What flags look at. Everything else of an alert would be read, and hashed by Great Expectations, for nothing.
+_FLAGGED_BY = ("alert_id", "raised_at", "rule", "team", "attributes", "acted", "known_at", "horizon_ends_at")
 _CLEAN = [dg.AssetKey(["marts", name]) for name in ("alerts", "alert_outcomes", "rules")]
 
 
@@ -126,7 +128,7 @@ def flags(
     from dagster_project.triage.floods import daily_band
 
     as_of = run_moment(context)
-    history = read_history(warehouse, as_of)
+    history = read_history(warehouse, as_of, columns=_FLAGGED_BY)
     # What the expectations on volume find unexpected is the flag.
     found = find_flags(history, read_rules(warehouse), as_of, overrides=read_overrides(warehouse, as_of))
     flood_days, visibility_only = found.flood_days, found.visibility_only_rules
