@@ -234,7 +234,7 @@ class Soak:
                 continue  # the server is away: nobody reads anything
             try:
                 with connection, connection.cursor() as cursor:
-                    while not self._stop.wait(0.15):
+                    while not self._stop.wait(0.4):
                         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                         cursor.execute(_WHOLE)
                         shown, scored, as_of, missing, unbalanced = cursor.fetchone()
