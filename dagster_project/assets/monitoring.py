@@ -1,7 +1,7 @@
 """The watch over published scores: drift, performance, coverage, freshness and volume, as asset checks that warn.
 
-Belongs here: which alerts each reading is about, the table `scoring.monitoring`, and how a reading shows in Dagster.
-Does not belong here: what is measured and its limits (`triage/monitoring.py`).
+Belongs here: reading what they are about, the table `scoring.monitoring`, and how a reading shows in Dagster.
+Does not belong here: what is measured, on which alerts, and its limits (`triage/monitoring.py`).
 
 The checks run after scores are published and never stop anything: a drifted score is worth more than none, as long
 as somebody is told.
@@ -76,36 +76,12 @@ def read_all(
     from dagster_project.triage import monitoring as watch
 
     horizon = timedelta(days=horizon_days)
-    since = min(cut, as_of - horizon - timedelta(days=28)) - watch.REFERENCE
+    since = watch.needed_from(as_of, cut, horizon)
     history = read_history(warehouse, as_of, since)
     flagged = set(warehouse.read("SELECT alert_id FROM quality.flagged_alerts")["alert_id"])
-    unflagged = history[~history["alert_id"].isin(flagged)]
-    recent = unflagged["raised_at"] >= pd.Timestamp(as_of - watch.RECENT)
-    taught = (unflagged["raised_at"] >= pd.Timestamp(cut - watch.REFERENCE)) & (
-        unflagged["raised_at"] < pd.Timestamp(min(cut, as_of - watch.RECENT))
-    )
     scores = read_first_scores(warehouse, as_of, since)
-    scored = unflagged.merge(scores[["alert_id", "probability"]], on="alert_id", how="inner", validate="one_to_one")
-    of_late = scored["raised_at"] >= pd.Timestamp(as_of - watch.RECENT)
-    weeks_before = scored["raised_at"] >= pd.Timestamp(as_of - watch.RECENT - timedelta(days=28))
-    over = scored["horizon_ends_at"] <= pd.Timestamp(as_of)
-    judged = over & (scored["horizon_ends_at"] > pd.Timestamp(as_of - timedelta(days=28))) & scored["acted"].notna()
-    still_open = history.loc[
-        history["known_at"].isna() & (history["raised_at"] >= pd.Timestamp(as_of - horizon)), "alert_id"
-    ]
-    without = ~still_open.isin(set(scores["alert_id"]))
-    weeks = pd.Timestamp(as_of - watch.REFERENCE)
-    days = pd.date_range(weeks.floor("D"), pd.Timestamp(as_of).floor("D"), freq="D", inclusive="left")
-    daily = unflagged["raised_at"].dt.floor("D").value_counts().reindex(days, fill_value=0)
-    return [
-        *watch.input_drift(unflagged[taught], unflagged[recent]),
-        watch.score_drift(scored.loc[weeks_before & ~of_late, "probability"], scored.loc[of_late, "probability"]),
-        watch.estimated_performance(scored.loc[of_late, "probability"].to_numpy(), evaluated_auc),
-        watch.realised_performance(scored[judged]),
-        watch.coverage(len(still_open), int(without.sum())),
-        watch.freshness(history.loc[history["raised_at"] >= weeks, "raised_at"], as_of),
-        watch.alert_volume(daily),
-    ]
+    is_flagged = history["alert_id"].isin(flagged).to_numpy()
+    return watch.readings(history, is_flagged, scores, as_of, cut, evaluated_auc, horizon)
 
 
 def _evaluated_auc(models: ModelStore, version: str | None) -> float:
