@@ -9,16 +9,15 @@ service writes it through `scoring.undo_closing`, so its login can take back, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
 
-from dagster_project.serving.feedback import given_text, shown
+from dagster_project.serving.given import alert_of, shown, text_of
 from dagster_project.serving.pool import Pool, rows
 from dagster_project.serving.problem import Problem
-from dagster_project.serving.scores import is_possible_id
 
 _THERE = "SELECT to_regclass('scoring.autoclose_decisions') IS NOT NULL AS there"
 _OPEN = """
@@ -57,17 +56,11 @@ class Undo:
         Problem
             422: a part is missing or impossible.
         """
-        example = 'send {"alert_id": "...", "who": "...", "why": "..."}'
-        if not isinstance(given, Mapping):
-            raise Problem(422, "what was sent is no object", example)
-        if unknown := sorted(set(given) - {"alert_id", "who", "why"}, key=str):
-            raise Problem(422, f"it holds {shown(unknown[0])}", example)
-        alert_id = given.get("alert_id")
-        if not isinstance(alert_id, str) or not is_possible_id(alert_id):
-            raise Problem(422, "alert_id is no alert's id", example)
-        who, why = given_text(given, "who"), given_text(given, "why")
+        example = '{"alert_id": "...", "who": "...", "why": "..."}'
+        alert_id = alert_of(given, ("who", "why"), example)
+        who, why = text_of(given, "who"), text_of(given, "why")
         if who is None or why is None:
-            raise Problem(422, "an undo needs a name and a reason", example)
+            raise Problem(422, "an undo needs a name and a reason", f"send {example}")
         return cls(alert_id, who, why)
 
 

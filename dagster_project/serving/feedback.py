@@ -6,18 +6,17 @@ Does not belong here: outcomes. Feedback is about the score, an action is about 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
 
+from dagster_project.serving.given import alert_of, shown, text_of
 from dagster_project.serving.pool import Pool, rows
 from dagster_project.serving.problem import Problem
-from dagster_project.serving.scores import is_possible_id
 
 VERDICTS = ("useful", "wrong")
-MOST_NAME = 200
 
 _SCORED = """
 SELECT model_version, coalesce((
@@ -56,35 +55,12 @@ class Feedback:
         Problem
             422: a part is missing or impossible.
         """
-        if not isinstance(given, Mapping):
-            raise Problem(422, "feedback is no object", 'send {"alert_id": "...", "verdict": "useful"}')
-        unknown = set(given) - {"alert_id", "verdict", "model_version", "given_by"}
-        if unknown:
-            raise Problem(
-                422, f"feedback holds {sorted(unknown)[0]!r}", "send alert_id, verdict, model_version, given_by"
-            )
-        alert_id, verdict = given.get("alert_id"), given.get("verdict")
-        if not isinstance(alert_id, str) or not is_possible_id(alert_id):
-            raise Problem(422, "alert_id is no alert's id", "send the id of a scored alert")
+        parts, example = ("verdict", "model_version", "given_by"), '{"alert_id": "...", "verdict": "useful"}'
+        alert_id = alert_of(given, parts, example)
+        verdict = given.get("verdict")
         if verdict not in VERDICTS:
             raise Problem(422, f"verdict is {shown(verdict)}", "send 'useful' or 'wrong'")
-        return cls(alert_id, verdict, given_text(given, "model_version"), given_text(given, "given_by"))
-
-
-def given_text(given: Mapping[str, Any], name: str) -> str | None:
-    """A short text of a form or object, trimmed; None: missing or blank. `Problem` 422 where it is no text."""
-    value = given.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str) or len(value) > MOST_NAME or not is_possible_id(value or " "):
-        raise Problem(422, f"{name} is {shown(value)}", f"send text of at most {MOST_NAME} characters, or leave it out")
-    return value.strip() or None
-
-
-def shown(value: Any) -> str:
-    """What was given, quoted and cut, for a message."""
-    made = repr(value)
-    return made if len(made) <= 60 else made[:59] + "…"
+        return cls(alert_id, verdict, text_of(given, "model_version"), text_of(given, "given_by"))
 
 
 def give(pool: Pool, feedback: Feedback) -> dict[str, Any]:

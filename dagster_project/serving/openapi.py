@@ -9,7 +9,8 @@ from importlib.metadata import version
 from typing import Any
 
 from dagster_project.serving.board import AGES, FLAGS
-from dagster_project.serving.feedback import MOST_NAME, VERDICTS
+from dagster_project.serving.feedback import VERDICTS
+from dagster_project.serving.given import MOST_TEXT
 from dagster_project.serving.scores import MOST_ID_BYTES, MOST_IDS
 
 
@@ -108,7 +109,7 @@ _SCORE = {
 }
 
 
-_SAID_TEXT = {"minLength": 1, "maxLength": MOST_NAME, "pattern": "^[^\\u0000]*[^\\s\\u0000][^\\u0000]*$"}
+_SAID_TEXT = {"minLength": 1, "maxLength": MOST_TEXT, "pattern": "^[^\\u0000]*[^\\s\\u0000][^\\u0000]*$"}
 _UNDO = {
     "alert_id": _text("The alert.", **_ID_TEXT),
     "who": _text("Who takes it back.", **_SAID_TEXT),
@@ -284,9 +285,9 @@ def description() -> dict[str, Any]:
                         "alert_id": _text("The alert.", **_ID_TEXT),
                         "verdict": _text("About the score, not the alert.", enum=list(VERDICTS)),
                         "model_version": _or_null(
-                            _text("Whose score; the newest by default.", maxLength=MOST_NAME, **_TEXT_WITHOUT_NUL)
+                            _text("Whose score; the newest by default.", maxLength=MOST_TEXT, **_TEXT_WITHOUT_NUL)
                         ),
-                        "given_by": _or_null(_text("Who says so.", maxLength=MOST_NAME, **_TEXT_WITHOUT_NUL)),
+                        "given_by": _or_null(_text("Who says so.", maxLength=MOST_TEXT, **_TEXT_WITHOUT_NUL)),
                     },
                     optional=("model_version", "given_by"),
                 ),
