@@ -62,7 +62,7 @@ benchmark-flags: setup ## flags against known truth, in simulated companies; abo
 benchmark-influence: setup ## what showing a score does, against known truth; about 20 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.influence
 
-benchmark-influenced: setup ## is learning misled by its own influence? about half an hour; writes benchmarks/influenced.md
+benchmark-influenced: setup ## is learning misled by its own influence? about a quarter of an hour; writes benchmarks/influenced.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.influenced
 
 benchmark-job: setup ## the whole job on a million simulated alerts: seconds and memory of each stage; about 20 minutes

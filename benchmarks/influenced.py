@@ -1,6 +1,6 @@
 """Is learning misled by its own influence? Companies whose people are moved by shown scores, to a known degree.
 
-    python -m benchmarks.influenced                # writes benchmarks/influenced.md; 6 minutes of a core a company
+    python -m benchmarks.influenced                # writes benchmarks/influenced.md; 13 minutes
     python -m benchmarks.influenced --companies 1 --out /tmp/influenced.md       # a quick look
 
 Belongs here: what a model that learned from influenced outcomes says, beside what people would do without scores.
@@ -114,7 +114,7 @@ def mean_with_interval(values: pd.Series, digits: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--companies", type=int, default=12)
+    parser.add_argument("--companies", type=int, default=4)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "influenced.md")
     asked = parser.parse_args()
     started = time.monotonic()

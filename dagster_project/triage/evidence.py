@@ -80,7 +80,7 @@ def measure(forecasts: pd.DataFrame, headline_only: bool = False) -> pd.DataFram
             _table(last, names, baselines).assign(slice="last cut", slice_value=""),
             *([_in_parts(clean, names, baselines)] if len(clean) else []),
         ]
-    if not headline_only and "influenced" in clean:
+    if not headline_only and "influenced" in clean and not clean["influenced"].all():
         parts += [_table(clean[~clean["influenced"]], names, baselines).assign(slice="not influenced", slice_value="")]
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
 

@@ -126,5 +126,6 @@ def test_a_map_asks_alerts_whose_score_nobody_saw(frame: pd.DataFrame) -> None:
     measured = evidence.measure(forecasts)
     part = measured[(measured["slice"] == "not influenced") & (measured["contender"] == MODEL)]
     assert part["alerts"].max() == (~forecasts["influenced"] & ~forecasts["excluded"]).sum()
+    assert "not influenced" not in set(evidence.measure(forecasts.assign(influenced=True))["slice"])
     # Too few of them, and all alerts are asked: their map would follow noise.
     assert uninfluenced(np.arange(1000) >= 100, np.arange(1000) % 2.0).all()
