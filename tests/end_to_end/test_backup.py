@@ -30,7 +30,7 @@ def programs(version: int) -> Path:
     for place in (Path(package.origin).parent / f"pginstall{version}", Path("/usr/lib/postgresql") / str(version)):
         if (place / "bin" / "pg_dump").exists():
             return place / "bin"
-    pytest.skip(f"there is no pg_dump of PostgreSQL {version}")
+    raise AssertionError(f"there is a server of PostgreSQL {version}, and no pg_dump of it beside")
 
 
 def contents(url: str) -> dict[str, tuple[int, str]]:
