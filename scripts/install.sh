@@ -33,5 +33,6 @@ fi
 # shellcheck disable=SC2086
 .venv/bin/python -m pip install $quiet --no-deps --no-build-isolation --no-index --editable .
 echo "compiling what would otherwise be compiled on first use"
-.venv/bin/python -m dagster_project.warming
+# Also where Python is told to keep nothing it compiled: this is what installation is for.
+env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m dagster_project.warming
 echo "the environment stands"

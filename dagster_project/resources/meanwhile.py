@@ -29,10 +29,11 @@ def load_meanwhile() -> None:
     """Begin to load them in a thread of their own; at once when they are loaded or being loaded."""
     if not _started.is_set():
         _started.set()
-        threading.Thread(target=_load, name="load-meanwhile", daemon=True).start()
+        threading.Thread(target=load, name="load-meanwhile", daemon=True).start()
 
 
-def _load() -> None:
+def load() -> None:
+    """Load them now."""
     # Whatever goes wrong here goes wrong again, and is told, in the step that needs it.
     with suppress(Exception):
         from dagster_project.resources.expectations import load_suite

@@ -56,14 +56,16 @@ def turn(warehouse: Warehouse, run_id: str, say: Say = lambda line: None) -> Ite
     key = warehouse.url()
     if key in _held:
         _name(_held[key], run_id)
-        yield
+        with warehouse.keeping_a_connection():
+            yield
         return
     connection = warehouse.connect()
     try:
         _name(connection, run_id)
         _wait(warehouse, connection, say)
         _held[key] = connection
-        yield
+        with warehouse.keeping_a_connection():
+            yield
     finally:
         _held.pop(key, None)
         with suppress(Exception):  # the server may be gone, and with it the lock
