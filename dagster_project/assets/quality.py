@@ -23,7 +23,7 @@ from dagster_project.resources.expectations import find_flags, suite_checksum
 from dagster_project.resources.moment import reads_everything, run_moment
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.tables import (
-    read_history,
+    read_flag_history,
     read_overrides,
     read_rules,
     remember_checked,
@@ -35,8 +35,6 @@ FLOOD_DAYS = dg.AssetKey(["quality", "flood_days"])
 VISIBILITY_ONLY = dg.AssetKey(["quality", "visibility_only_rules"])
 FLAGGED_ALERTS = dg.AssetKey(["quality", "flagged_alerts"])
 DAILY_VOLUME_BAND = dg.AssetKey(["quality", "daily_volume_band"])
-# What flags look at. Everything else of an alert would be read, and hashed by Great Expectations, for nothing.
-_FLAGGED_BY = ("alert_id", "raised_at", "rule", "team", "attributes", "acted", "known_at", "horizon_ends_at")
 _CLEAN = [dg.AssetKey(["marts", name]) for name in ("alerts", "alert_outcomes", "rules")]
 
 
@@ -128,7 +126,7 @@ def flags(
     from dagster_project.triage.floods import daily_band
 
     as_of = run_moment(context)
-    history = read_history(warehouse, as_of, columns=_FLAGGED_BY)
+    history = read_flag_history(warehouse, as_of)
     # What the expectations on volume find unexpected is the flag.
     found = find_flags(history, read_rules(warehouse), as_of, overrides=read_overrides(warehouse, as_of))
     flood_days, visibility_only = found.flood_days, found.visibility_only_rules

@@ -18,25 +18,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from dagster_project.resources.kept_history import KeptHistory
 from dagster_project.resources.postgres import RUN_LOCK, Warehouse, append
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from adbc_driver_postgresql.dbapi import Cursor
 
-_HISTORY = """
-SELECT alerts.alert_id, alerts.raised_at, alerts.rule, alerts.entity, alerts.team, alerts.severity,
-       alerts.value, alerts.threshold, alerts.title, alerts.attributes::text AS attributes, alerts.loaded_at,
-       CASE WHEN outcomes.known_at <= $1 AND closed.alert_id IS NULL THEN outcomes.known_at END AS known_at,
-       CASE WHEN outcomes.known_at <= $1 AND closed.alert_id IS NULL
-            THEN (outcomes.outcome = 'acted')::int::double precision END AS acted,
-       outcomes.horizon_ends_at
-FROM marts.alerts AS alerts
-JOIN marts.alert_outcomes AS outcomes USING (alert_id)
-LEFT JOIN scoring.autoclose_decisions AS closed
-     ON closed.alert_id = alerts.alert_id AND closed.decision = 'close' AND closed.mode = 'on' AND closed.as_of <= $1
-WHERE alerts.raised_at < $1 AND alerts.raised_at >= $2
-ORDER BY alerts.raised_at, alerts.alert_id
+HISTORY_COLUMNS = (
+    *("alert_id", "raised_at", "rule", "entity", "team", "severity", "value", "threshold", "title", "attributes"),
+    *("loaded_at", "known_at", "acted", "horizon_ends_at"),
+)
+_FLAGGED_BY = ("alert_id", "raised_at", "rule", "team", "known_at", "acted", "horizon_ends_at")
+_CLOSED = """
+SELECT alert_id FROM scoring.autoclose_decisions WHERE decision = 'close' AND mode = 'on' AND as_of <= $1
 """
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,23 +40,54 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 def read_history(
     warehouse: Warehouse, as_of: datetime, since: datetime = BEGINNING, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Alerts raised in [since, as_of) with their outcomes as known at `as_of`, in order of time.
+    """Alerts raised in [since, as_of) with their outcomes as known at `as_of`, in order of time and id.
 
     Of an alert that was decided to be closed nobody knows what would have become of it: its outcome stays unknown.
+    The rows come from what is kept beside the warehouse (`kept_history.py`), brought up to date.
 
-    columns : those that are needed, of the ones below; None reads all. Attributes are most of the bytes.
+    columns : those that are needed, of the ones below, `alert_id` among them; None reads all. Attributes are most of
+        the bytes.
 
     Returns
     -------
     Frame of alert_id, raised_at, rule, entity, team, severity, value, threshold, title, attributes (JSON text),
     loaded_at, known_at (NaT: not known at as_of), acted (1.0, 0.0, nan: not known), horizon_ends_at.
     """
-    if columns is None:
-        return warehouse.read(_HISTORY, (as_of, since))
-    wanted = ", ".join(f"history.{name}" for name in columns)
-    return warehouse.read(
-        f"SELECT {wanted} FROM ({_HISTORY}) AS history ORDER BY history.raised_at, history.alert_id", (as_of, since)
+    import pyarrow as pa
+
+    names = list(columns or HISTORY_COLUMNS)
+    # What is cut by comes along, whether it is wanted or not.
+    table = KeptHistory(warehouse).read(
+        since, as_of, list(dict.fromkeys(["alert_id", "raised_at", "known_at", *names]))
     )
+    for position, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            table = table.set_column(position, column.name, table.column(position).cast(pa.string()))
+    frame = table.to_pandas(split_blocks=True, self_destruct=True)
+    del table
+    return _as_known(warehouse, frame, as_of)[names]
+
+
+def read_flag_history(warehouse: Warehouse, as_of: datetime) -> pd.DataFrame:
+    """What flags look at: as `read_history` from the beginning, of alert_id, raised_at, rule and team (categorical),
+    known_at, acted and horizon_ends_at, and a categorical column `@name` for each attribute that is a source."""
+    from dagster_project.triage.floods import FloodSettings
+
+    limit = FloodSettings().attribute_values
+    table = KeptHistory(warehouse).read_sources(BEGINNING, as_of, _FLAGGED_BY, limit)
+    return _as_known(warehouse, table.unify_dictionaries().to_pandas(), as_of)
+
+
+def _as_known(warehouse: Warehouse, history: pd.DataFrame, as_of: datetime) -> pd.DataFrame:
+    """Outcomes as they were known at a moment."""
+    unknown = (history["known_at"] > as_of).to_numpy(dtype=bool, copy=True)
+    closed = warehouse.read(_CLOSED, (as_of,))
+    if len(closed):
+        unknown |= history["alert_id"].isin(closed["alert_id"]).to_numpy()
+    for name in ("known_at", "acted"):
+        if name in history:
+            history[name] = history[name].mask(unknown)
+    return history
 
 
 def unchecked_rows(

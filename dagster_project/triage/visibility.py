@@ -27,8 +27,10 @@ from dagster_project.triage.floods import (
     NEVER,
     Override,
     as_of_us,
+    codes_of,
     flood_intervals,
     from_us,
+    needed_columns,
     read_overrides,
     to_us,
 )
@@ -202,11 +204,10 @@ def _record(history: pd.DataFrame, now: int, settings: VisibilitySettings, flood
     acted = np.where(unanswered, 0.0, acted)
     use = np.flatnonzero((raised < now) & (known <= now) & history["rule"].notna().to_numpy())
     raised, known, acted = raised[use], known[use], acted[use] > 0.5
-    code, names = pd.factorize(history["rule"].to_numpy(dtype=object)[use])
+    code, names = codes_of(history["rule"], use)
     since, until = np.full(len(use), NEVER), np.full(len(use), NEVER)
     if floods is not None and len(floods) and len(use):
-        needed = [c for c in ("raised_at", "rule", "team", "attributes") if c in history]
-        since, until = flood_intervals(history[needed].iloc[use], floods)
+        since, until = flood_intervals(history[needed_columns(history)].iloc[use], floods)
 
     # A flood's alerts begin to count when it is cleared, and cease to when it is found after their outcome. An action
     # always counts: whoever acts on a rule does not take it for one that is only to be seen, and a flood that is only

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psycopg2
 import pytest
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 from psycopg2.extras import Json, execute_values
 
 from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.tables import BEGINNING, HISTORY_COLUMNS, read_flag_history, read_history
+from dagster_project.triage.flags import find_flags
 
 PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"
 
@@ -82,6 +86,31 @@ class Dbt:
         with psycopg2.connect(self.url) as connection, connection.cursor() as cursor:
             execute_values(cursor, f"INSERT INTO {table} ({', '.join(names)}) VALUES %s", values)
         connection.close()
+
+
+_STANDS = """
+SELECT alert_id, raised_at, rule, entity, team, severity, value, threshold, title, attributes::text AS attributes,
+       loaded_at, CASE WHEN known_at <= $1 THEN known_at END AS known_at,
+       CASE WHEN known_at <= $1 THEN (outcome = 'acted')::int::double precision END AS acted, horizon_ends_at
+FROM marts.alerts JOIN marts.alert_outcomes USING (alert_id, raised_at)
+WHERE raised_at >= $2 AND raised_at < $1 ORDER BY raised_at, alert_id
+"""
+
+
+def require_kept_is_what_stands(made: Dbt, as_of: datetime, since: datetime = BEGINNING) -> pd.DataFrame:
+    """What `read_history` gives is what the warehouse holds, and flags are the same from both. Returns the rows."""
+    stands = made.warehouse.read(_STANDS, (as_of, since))
+    kept = read_history(made.warehouse, as_of, since)
+    assert list(kept) == list(HISTORY_COLUMNS)
+    pd.testing.assert_frame_equal(kept, stands)
+    some = ("alert_id", "acted", "known_at")
+    pd.testing.assert_frame_equal(read_history(made.warehouse, as_of, since, some), stands[list(some)])
+    if since == BEGINNING:
+        flagged_by = read_flag_history(made.warehouse, as_of)
+        assert "attributes" not in flagged_by
+        for ours, theirs in zip(find_flags(flagged_by, None, as_of), find_flags(stands, None, as_of), strict=True):
+            pd.testing.assert_frame_equal(ours, theirs)
+    return kept
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 
 from dagster_project.resources.cleaning import CLEAN_VARIABLE, NEW, WHOLE, remember_reading, what_to_read
 from dagster_project.settings import Outcome, Settings, Source
-from tests.dbt.conftest import Dbt
+from tests.dbt.conftest import Dbt, require_kept_is_what_stands
 
 BEGIN = datetime(2025, 3, 1, tzinfo=UTC)
 TABLES = ("alerts", "actions", "alert_outcomes", "daily_alert_volume", "rejected_rows", "rules", "load_reconciliation")
@@ -106,6 +106,7 @@ def test_reading_what_is_new_equals_reading_everything(dbt_database: Callable[[]
     moment = BEGIN + timedelta(days=9)
     feed.load(moment, 300, 400)
     clean(made, WHOLE, moment, command="build")
+    require_kept_is_what_stands(made, moment)
     for step in range(2):
         before = standing(made)
         moment += timedelta(days=3)
@@ -114,6 +115,7 @@ def test_reading_what_is_new_equals_reading_everything(dbt_database: Callable[[]
         clean(made, NEW, moment, command="build" if step else "run")
         read = made.sql("SELECT count(*) FROM staging.changed_alerts")[0][0]
         assert 0 < read < len(before["alerts"]), "it read everything, or nothing"
+        require_kept_is_what_stands(made, moment)
     new = standing(made)
     clean(made, WHOLE, moment)
     whole = standing(made)

@@ -15,9 +15,8 @@ from dagster_project.triage.floods import (
     FLOOD_COLUMNS,
     FloodSettings,
     detect_floods,
-    has_attribute,
 )
-from dagster_project.triage.floods.levels import _attribute_codes
+from dagster_project.triage.floods.sources import codes_of_column, codes_of_text, has_source
 from tests.triage.worlds_of_flags import START, company, same
 
 LATE = START + pd.Timedelta(days=200)
@@ -341,8 +340,18 @@ def test_null_rules_broken_attributes_and_strange_names_pass():
 )
 def test_the_alerts_of_a_source_are_those_that_have_the_attribute(attributes):
     limit = 3
-    texts = np.array(attributes, dtype=object)
-    for name, code, values in _attribute_codes(texts, limit):
+    texts, every = np.array(attributes, dtype=object), np.arange(len(attributes))
+    frame = pd.DataFrame({"attributes": pd.Series(texts, dtype=object)})
+    whole = {name: (code, values) for name, code, values in codes_of_text(texts, len(texts) + 1)}
+    for name, code, values in codes_of_text(texts, limit):
         assert len(values) == len(set(values)) <= limit
+        # The same attribute as a column of its values, in an order of its own.
+        all_codes, all_values = whole[name]
+        words = [None if at < 0 else all_values[at] for at in all_codes]
+        column = pd.Series(pd.Categorical(words, categories=sorted(all_values, reverse=True)))
+        held_codes, held_values = codes_of_column(column, limit)
+        assert held_values == values
+        assert (held_codes == code).all()
         for at, value in enumerate(values):
-            assert ((code == at) == has_attribute(texts, name, value)).all()
+            assert ((code == at) == has_source(frame, every, name, value)).all()
+            assert ((code == at) == has_source(column.to_frame(f"@{name}"), every, name, value)).all()

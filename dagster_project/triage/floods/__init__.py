@@ -24,9 +24,10 @@ usual or more", both Beta-Binomial.
 """
 
 from dagster_project.triage.floods.detection import FLOOD_COLUMNS, daily_band, detect_floods
-from dagster_project.triage.floods.history import DAY, NEVER, FloodSettings, as_of_us, from_us, to_us
+from dagster_project.triage.floods.history import DAY, NEVER, FloodSettings, as_of_us, codes_of, from_us, to_us
 from dagster_project.triage.floods.members import flood_intervals, flood_pairs, membership_of, membership_text, rules_in
-from dagster_project.triage.floods.overrides import Override, has_attribute, read_overrides
+from dagster_project.triage.floods.overrides import Override, read_overrides
+from dagster_project.triage.floods.sources import needed_columns
 
 __all__ = [
     "DAY",
@@ -35,14 +36,15 @@ __all__ = [
     "FloodSettings",
     "Override",
     "as_of_us",
+    "codes_of",
     "daily_band",
     "detect_floods",
     "flood_intervals",
     "flood_pairs",
     "from_us",
-    "has_attribute",
     "membership_of",
     "membership_text",
+    "needed_columns",
     "read_overrides",
     "rules_in",
     "to_us",

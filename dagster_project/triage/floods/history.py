@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dagster_project.triage.floods.sources import MARK, source_names
+
 DAY = 86_400_000_000
 """One day in microseconds."""
 NEVER = np.iinfo(np.int64).max
@@ -62,7 +64,7 @@ class History:
     rules: np.ndarray
     team: np.ndarray  # -1 where null
     teams: np.ndarray
-    attributes: np.ndarray | None
+    sources: pd.DataFrame  # the attributes, as `sources.py` reads them
     as_of: int
 
 
@@ -112,12 +114,13 @@ def read_history(history: pd.DataFrame, as_of: int, settings: FloodSettings) -> 
 
     day = raised // DAY
     calendar = _calendar(day)
-    rule, rules = pd.factorize(history["rule"].to_numpy(dtype=object)[order])
+    rule, rules = codes_of(history["rule"], order)
     if "team" in history:
-        team, teams = pd.factorize(history["team"].to_numpy(dtype=object)[order])
+        team, teams = codes_of(history["team"], order)
     else:
         team, teams = np.full(len(order), -1), np.empty(0, dtype=object)
-    attributes = history["attributes"].to_numpy(dtype=object)[order] if "attributes" in history else None
+    held = [MARK + name for name in source_names(history.columns)]
+    wanted = held or [name for name in ("attributes",) if name in history]
     return History(
         raised=raised,
         known=known,
@@ -125,13 +128,23 @@ def read_history(history: pd.DataFrame, as_of: int, settings: FloodSettings) -> 
         day=day,
         slot=np.searchsorted(calendar, day),
         calendar=calendar,
-        rule=rule.astype(np.int64),
-        rules=np.asarray(rules, dtype=object),
-        team=team.astype(np.int64),
-        teams=np.asarray(teams, dtype=object),
-        attributes=attributes,
+        rule=rule,
+        rules=rules,
+        team=team,
+        teams=teams,
+        sources=history[wanted].iloc[order].reset_index(drop=True),
         as_of=as_of,
     )
+
+
+def codes_of(names: pd.Series, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the names at these positions: codes in order of first appearance (int64, -1: missing), and their names."""
+    if not isinstance(names.dtype, pd.CategoricalDtype):
+        code, found = pd.factorize(names.to_numpy(dtype=object)[at])
+        return code.astype(np.int64), np.asarray(found, dtype=object)
+    held = names.cat.codes.to_numpy()[at]
+    code, found = pd.factorize(np.where(held < 0, np.nan, held))
+    return code.astype(np.int64), names.cat.categories.to_numpy(dtype=object)[found.astype(np.int64)]
 
 
 GAP_DAYS = 4

@@ -6,15 +6,14 @@ Does not belong here: the band itself (`bands.py`), and whether people acted (`d
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from dagster_project.triage.floods.bands import Season, compute_bands
 from dagster_project.triage.floods.history import NEVER, FloodSettings, History
+from dagster_project.triage.floods.sources import MARK, codes_of_column, codes_of_text, source_names
 
 
 @dataclass
@@ -333,71 +332,18 @@ def list_sources(h: History, limit: int) -> list[tuple[str, np.ndarray, list[str
     An attribute stops being a source after the day on which it shows its `limit` + 1st value, so that the answer for
     a day never depends on later days.
     """
-    if h.attributes is None or len(h.attributes) == 0:
+    held = source_names(h.sources.columns)
+    if held:
+        found = [(name, *codes_of_column(h.sources[MARK + name], limit)) for name in held]
+    elif "attributes" in h.sources:
+        found = codes_of_text(h.sources["attributes"].to_numpy(dtype=object), limit)
+    else:
         return []
     sources = []
-    for name, code, values in sorted(_attribute_codes(h.attributes, limit), key=lambda found: found[0]):
+    for name, code, values in sorted(found, key=lambda one: one[0]):
         beyond = np.flatnonzero(code == limit)
         if len(beyond):
             code = np.where((code < limit) & (h.day <= h.day[beyond[0]]), code, -1)
         if (code >= 0).any():
             sources.append((name, code, values[:limit]))
     return sources
-
-
-def _attribute_codes(attributes: np.ndarray, limit: int) -> list[tuple[str, np.ndarray, list[str]]]:
-    """Of each attribute the value codes in order of first appearance (-1 for none, `limit` for any further value) and
-    the first values' texts. What is no JSON object has no attributes."""
-    known: dict[str, dict[str, int]] = {}
-    codes: dict[str, list[int]] = {}
-    # The text of a number is the same wherever it stands. Of a million alerts with ten attributes each, this loop is
-    # two thirds of all time that flags take: lists, because setting one element of an array costs three times as much.
-    of_numbers: dict[tuple[type, Any], str | None] = {}
-    read = json.JSONDecoder().decode
-    for number, text in enumerate(attributes):
-        if not isinstance(text, str) or not text:
-            continue
-        try:
-            content = read(text)
-        except ValueError:
-            continue
-        if not isinstance(content, dict):
-            continue
-        for name, value in content.items():
-            kind = type(value)
-            if kind is str:
-                word = value
-            elif value is None or kind is dict or kind is list:
-                continue
-            else:
-                try:
-                    word = of_numbers[kind, value]
-                except KeyError:
-                    word = of_numbers[kind, value] = attribute_text(value) if _is_whole(value) else None
-                if word is None:
-                    continue
-            own = known.get(name)
-            if own is None:
-                own = known[name] = {}
-                codes[name] = [-1] * len(attributes)
-            at = own.get(word)
-            if at is None:
-                at = len(own)
-                if at < limit:
-                    own[word] = at
-            codes[name][number] = at
-    return [(name, np.array(codes[name], np.int64), list(own)) for name, own in known.items()]
-
-
-def _is_whole(number: float) -> bool:
-    """Whole numbers that a float holds exactly; others are measurements or ids, not sources."""
-    return abs(number) <= 2**53 and number == math.trunc(number)
-
-
-def attribute_text(value: Any) -> str:
-    """An attribute's value as the text that a flood's `where_value` holds; a whole number has no decimal point."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return json.dumps(value)

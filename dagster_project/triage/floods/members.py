@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage.floods.history import DAY, NEVER, as_of_us, to_us
-from dagster_project.triage.floods.overrides import has_attribute
+from dagster_project.triage.floods.sources import has_source
 
 
 def membership_text(membership: list[tuple[str, int, int]]) -> str:
@@ -49,7 +49,7 @@ def flood_pairs(alerts: pd.DataFrame, floods: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    alerts : `raised_at`, `rule`, and where floods are of teams or sources `team`, `attributes`.
+    alerts : `raised_at`, `rule`, and where floods are of teams or sources `team` and the sources.
     floods : as `detect_floods` or `known_by` answer; with all its views.
 
     Returns
@@ -106,8 +106,8 @@ def flood_pairs(alerts: pd.DataFrame, floods: pd.DataFrame) -> pd.DataFrame:
             if what == "team":
                 column = alerts["team"].to_numpy(dtype=object) if "team" in alerts else None
                 holds[named[own]] = column is not None and column[at[own]] == which
-            elif "attributes" in alerts:
-                holds[named[own]] = has_attribute(alerts["attributes"].to_numpy(dtype=object)[at[own]], what, which)
+            else:
+                holds[named[own]] = has_source(alerts, at[own], what, which)
     pairs = pairs[holds].reset_index(drop=True)
     # When its day is over, the alerts before and after the burst are let go.
     flood_number, alert = pairs["flood"].to_numpy(), pairs["alert"].to_numpy()

@@ -6,7 +6,6 @@ Does not belong here: storing them.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage.floods.history import DAY, NEVER, History, as_of_us
-from dagster_project.triage.floods.levels import attribute_text
+from dagster_project.triage.floods.sources import has_source
 
 
 @dataclass(frozen=True)
@@ -105,26 +104,12 @@ def _scope_of(h: History, o: Override) -> tuple[str, tuple[str, str] | None, np.
         return "team", ("team", o.scope), h.team == at[0]
     if o.kind in (None, "all") and o.scope == "all alerts":
         return "all", None, np.ones(len(h.rule), bool)
-    if o.kind in (None, "source") and h.attributes is not None and " = " in o.scope:
+    if o.kind in (None, "source") and " = " in o.scope:
         name, value = o.scope.split(" = ", 1)
-        inside = has_attribute(h.attributes, name, value)
+        inside = has_source(h.sources, np.arange(len(h.rule)), name, value)
         if inside.any():
             return "source", (name, value), inside
     return None
-
-
-def has_attribute(attributes: np.ndarray, name: str, value: str) -> np.ndarray:
-    """bool[alerts]: whether the JSON object of an alert holds this value under this name."""
-    code, unique = pd.factorize(attributes)
-    holds = np.zeros(len(unique) + 1, bool)
-    for number, text in enumerate(unique):
-        try:
-            content = json.loads(text) if isinstance(text, str) else text
-        except ValueError:
-            continue
-        if isinstance(content, dict) and content.get(name) is not None:
-            holds[number] = attribute_text(content[name]) == value
-    return holds[code]
 
 
 def _supersede(rows: list[dict[str, Any]], row: dict[str, Any], at: int) -> None:

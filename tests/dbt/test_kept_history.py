@@ -1,0 +1,115 @@
+"""The history kept beside the warehouse is what the warehouse holds, whatever happened to either."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from dagster_project.resources.cleaning import NEW, WHOLE
+from dagster_project.resources.kept_history import kept_directory
+from dagster_project.resources.tables import read_flag_history
+from dagster_project.triage.floods.sources import MARK
+from tests.dbt.conftest import Dbt, require_kept_is_what_stands
+from tests.dbt.test_dbt_only_new import clean
+
+BEGIN = datetime(2025, 3, 1, tzinfo=UTC)
+
+
+def test_only_days_that_changed_are_read_again_and_all_of_them(dbt_database: Callable[[], Dbt]) -> None:
+    made, moment = dbt_database(), BEGIN + timedelta(days=40)
+    rows = [
+        {
+            "alert_id": f"a{number}",
+            "raised_at": (BEGIN + timedelta(hours=3 * number)).isoformat(),
+            "rule": f"rule {number % 3}",
+            "team": ["ops", None][number % 2],
+            "attributes": [json.dumps({"place": "x", "n": 1, "id": str(number)}), '{"place": "y", "n": 2.5}', None][
+                number % 3
+            ],
+            "loaded_at": moment,
+            "row_hash": str(number),
+            "load_id": 1,
+        }
+        for number in range(320)
+    ]
+    # A flood of one source on the last day but five.
+    flood = BEGIN + timedelta(days=35)
+    rows += [
+        {**rows[0], "alert_id": f"f{number}", "raised_at": (flood + timedelta(minutes=number)).isoformat(),
+         "rule": f"rule {number % 3}", "attributes": '{"place": "z"}', "row_hash": f"f{number}"}
+        for number in range(300)
+    ]  # fmt: skip
+    made.fill("raw.alerts", Dbt.ALERT, rows)
+    clean(made, WHOLE, moment, command="build")
+    require_kept_is_what_stands(made, moment)
+    require_kept_is_what_stands(made, moment - timedelta(days=4, hours=5))
+    require_kept_is_what_stands(made, moment - timedelta(days=4, hours=5), BEGIN + timedelta(days=2, hours=2))
+    folder = kept_directory(made.warehouse.home)
+
+    def rewritten() -> set[str]:
+        now = {path.name: path.stat().st_mtime_ns for path in folder.glob("day=*")}
+        changed = {name for name, at in now.items() if at != seen.get(name)} | (set(seen) - set(now))
+        seen.clear()
+        seen.update(now)
+        return {name[4:14] for name in changed}
+
+    seen: dict[str, int] = {}
+    assert len(rewritten()) == 40
+    require_kept_is_what_stands(made, moment)
+    assert not rewritten(), "nothing changed"
+
+    # An action, a corrected alert, one that vanished with its day, and a late one on a day that had none.
+    made.sql("DELETE FROM raw.alerts WHERE alert_id ~ '^a(8|9|10|11|12|13|14|15)$'")
+    clean(made, NEW, moment)
+    require_kept_is_what_stands(made, moment)
+    assert rewritten() == {"2025-03-02"}
+    assert not (folder / "day=2025-03-02.arrow").exists()
+    action = {
+        "action_id": "x",
+        "alert_id": "a310",
+        "acted_at": moment.isoformat(),
+        "action_type": "fixed",
+        "loaded_at": moment,
+    }
+    made.fill("raw.actions", Dbt.ACTION, [action])
+    made.fill("raw.alerts", Dbt.ALERT, [
+        {**rows[100], "rule": "rule 9", "loaded_at": moment + timedelta(hours=1), "row_hash": "new"},
+        {**rows[9], "alert_id": "late", "row_hash": "late"},
+    ])  # fmt: skip
+    clean(made, NEW, moment + timedelta(hours=2))
+    kept = require_kept_is_what_stands(made, moment + timedelta(hours=2)).set_index("alert_id")
+    assert kept.loc["a310", "acted"] == 1.0
+    assert kept.loc["a100", "rule"] == "rule 9"
+    changed = rewritten()
+    assert {"2025-03-02", "2025-03-13", "2025-04-08"} <= changed
+    assert len(changed) < 20
+
+    # What is damaged, or not of this database, is read anew.
+    (folder / "day=2025-03-20.arrow").write_bytes(b"ARROW1 no more")
+    require_kept_is_what_stands(made, moment + timedelta(hours=2))
+    assert len(rewritten()) == 40
+    made.sql("DELETE FROM quality.checked_rows")
+    require_kept_is_what_stands(made, moment + timedelta(hours=2))
+    assert len(rewritten()) == 40
+    other = dbt_database()
+    other.warehouse.home = made.warehouse.home
+    other.fill("raw.alerts", Dbt.ALERT, rows[:30])
+    clean(other, WHOLE, moment, command="build")
+    assert len(require_kept_is_what_stands(other, moment)) == 30
+
+
+def test_a_source_is_followed_until_it_has_too_many_values(dbt_database: Callable[[], Dbt]) -> None:
+    made = dbt_database()
+    rows = [
+        {"alert_id": f"a{number}", "raised_at": (BEGIN + timedelta(hours=number)).isoformat(), "rule": "r",
+         "attributes": json.dumps({"few": number % 3, "many": number}), "loaded_at": BEGIN + timedelta(days=9),
+         "row_hash": str(number), "load_id": 1}
+        for number in range(120)
+    ]  # fmt: skip
+    made.fill("raw.alerts", Dbt.ALERT, rows)
+    clean(made, WHOLE, BEGIN + timedelta(days=9), command="build")
+    kept = read_flag_history(made.warehouse, BEGIN + timedelta(days=9))
+    assert kept[MARK + "few"].notna().all()
+    # The 51st value comes at the third day's third alert: to the end of that day it is followed, and not after it.
+    assert kept[MARK + "many"].notna().tolist() == [True] * 72 + [False] * 48
