@@ -18,7 +18,7 @@ from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.features import days_between
 from dagster_project.resources.moment import FIRST_DAY, run_moment
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.tables import read_flags, read_history
+from dagster_project.resources.tables import FLAGGED_BY, read_coded_history, read_flags, read_history
 from dagster_project.settings import Settings
 
 ALERT_FEATURES = dg.AssetKey(["features", "alert_features"])
@@ -69,10 +69,16 @@ def derive_features(
     warehouse: Warehouse, settings: Settings, cluster: Cluster, first: datetime, until: datetime
 ) -> pd.DataFrame:
     """The features of alerts raised in [first, until), from the warehouse."""
-    from dagster_project.triage.steps import build_features
+    from dagster_project.triage.features import COLUMNS, EVERYTHING, KEY_SEPARATOR
+    from dagster_project.triage.steps import FACTS, build_features
 
     wanted = settings.feature_settings()
     # An alert may be decided a whole horizon after it was raised, and that outcome still be within the lookback.
     since = first - wanted.lookback - timedelta(days=settings.outcome.horizon_days)
-    history = read_history(warehouse, until, since)
-    return build_features(history, *read_flags(warehouse), first, until, wanted, cluster.history_features)
+    # Of the past only what histories are kept by; attributes only where a key is one.
+    parts = {part for key in wanted.keys for part in key.split(KEY_SEPARATOR)} - {EVERYTHING}
+    columns = [*FLAGGED_BY, *(part if part in COLUMNS else "attributes" for part in sorted(parts))]
+    history = read_coded_history(warehouse, until, since, list(dict.fromkeys(columns)))
+    facts = read_history(warehouse, until, first, FACTS)
+    flags = read_flags(warehouse)
+    return build_features(history, *flags, first, until, wanted, cluster.history_features, facts)

@@ -23,7 +23,7 @@ from dagster_project.resources.expectations import find_flags, suite_checksum
 from dagster_project.resources.moment import reads_everything, run_moment
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.tables import (
-    read_flag_history,
+    read_coded_history,
     read_overrides,
     read_rules,
     remember_checked,
@@ -126,7 +126,7 @@ def flags(
     from dagster_project.triage.floods import daily_band
 
     as_of = run_moment(context)
-    history = read_flag_history(warehouse, as_of)
+    history = read_coded_history(warehouse, as_of)
     # What the expectations on volume find unexpected is the flag.
     found = find_flags(history, read_rules(warehouse), as_of, overrides=read_overrides(warehouse, as_of))
     flood_days, visibility_only = found.flood_days, found.visibility_only_rules

@@ -29,7 +29,8 @@ HISTORY_COLUMNS = (
     *("alert_id", "raised_at", "rule", "entity", "team", "severity", "value", "threshold", "title", "attributes"),
     *("loaded_at", "known_at", "acted", "horizon_ends_at"),
 )
-_FLAGGED_BY = ("alert_id", "raised_at", "rule", "team", "known_at", "acted", "horizon_ends_at")
+# What flags look at, beside the sources.
+FLAGGED_BY = ("alert_id", "raised_at", "rule", "team", "known_at", "acted", "horizon_ends_at")
 _CLOSED = """
 SELECT alert_id FROM scoring.autoclose_decisions WHERE decision = 'close' AND mode = 'on' AND as_of <= $1
 """
@@ -68,13 +69,18 @@ def read_history(
     return _as_known(warehouse, frame, as_of)[names]
 
 
-def read_flag_history(warehouse: Warehouse, as_of: datetime) -> pd.DataFrame:
-    """What flags look at: as `read_history` from the beginning, of alert_id, raised_at, rule and team (categorical),
-    known_at, acted and horizon_ends_at, and a categorical column `@name` for each attribute that is a source."""
+def read_coded_history(
+    warehouse: Warehouse, as_of: datetime, since: datetime = BEGINNING, columns: Sequence[str] = FLAGGED_BY
+) -> pd.DataFrame:
+    """As `read_history`, for flags and histories: texts that recur are categorical, and for each attribute that is a
+    source there is a categorical column `@name` beside them, which takes the place of `attributes`.
+
+    columns : `alert_id`, `raised_at` and `known_at` among them.
+    """
     from dagster_project.triage.floods import FloodSettings
 
     limit = FloodSettings().attribute_values
-    table = KeptHistory(warehouse).read_sources(BEGINNING, as_of, _FLAGGED_BY, limit)
+    table = KeptHistory(warehouse).read_sources(since, as_of, columns, limit)
     return _as_known(warehouse, table.unify_dictionaries().to_pandas(), as_of)
 
 

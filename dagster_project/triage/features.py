@@ -319,43 +319,48 @@ def _scalar(value: Any) -> str | float | None:
 
 
 def key_values(alerts: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """The value of each history key per alert: one object column per key (str or None), for the timeline.
+    """The value of each history key per alert: one categorical column per key (text, or missing), for the timeline.
 
     A name that is a column of the contract is that column; any other is an attribute. A combination is the
-    JSON list of its parts, so that no two combinations are confused; it is None when a part is missing.
+    JSON list of its parts, so that no two combinations are confused; it is missing when a part is missing.
     """
     parts = {part for key in keys for part in key.split(KEY_SEPARATOR)}
-    columns: dict[str, np.ndarray] = {}
-    columns[EVERYTHING] = np.full(len(alerts), EVERYTHING, dtype=object)
+    none = np.full(len(alerts), -1, dtype=np.int64)
+    coded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    coded[EVERYTHING] = none + 1, np.array([EVERYTHING], dtype=object)
     for part in sorted(parts & set(COLUMNS)):
-        if part not in alerts:
-            columns[part] = np.full(len(alerts), None, dtype=object)
-            continue
-        raw = alerts[part].astype(object).to_numpy(copy=True)
-        raw[pd.isna(raw)] = None
-        columns[part] = raw
+        coded[part] = _coded(alerts[part]) if part in alerts else (none, np.empty(0, dtype=object))
     others = sorted(parts - {*COLUMNS, EVERYTHING})
     if others:
         texts = alerts["attributes"] if "attributes" in alerts else pd.Series([None] * len(alerts), dtype=object)
         for name, values in attribute_columns(texts, others).items():
-            columns[name] = np.array([v if v is None or isinstance(v, str) else repr(v) for v in values], dtype=object)
-    made: dict[str, np.ndarray] = {}
-    for key in keys:
-        names = key.split(KEY_SEPARATOR)
-        if len(names) == 1:
-            made[key] = columns[names[0]]
-            continue
-        codes = [pd.factorize(columns[name])[0].astype(np.int64) for name in names]
-        missing = np.any([c < 0 for c in codes], axis=0)
-        joint = codes[0]
-        for c in codes[1:]:
-            joint = pd.factorize(joint * (int(c.max(initial=0)) + 1) + np.maximum(c, 0))[0].astype(np.int64)
-        joint = np.where(missing, -1, joint)
-        first = np.unique(joint, return_index=True)
-        words = {
-            int(j): json.dumps([str(columns[name][i]) for name in names], ensure_ascii=False)
-            for j, i in zip(*first, strict=True)
-            if j >= 0
-        }
-        made[key] = np.array([words.get(int(j)) for j in joint], dtype=object)
-    return pd.DataFrame(made, index=alerts.index, dtype=object)
+            words = np.array([v if v is None or isinstance(v, str) else repr(v) for v in values], dtype=object)
+            coded[name] = _coded(pd.Series(words, dtype=object))
+    made = {key: _joined([coded[name] for name in key.split(KEY_SEPARATOR)]) for key in keys}
+    columns = {key: pd.Categorical.from_codes(codes, pd.Index(words)) for key, (codes, words) in made.items()}
+    return pd.DataFrame(columns, index=alerts.index)
+
+
+def _coded(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (int64, -1: missing) and the values that they stand for."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy(dtype=np.int64), column.cat.categories.to_numpy(dtype=object)
+    codes, values = pd.factorize(column)
+    return codes.astype(np.int64), np.asarray(values, dtype=object)
+
+
+def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The combination of coded columns as one."""
+    if len(parts) == 1:
+        return parts[0]
+    missing = np.any([codes < 0 for codes, _ in parts], axis=0)
+    joint = parts[0][0]
+    for codes, words in parts[1:]:
+        joint = pd.factorize(joint * (len(words) + 1) + np.maximum(codes, 0))[0].astype(np.int64)
+    joint = pd.factorize(np.where(missing, np.nan, joint))[0].astype(np.int64)
+    numbers, first = np.unique(joint, return_index=True)
+    rows = first[numbers >= 0]
+    # As json.dumps writes a list; each part's text is written once.
+    texts = [[json.dumps(str(word), ensure_ascii=False) for word in words] for _, words in parts]
+    chosen = [[text[code] for code in codes[rows]] for (codes, _), text in zip(parts, texts, strict=True)]
+    return joint, np.array([f"[{', '.join(words)}]" for words in zip(*chosen, strict=True)], dtype=object)

@@ -43,6 +43,7 @@ def build_features(
     until: datetime,
     settings: FeatureSettings,
     derive: Callable[..., pd.DataFrame] | None = None,
+    facts: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The features of the alerts raised in [first, until), each at its own `raised_at`.
 
@@ -53,6 +54,8 @@ def build_features(
     flood_days, visibility_only : flags with their times; a flood alert leaves the histories of others from the
         moment at which its flag was known.
     derive : computes history features in the place of `timeline.history_features`, with its answers.
+    facts : `FACTS` of the alerts raised in [first, until), in order of (raised_at, alert_id), where `history` holds
+        less.
 
     Returns
     -------
@@ -77,8 +80,12 @@ def build_features(
     wanted = (events["raised_at"] >= first).to_numpy()
     at = streams[wanted]
     made = (derive or history_features)(streams, at, history_features_for(settings), settings.lookback)
-    features = pd.concat([events.loc[wanted, list(FACTS)], made], axis=1)
-    return features.sort_values(["raised_at", "alert_id"], kind="stable", ignore_index=True)
+    if facts is None:
+        features = pd.concat([events.loc[wanted, list(FACTS)], made], axis=1)
+        return features.sort_values(["raised_at", "alert_id"], kind="stable", ignore_index=True)
+    if not np.array_equal(facts["alert_id"], events.loc[wanted, "alert_id"]):
+        raise ValueError("the facts are those of other alerts than the history's")
+    return pd.concat([facts[list(FACTS)].reset_index(drop=True), made.reset_index(drop=True)], axis=1)
 
 
 def training_frame(

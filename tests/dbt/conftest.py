@@ -18,7 +18,7 @@ from dbt.cli.main import dbtRunner, dbtRunnerResult
 from psycopg2.extras import Json, execute_values
 
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.tables import BEGINNING, HISTORY_COLUMNS, read_flag_history, read_history
+from dagster_project.resources.tables import BEGINNING, HISTORY_COLUMNS, read_coded_history, read_history
 from dagster_project.triage.flags import find_flags
 
 PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"
@@ -106,7 +106,7 @@ def require_kept_is_what_stands(made: Dbt, as_of: datetime, since: datetime = BE
     some = ("alert_id", "acted", "known_at")
     pd.testing.assert_frame_equal(read_history(made.warehouse, as_of, since, some), stands[list(some)])
     if since == BEGINNING:
-        flagged_by = read_flag_history(made.warehouse, as_of)
+        flagged_by = read_coded_history(made.warehouse, as_of)
         assert "attributes" not in flagged_by
         for ours, theirs in zip(find_flags(flagged_by, None, as_of), find_flags(stands, None, as_of), strict=True):
             pd.testing.assert_frame_equal(ours, theirs)

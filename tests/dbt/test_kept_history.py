@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from dagster_project.resources.cleaning import NEW, WHOLE
 from dagster_project.resources.kept_history import kept_directory
-from dagster_project.resources.tables import read_flag_history
+from dagster_project.resources.tables import read_coded_history
 from dagster_project.triage.floods.sources import MARK
 from tests.dbt.conftest import Dbt, require_kept_is_what_stands
 from tests.dbt.test_dbt_only_new import clean
@@ -109,7 +109,7 @@ def test_a_source_is_followed_until_it_has_too_many_values(dbt_database: Callabl
     ]  # fmt: skip
     made.fill("raw.alerts", Dbt.ALERT, rows)
     clean(made, WHOLE, BEGIN + timedelta(days=9), command="build")
-    kept = read_flag_history(made.warehouse, BEGIN + timedelta(days=9))
+    kept = read_coded_history(made.warehouse, BEGIN + timedelta(days=9))
     assert kept[MARK + "few"].notna().all()
     # The 51st value comes at the third day's third alert: to the end of that day it is followed, and not after it.
     assert kept[MARK + "many"].notna().tolist() == [True] * 72 + [False] * 48
