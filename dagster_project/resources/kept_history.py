@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.resources.whole_file import whole_file
-from dagster_project.triage.floods.sources import MARK, codes_of_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,6 +154,8 @@ class KeptHistory:
         import numpy as np
         import pyarrow as pa
 
+        from dagster_project.triage.floods.sources import MARK
+
         words: dict[str, dict[str, int]] = {}
         codes: dict[str, list[Any]] = {}
         tables, total = [], 0
@@ -223,6 +224,8 @@ class KeptHistory:
     def _write(self, day: date, table: pa.Table) -> dict[str, Any]:
         import pyarrow as pa
         from pyarrow import feather
+
+        from dagster_project.triage.floods.sources import MARK, codes_of_text
 
         for name in _RECURRING:
             encoded = table.column(name).dictionary_encode().combine_chunks()

@@ -17,13 +17,16 @@ import dagster as dg
 # From this much resident memory on, what only refers to itself is looked for: below it little can be won.
 WORTH_COLLECTING = 1_000_000_000
 
+_frozen: list[bool] = []
+
 
 def give_back() -> None:
     """Return freed pages to the system, as far as the allocators can."""
     # What stands after the first stage is mostly imported code, a million objects. Looking through them again after
     # every stage takes half a second each.
-    if not gc.get_freeze_count():
+    if not _frozen:
         gc.freeze()
+        _frozen.append(True)
     if _resident() > WORTH_COLLECTING:
         gc.collect()
     if (arrow := sys.modules.get("pyarrow")) is not None:

@@ -166,17 +166,16 @@ to_read as materialized (
 
 {# Where only new rows were cleaned, tests look at those: the others were looked at when they were new. #}
 {% macro get_where_subquery(relation) -%}
-  {%- set keys = {
-      'alerts': ('alert_id', 'select alert_id from staging.changed_alerts'),
-      'actions': ('action_id', 'select action_id from staging.changed_actions'),
-      'alert_outcomes': ('alert_id', 'select alert_id from staging.changed_alerts union select alert_id from staging.changed_actions'),
-      'stg_alerts': ('staged_at', 'select ' ~ this_run()),
-      'stg_actions': ('staged_at', 'select ' ~ this_run()),
-      'daily_alert_volume': ('day', 'select day from staging.touched'),
+  {%- set those = {
+      'alerts': 'alert_id in (select alert_id from staging.changed_alerts)',
+      'actions': 'action_id in (select action_id from staging.changed_actions)',
+      'alert_outcomes': 'alert_id in (select alert_id from staging.changed_alerts union select alert_id from staging.changed_actions)',
+      'stg_alerts': 'staged_at = ' ~ this_run(),
+      'stg_actions': 'staged_at = ' ~ this_run(),
+      'daily_alert_volume': 'day in (select day from staging.touched)',
   } -%}
-  {%- if run_reads_new() and relation.schema in ('marts', 'staging') and relation.identifier in keys and not config.get('where') -%}
-    {%- set key, those = keys[relation.identifier] -%}
-    {% do return('(select * from ' ~ relation ~ ' where ' ~ key ~ ' in (' ~ those ~ ')) dbt_subquery') %}
+  {%- if run_reads_new() and relation.schema in ('marts', 'staging') and relation.identifier in those and not config.get('where') -%}
+    {% do return('(select * from ' ~ relation ~ ' where ' ~ those[relation.identifier] ~ ') dbt_subquery') %}
   {%- endif -%}
   {% do return(default__get_where_subquery(relation)) %}
 {%- endmacro %}

@@ -12,7 +12,7 @@ select
     count(*) as clean_rows
 from {{ ref('stg_alerts') }} as alerts
 cross join lateral string_to_table(alerts.unreadable_numbers, ',') as unreadable (name)
-where alerts.placement = 'clean'
+where alerts.placement = 'clean' and alerts.unreadable_numbers is not null
 group by unreadable.name
 union all
 select

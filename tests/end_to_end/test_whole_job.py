@@ -7,6 +7,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from dagster_project.definitions import build_defs
 from dagster_project.errors import HeedError
@@ -16,7 +17,7 @@ from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import run_tags
 from dagster_project.resources.tables import read_flags, read_history, unchecked_rows
 from dagster_project.triage.model import Model
-from tests.conftest import Company
+from tests.conftest import PROJECT, Company
 
 
 def test_every_raw_row_is_clean_a_duplicate_or_rejected(company: Company) -> None:
@@ -208,3 +209,20 @@ def test_a_damaged_model_is_refused_in_one_line(company: Company) -> None:
     assert version in str(raised.value)
     assert "\n" not in str(raised.value)
     assert company.warehouse.value("SELECT count(*) FROM scoring.alert_scores") == before
+
+
+def test_what_a_contract_forbids_to_be_null_the_warehouse_itself_forbids(company: Company) -> None:
+    """No query asks for it in each run: the tables refuse."""
+    told = yaml.safe_load((PROJECT / "dbt_project" / "models" / "marts" / "_marts.yml").read_text(encoding="utf-8"))
+    wanted = {
+        (model["name"], column["name"])
+        for model in told["models"]
+        for column in model["columns"]
+        if {"type": "not_null"} in column.get("constraints", [])
+    }
+    held = company.warehouse.read_arrow(
+        "SELECT c.relname::text AS name, a.attname::text AS column FROM pg_attribute AS a "
+        "JOIN pg_class AS c ON c.oid = a.attrelid WHERE c.relnamespace = 'marts'::regnamespace AND a.attnotnull"
+    ).to_pylist()
+    assert len(wanted) > 20
+    assert wanted <= {(row["name"], row["column"]) for row in held}

@@ -1,7 +1,10 @@
 {{ config(
     materialized='incremental', incremental_strategy='restage', on_schema_change='sync_all_columns',
-    indexes=[{'columns': ['alert_id'], 'type': 'hash'}, {'columns': ['staged_at']}],
-    post_hook="{{ analyze_after_whole() }}",
+    indexes=[{'columns': ['alert_id'], 'type': 'hash'}, {'columns': ['staged_at']}, {'columns': ['placement']}],
+    post_hook=[
+        "{{ analyze_after_whole() }}",
+        "create index if not exists stg_alerts_unreadable on {{ this }} (alert_id) where unreadable_numbers is not null",
+    ],
 ) }}
 
 {%- set raw = source('raw', 'alerts') -%}
