@@ -122,7 +122,6 @@ def flags(
     context: dg.AssetExecutionContext,
     warehouse: dg.ResourceParam[Warehouse],
 ) -> Iterator[Any]:
-    from dagster_project.triage.exclusion import flag_alerts
     from dagster_project.triage.floods import daily_band
 
     as_of = run_moment(context)
@@ -140,7 +139,7 @@ def flags(
     standing = flood_days[flood_days["superseded_at"].isna()]
     yield from check_before_publishing("flood_days", FLOOD_DAYS, standing, id_columns=("day", "scope"))
     yield from check_before_publishing("visibility_only_rules", VISIBILITY_ONLY, visibility_only, id_columns=("rule",))
-    flags_now = flag_alerts(history, flood_days, visibility_only)
+    flags_now = found.alerts
     held = flags_now["flood"] | flags_now["visibility_only"]
     # Filtered first: an empty frame would take on the rows of whatever is assigned to it.
     why = flags_now[held]

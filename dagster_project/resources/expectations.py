@@ -378,11 +378,13 @@ class FoundFlags:
     Attributes
     ----------
     flood_days, visibility_only_rules : the tables, as `triage.flags.find_flags` makes them.
+    alerts : the flags of each alert, as `triage.exclusion.flag_alerts` gives them from the two tables.
     result : the validation of the suite `alert_volume`; its unexpected rows are the flagged alerts.
     """
 
     flood_days: pd.DataFrame
     visibility_only_rules: pd.DataFrame
+    alerts: pd.DataFrame
     result: SuiteResult
 
 
@@ -418,8 +420,9 @@ def find_flags(
             "overrides": _records(overrides),
         },
     )
-    tables = {outcome.check_name: outcome.details["table"] for outcome in result.results}
-    return FoundFlags(tables["daily_volume_within_seasonal_band"], tables["rules_are_acted_on"], result)
+    details = {outcome.check_name: outcome.details for outcome in result.results}
+    floods, rules_told = details["daily_volume_within_seasonal_band"], details["rules_are_acted_on"]
+    return FoundFlags(floods["table"], rules_told["table"], floods["alerts"], result)
 
 
 def _records(frame: pd.DataFrame | None) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from dagster_project.triage.floods import (
     from_us,
     membership_of,
     membership_text,
+    positions_in,
     rules_in,
     to_us,
 )
@@ -139,7 +140,7 @@ def flag_alerts(
     visibility_only = np.zeros(number, bool)
     if visibility is not None and len(visibility) and number:
         names = pd.Index(visibility["rule"].unique())
-        rule = names.get_indexer(pd.Index(alerts["rule"].to_numpy(dtype=object)))
+        rule = positions_in(names, alerts["rule"], np.arange(number))
         begin, end = to_us(visibility["detected_at"]), to_us(visibility["released_at"])
         which = names.get_indexer(pd.Index(visibility["rule"]))
         whys = [f"visibility-only: {evidence}" for evidence in visibility["evidence"]]

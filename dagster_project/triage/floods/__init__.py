@@ -24,7 +24,16 @@ usual or more", both Beta-Binomial.
 """
 
 from dagster_project.triage.floods.detection import FLOOD_COLUMNS, daily_band, detect_floods
-from dagster_project.triage.floods.history import DAY, NEVER, FloodSettings, as_of_us, codes_of, from_us, to_us
+from dagster_project.triage.floods.history import (
+    DAY,
+    NEVER,
+    FloodSettings,
+    as_of_us,
+    codes_of,
+    from_us,
+    positions_in,
+    to_us,
+)
 from dagster_project.triage.floods.members import flood_intervals, flood_pairs, membership_of, membership_text, rules_in
 from dagster_project.triage.floods.overrides import Override, read_overrides
 from dagster_project.triage.floods.sources import needed_columns
@@ -45,6 +54,7 @@ __all__ = [
     "membership_of",
     "membership_text",
     "needed_columns",
+    "positions_in",
     "read_overrides",
     "rules_in",
     "to_us",

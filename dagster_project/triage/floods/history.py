@@ -147,6 +147,14 @@ def codes_of(names: pd.Series, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return code.astype(np.int64), names.cat.categories.to_numpy(dtype=object)[found.astype(np.int64)]
 
 
+def positions_in(wanted: pd.Index, names: pd.Series, at: np.ndarray) -> np.ndarray:
+    """Where each of the names at these positions stands among the wanted ones, -1: nowhere."""
+    if not isinstance(names.dtype, pd.CategoricalDtype):
+        return wanted.get_indexer(pd.Index(names.to_numpy(dtype=object)[at]))
+    held = wanted.get_indexer(pd.Index(names.cat.categories.to_numpy(dtype=object)))
+    return np.append(held, -1)[names.cat.codes.to_numpy()[at]]
+
+
 GAP_DAYS = 4
 """This many days in a row without any alert of any rule are a gap in the record (an outage of the export, not
 a quiet company) and are no evidence of low volume. A long weekend has three."""

@@ -11,7 +11,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.floods.history import DAY, NEVER, as_of_us, to_us
+from dagster_project.triage.floods.history import DAY, NEVER, as_of_us, positions_in, to_us
 from dagster_project.triage.floods.sources import has_source
 
 
@@ -89,7 +89,7 @@ def flood_pairs(alerts: pd.DataFrame, floods: pd.DataFrame) -> pd.DataFrame:
     raised = to_us(alerts["raised_at"])
     day = raised // DAY
     near = np.flatnonzero(np.isin(day, np.unique(days)) & (raised != NEVER))
-    alert_rule = pd.Index(rules).get_indexer(pd.Index(alerts["rule"].to_numpy(dtype=object)[near]))
+    alert_rule = positions_in(pd.Index(rules), alerts["rule"], near)
     near, alert_rule = near[alert_rule >= 0], alert_rule[alert_rule >= 0]
     keys = pd.DataFrame({"key": day[near] * len(rules) + alert_rule, "alert": near})
     pairs = keys.merge(members, on="key")[["alert", "flood", "since", "until"]]
@@ -104,8 +104,8 @@ def flood_pairs(alerts: pd.DataFrame, floods: pd.DataFrame) -> pd.DataFrame:
         for number, (what, which) in enumerate(whats):
             own = kinds == number
             if what == "team":
-                column = alerts["team"].to_numpy(dtype=object) if "team" in alerts else None
-                holds[named[own]] = column is not None and column[at[own]] == which
+                if "team" in alerts:
+                    holds[named[own]] = positions_in(pd.Index([which]), alerts["team"], at[own]) == 0
             else:
                 holds[named[own]] = has_source(alerts, at[own], what, which)
     pairs = pairs[holds].reset_index(drop=True)

@@ -96,7 +96,7 @@ class ExpectDailyVolumeWithinSeasonalBand(_FlagExpectation):
     metric_dependencies = (FLAGS,)
 
     def find(self, value: Flags, frame: pd.DataFrame) -> Unexpected:
-        """The alerts of floods that are suspected or confirmed, and the table of all floods."""
+        """The alerts of floods that are suspected or confirmed, the table of all floods, and all flags per alert."""
         standing = value.flood_days
         if "superseded_at" in standing:
             standing = standing[standing["superseded_at"].isna()]
@@ -106,7 +106,7 @@ class ExpectDailyVolumeWithinSeasonalBand(_FlagExpectation):
             value.alerts["flood"].to_numpy(dtype=bool),
             columns=("raised_at", "rule"),
             observed=f"floods: {counted}",
-            details={"table": value.flood_days},
+            details={"table": value.flood_days, "alerts": value.alerts},
         )
 
 
