@@ -138,7 +138,9 @@ def build_dbt_assets() -> list[dg.AssetsDefinition]:
         as_of = run_moment(context)
         reading = what_to_read(warehouse, settings, as_of, whole=reads_everything(context))
         context.log.info(f"dbt reads {'everything' if reading.what == WHOLE else 'what is new'}: {reading.why}")
+        warehouse.history_stands = False
         yield from _build(context, dbt, warehouse, settings, reading.what)
+        warehouse.history_stands = False
         remember_reading(warehouse, reading, as_of)
 
     @dbt_assets(manifest=manifest, select="tag:reporting", dagster_dbt_translator=HeedTranslator(), name="reporting")

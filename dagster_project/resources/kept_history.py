@@ -77,7 +77,17 @@ class KeptHistory:
         self._directory = kept_directory(warehouse.home)
 
     def refresh(self) -> None:
-        """Bring the files to what the warehouse holds now."""
+        """Bring the files to what the warehouse holds now; once in a turn, until something is cleaned."""
+        if not self._warehouse.history_stands:
+            self._refresh()
+            self._warehouse.history_stands = self._warehouse.keeps_a_connection
+
+    def _read_anew(self) -> None:
+        (self._directory / "manifest.json").unlink(missing_ok=True)
+        self._warehouse.history_stands = False
+        self.refresh()
+
+    def _refresh(self) -> None:
         warehouse = self._warehouse
         manifest = self._manifest()
         # What is in progress when this is asked is seen by a later asking.
@@ -123,8 +133,7 @@ class KeptHistory:
         try:
             return self._read(since, until, columns)
         except (OSError, pa.ArrowException):
-            (self._directory / "manifest.json").unlink(missing_ok=True)
-            self.refresh()
+            self._read_anew()
             return self._read(since, until, columns)
 
     def read_sources(self, since: datetime, until: datetime, columns: Sequence[str], limit: int) -> pa.Table:
@@ -138,8 +147,7 @@ class KeptHistory:
         try:
             return self._read_sources(since, until, columns, limit)
         except (OSError, pa.ArrowException):
-            (self._directory / "manifest.json").unlink(missing_ok=True)
-            self.refresh()
+            self._read_anew()
             return self._read_sources(since, until, columns, limit)
 
     def _read(self, since: datetime, until: datetime, columns: Sequence[str]) -> pa.Table:

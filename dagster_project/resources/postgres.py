@@ -70,6 +70,8 @@ class Warehouse:
     def __init__(self, home: Path, url: str | None = None) -> None:
         self.home = home
         self._given_url = url if url is not None else os.environ.get(URL_VARIABLE)
+        # Whether the kept history was brought up to date in this turn, and nothing was cleaned since.
+        self.history_stands = False
         self._keepers = 0
         self._idle: list[Connection] = []
 
@@ -142,8 +144,15 @@ class Warehouse:
             yield
         finally:
             self._keepers -= 1
+            if not self._keepers:
+                self.history_stands = False
             while self._idle and not self._keepers:
                 _close(self._idle.pop())
+
+    @property
+    def keeps_a_connection(self) -> bool:
+        """Whether a run has its turn in this process: nobody else then changes what is clean."""
+        return self._keepers > 0
 
     @contextmanager
     def _lent(self) -> Iterator[Connection]:
