@@ -62,6 +62,7 @@ def examine() -> list[Finding]:
     warehouse = Warehouse(heed_home())
     try:
         version = int(warehouse.value("SELECT current_setting('server_version_num')"))
+        warehouse.made_by()  # not by a newer heed
     except HeedError as error:
         return [*findings, Finding("warehouse", "wrong", error.cause, error.remedy)]
     where = warehouse.describe() + ("" if warehouse.is_embedded else f" ({URL_VARIABLE})")

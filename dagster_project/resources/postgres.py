@@ -8,7 +8,6 @@ Does not belong here: what is read or written and why (assets), and the embedded
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection, Cursor
     from psycopg2.extensions import cursor as ScriptCursor
 
-SCHEMA_FILE = Path(__file__).parent / "schema.sql"
 URL_VARIABLE = "HEED_DATABASE_URL"
 
 # Held while a run changes the warehouse, so that two runs cannot interleave: any constant that is heed's own.
@@ -210,7 +208,7 @@ class Warehouse:
         ).to_pylist()
 
     def prepare(self) -> None:
-        """Create the schemas and tables that heed itself writes, where they do not exist yet.
+        """Create the schemas and tables that heed itself writes, or bring those that stand to this version.
 
         Where this version of heed has made them, nothing is touched: even a statement that changes nothing would wait
         for whoever writes to a table, and let those who want to read it wait behind.
@@ -220,11 +218,14 @@ class Warehouse:
         Raises
         ------
         HeedError
-            The warehouse is not reachable, or such a login meets tables of another version.
+            The warehouse is not reachable, a newer heed made its tables, or such a login meets tables of another
+            version.
         """
         from psycopg2 import errors
 
-        if self._made_by() == _this_version():
+        from dagster_project.resources.migrations import mark
+
+        if self.made_by() == mark():
             return
         try:
             with self.prepared() as cursor:
@@ -238,9 +239,19 @@ class Warehouse:
                 "run `heed init` as the owner of the database",
             ) from error
 
-    def _made_by(self) -> str | None:
-        """Which version of heed made the tables; None: none did."""
-        return self.value("SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace')")
+    def made_by(self) -> str | None:
+        """Which version of heed made the tables; None: nothing says so.
+
+        Raises
+        ------
+        HeedError
+            A newer heed did.
+        """
+        from dagster_project.resources.migrations import refuse_newer
+
+        found = self.value("SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace')")
+        refuse_newer(found)
+        return found
 
     @contextmanager
     def prepared(self) -> Iterator[ScriptCursor]:
@@ -248,13 +259,13 @@ class Warehouse:
         self.connect().close()  # an unreachable warehouse is said in heed's own words
         import psycopg2  # dbt's own driver: unlike ADBC it runs a script of several statements
 
+        from dagster_project.resources.migrations import bring_forward
+        from dagster_project.resources.turn import has_turn
+
         connection = psycopg2.connect(self.url())
         try:
             with connection, connection.cursor() as cursor:
-                # Concurrent CREATE IF NOT EXISTS of the same object collide in PostgreSQL; one at a time does not.
-                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (RUN_LOCK + 1,))
-                cursor.execute(SCHEMA_FILE.read_text(encoding="utf-8"))
-                cursor.execute("COMMENT ON SCHEMA scoring IS %s", (_this_version(),))
+                bring_forward(cursor, has_turn=has_turn(self))
                 yield cursor
         finally:
             connection.close()
@@ -318,11 +329,6 @@ def append(cursor: Cursor, table: str, rows: pa.Table, *, columns: str, select: 
     row = cursor.fetchone()
     cursor.execute("DROP TABLE pg_temp.incoming")
     return int(row[0]) if row else 0
-
-
-def _this_version() -> str:
-    """What says which version of `schema.sql` made the tables."""
-    return f"heed's tables, as of schema.sql {hashlib.sha256(SCHEMA_FILE.read_bytes()).hexdigest()[:12]}"
 
 
 def _parsed(url: str) -> dict[str, str]:

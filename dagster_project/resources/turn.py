@@ -72,6 +72,11 @@ def turn(warehouse: Warehouse, run_id: str, say: Say = lambda line: None) -> Ite
             connection.close()
 
 
+def has_turn(warehouse: Warehouse) -> bool:
+    """Whether this process has its turn at a warehouse."""
+    return warehouse.url() in _held
+
+
 def living_runs(warehouse: Warehouse) -> set[str]:
     """The runs whose process is connected to the warehouse: the one that has the turn, and those that wait for it."""
     found = warehouse.read_arrow(

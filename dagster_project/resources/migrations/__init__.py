@@ -1,0 +1,87 @@
+"""Versions of heed's own tables, and the way from an older one to this one, with the rows in place.
+
+Belongs here: which version made the tables, the steps beside this file (`0002_*.sql`, ...), refusing a newer warehouse.
+Does not belong here: the present form of the tables (`schema.sql`), what dbt builds (it builds that anew), rights.
+
+The version stands in the comment on schema `scoring`, so a dump carries it along. Tables made before versions were
+counted are of version 1. `schema.sql` runs after the steps: it makes what is new, and touches nothing that stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dagster_project.errors import HeedError
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import cursor as ScriptCursor
+
+SCHEMA_FILE = Path(__file__).parents[1] / "schema.sql"
+FOLDER = Path(__file__).parent
+_VERSION = re.compile(r"heed's tables, version (\d+),")
+
+
+def steps() -> list[Path]:
+    """The steps in order: the first leads from version 1 to 2."""
+    found = sorted(FOLDER.glob("[0-9]*.sql"))
+    assert [int(step.name[:4]) for step in found] == list(range(2, 2 + len(found))), "steps are numbered without a gap"
+    return found
+
+
+def mark() -> str:
+    """What says which version made the tables, with a checksum of `schema.sql`."""
+    checksum = hashlib.sha256(SCHEMA_FILE.read_bytes()).hexdigest()[:12]
+    return f"heed's tables, version {1 + len(steps())}, as of schema.sql {checksum}"
+
+
+def refuse_newer(made_by: str | None) -> int:
+    """The version in a mark; 1 where there is none.
+
+    Raises
+    ------
+    HeedError
+        A newer heed made the tables: this one does not know what stands in them.
+    """
+    counted = _VERSION.match(made_by or "")
+    version, known = int(counted[1]) if counted else 1, 1 + len(steps())
+    if version > known:
+        raise HeedError(
+            f"the warehouse's tables are of version {version}, and this heed knows versions up to {known}",
+            "use the newer heed, or restore a backup from before it",
+        )
+    return version
+
+
+def bring_forward(cursor: ScriptCursor, *, has_turn: bool) -> None:
+    """Make the tables, or bring those that stand to this version, in the cursor's transaction: all of it or nothing.
+
+    Parameters
+    ----------
+    cursor : at the beginning of a transaction.
+    has_turn : whether this process has its turn (`turn.py`). Else a step waits until nobody has: a run of the older
+        heed would meet tables that it does not know.
+    """
+    from dagster_project.resources.postgres import RUN_LOCK
+    from dagster_project.resources.turn import TURN_LOCK
+
+    # The turn first: a run that has it, and prepares, wants the second lock while it holds the first.
+    if _due(cursor) and not has_turn:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (TURN_LOCK,))
+    # Concurrent CREATE IF NOT EXISTS of the same object collide in PostgreSQL; one at a time does not.
+    cursor.execute("SELECT pg_advisory_xact_lock(%s)", (RUN_LOCK + 1,))
+    for step in _due(cursor):  # again: somebody else may have done it meanwhile
+        cursor.execute(step.read_text(encoding="utf-8"))
+    cursor.execute(SCHEMA_FILE.read_text(encoding="utf-8"))
+    cursor.execute("COMMENT ON SCHEMA scoring IS %s", (mark(),))
+
+
+def _due(cursor: ScriptCursor) -> list[Path]:
+    """The steps that are missing; none where no tables stand."""
+    cursor.execute(
+        "SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace'), to_regclass('training.model_versions')"
+    )
+    made_by, stands = cursor.fetchone() or (None, None)
+    return steps()[refuse_newer(made_by) - 1 :] if stands else []
