@@ -22,8 +22,8 @@ _frozen: list[bool] = []
 
 def give_back() -> None:
     """Return freed pages to the system, as far as the allocators can."""
-    # What stands after the first stage is mostly imported code, hundreds of thousands of objects. Looking through them after
-    # every stage takes half a second each.
+    # What stands after the first stage is mostly imported code, hundreds of thousands of objects. Looking through them
+    # again after every stage would take half a second each.
     if not _frozen:
         gc.freeze()
         _frozen.append(True)
