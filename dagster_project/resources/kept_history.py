@@ -45,9 +45,11 @@ _DAYS = """
 SELECT (raised_at AT TIME ZONE 'UTC')::date AS day, count(*) AS rows, bool_or(age(xmin) <= age($1::text::xid)) AS fresh
 FROM marts.{table} GROUP BY 1
 """
-_TABLES = "SELECT string_agg(oid || ' ' || pg_relation_filenode(oid), ', ' ORDER BY relname) FROM pg_class " + (
-    "WHERE oid IN (to_regclass('marts.alerts'), to_regclass('marts.alert_outcomes'))"
-)
+# A table that is replaced or rewritten gets another file.
+_TABLES = """
+SELECT string_agg(oid || ' ' || pg_relation_filenode(oid), ', ' ORDER BY relname) FROM pg_class
+WHERE oid IN (to_regclass('marts.alerts'), to_regclass('marts.alert_outcomes'))
+"""
 # Texts that recur are kept once a day.
 _RECURRING = ("rule", "entity", "team", "severity", "title")
 # What is read from the warehouse at once, in rows: with long attributes some 200 MB.
