@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres faults benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-monitoring benchmark-refresh benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
+.PHONY: help setup demo test test-postgres faults benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-monitoring benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ benchmark-monitoring: setup ## do the monitors warn in time, and not for nothing
 
 benchmark-refresh: setup ## a refresh after 1,000 new alerts on a million simulated ones; about 25 minutes
 	@$(BIN)/python -m benchmarks.refresh
+
+benchmark-scoring: setup ## alerts scored a second, with and without exact contributions, and a million scores published; about 2 minutes
+	@$(BIN)/python -m benchmarks.scoring
 
 benchmark-service: .venv-service/.installed ## the service with 100,000 open alerts, and 100,000 generated requests; about an hour
 	@.venv-service/bin/python -m benchmarks.service
