@@ -36,7 +36,7 @@ COMMAND_TAG = {"heed/command": "run"}
 TURN_LOCK = RUN_LOCK + 2
 _NAME = "heed run "
 LOOK_SECONDS = 0.5
-# Eight times the longest run that was measured (425 s for a million alerts, benchmarks/job.md).
+# Ten times the longest run that was measured (330 s for a million alerts, benchmarks/job.md).
 WAIT_SECONDS = 3600.0
 # A run that Dagster's daemon launched has started a moment before it asks for its turn.
 GRACE = timedelta(minutes=1)
