@@ -273,10 +273,11 @@ def measure_generated(requests: int) -> Iterator[tuple[str, str]]:
                     check=False,
                     timeout=ROUND_SECONDS,
                 )
-            except subprocess.TimeoutExpired:
+            except subprocess.TimeoutExpired as error:
                 broken_off += 1
                 print(f"  the round of seed {seed} was broken off", file=sys.stderr, flush=True)
-                if broken_off > 20:
+                print((error.stdout or b"")[-20_000:].decode(errors="replace"), file=sys.stderr, flush=True)
+                if broken_off > 20 or get(port, "/health")[1] != 200:
                     raise
                 continue
             said = done.stdout + done.stderr
