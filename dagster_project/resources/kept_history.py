@@ -18,7 +18,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -84,11 +84,6 @@ class KeptHistory:
             self._refresh()
             self._warehouse.history_stands = self._warehouse.keeps_a_connection
 
-    def _read_anew(self) -> None:
-        (self._directory / "manifest.json").unlink(missing_ok=True)
-        self._warehouse.history_stands = False
-        self.refresh()
-
     def _refresh(self) -> None:
         warehouse = self._warehouse
         manifest = self._manifest()
@@ -129,28 +124,29 @@ class KeptHistory:
 
         A damaged file makes everything be read again, once.
         """
-        import pyarrow as pa
+        return self._undamaged(lambda: self._read(since, until, columns))
 
-        self.refresh()
-        try:
-            return self._read(since, until, columns)
-        except (OSError, pa.ArrowException):
-            self._read_anew()
-            return self._read(since, until, columns)
-
-    def read_sources(self, since: datetime, until: datetime, columns: Sequence[str], limit: int) -> pa.Table:
+    def read_sources(
+        self, since: datetime, until: datetime, columns: Sequence[str], limit: int, always: Collection[str] = ()
+    ) -> pa.Table:
         """As `read`, and beside it, as a column `@name` each, the attributes that have few values (dictionaries).
 
         An attribute is followed up to the day on which it shows its `limit` + 1st value, and is null after it.
+        always : attributes that are followed to the end, however many values they have.
         """
+        return self._undamaged(lambda: self._read_sources(since, until, columns, limit, always))
+
+    def _undamaged(self, read: Callable[[], pa.Table]) -> pa.Table:
         import pyarrow as pa
 
         self.refresh()
         try:
-            return self._read_sources(since, until, columns, limit)
+            return read()
         except (OSError, pa.ArrowException):
-            self._read_anew()
-            return self._read_sources(since, until, columns, limit)
+            (self._directory / "manifest.json").unlink(missing_ok=True)
+            self._warehouse.history_stands = False
+            self.refresh()
+            return read()
 
     def _read(self, since: datetime, until: datetime, columns: Sequence[str]) -> pa.Table:
         import pyarrow as pa
@@ -160,7 +156,9 @@ class KeptHistory:
         ]
         return pa.concat_tables(tables, promote_options="permissive")
 
-    def _read_sources(self, since: datetime, until: datetime, columns: Sequence[str], limit: int) -> pa.Table:
+    def _read_sources(
+        self, since: datetime, until: datetime, columns: Sequence[str], limit: int, always: Collection[str]
+    ) -> pa.Table:
         import numpy as np
         import pyarrow as pa
 
@@ -170,7 +168,7 @@ class KeptHistory:
         codes: dict[str, list[Any]] = {}
         tables, total = [], 0
         for name, told in self._named(since, until):
-            followed = [s for s in told["sources"] if len(words.get(s, ())) <= limit]
+            followed = [s for s in told["sources"] if s in always or len(words.get(s, ())) <= limit]
             table = _cut(self._load(name, [*columns, *(MARK + s for s in followed)]), since, until)
             for source in followed:
                 values = table.column(MARK + source).combine_chunks()

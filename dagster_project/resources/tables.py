@@ -34,6 +34,11 @@ FLAGGED_BY = ("alert_id", "raised_at", "rule", "team", "known_at", "acted", "hor
 _CLOSED = """
 SELECT alert_id FROM scoring.autoclose_decisions WHERE decision = 'close' AND mode = 'on' AND as_of <= $1
 """
+# People may name a source that has too many values to be looked at unasked, and their word wins.
+_NAMED_SOURCES = """
+SELECT split_part(scope, ' = ', 1) AS name FROM quality.flag_overrides WHERE scope LIKE '% = %'
+UNION SELECT where_name FROM quality.flood_days WHERE where_name IS NOT NULL
+"""
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -72,15 +77,16 @@ def read_history(
 def read_coded_history(
     warehouse: Warehouse, as_of: datetime, since: datetime = BEGINNING, columns: Sequence[str] = FLAGGED_BY
 ) -> pd.DataFrame:
-    """As `read_history`, for flags and histories: texts that recur are categorical, and for each attribute that is a
-    source there is a categorical column `@name` beside them, which takes the place of `attributes`.
+    """As `read_history`, for flags and histories: texts that recur are categorical. Each attribute that is a source, or
+    that an override or a flood names, has a categorical column `@name`; these take the place of `attributes`.
 
     columns : `alert_id`, `raised_at` and `known_at` among them.
     """
     from dagster_project.triage.floods import FloodSettings
 
     limit = FloodSettings().attribute_values
-    table = KeptHistory(warehouse).read_sources(since, as_of, columns, limit)
+    named = set(warehouse.read(_NAMED_SOURCES)["name"])
+    table = KeptHistory(warehouse).read_sources(since, as_of, columns, limit, named)
     return _as_known(warehouse, table.unify_dictionaries().to_pandas(), as_of)
 
 

@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import pandas as pd
+
 from dagster_project.resources.cleaning import NEW, WHOLE
 from dagster_project.resources.kept_history import kept_directory
-from dagster_project.resources.tables import read_coded_history
+from dagster_project.resources.tables import read_coded_history, read_history, read_overrides
+from dagster_project.triage.flags import find_flags
 from dagster_project.triage.floods.sources import MARK
 from tests.dbt.conftest import Dbt, require_kept_is_what_stands
 from tests.dbt.test_dbt_only_new import clean
@@ -113,3 +116,19 @@ def test_a_source_is_followed_until_it_has_too_many_values(dbt_database: Callabl
     assert kept[MARK + "few"].notna().all()
     # The 51st value comes at the third day's third alert: to the end of that day it is followed, and not after it.
     assert kept[MARK + "many"].notna().tolist() == [True] * 72 + [False] * 48
+
+    # A person's word about one of its values still reaches every alert that has it.
+    said = {"flag": "flood", "action": "flag", "scope": "many = 100", "who": "ann", "why": "a bug"}
+    at = BEGIN + timedelta(days=5)
+    made.sql(
+        "INSERT INTO quality.flag_overrides (flag, action, scope, who, why, created_at, day) "
+        "VALUES (%(flag)s, %(action)s, %(scope)s, %(who)s, %(why)s, %(at)s, %(at)s::date - 1)", {**said, "at": at}
+    )  # fmt: skip
+    as_of = BEGIN + timedelta(days=9)
+    told = read_overrides(made.warehouse, as_of)
+    from_codes, from_text = (
+        find_flags(history, None, as_of, overrides=told)[0]
+        for history in (read_coded_history(made.warehouse, as_of), read_history(made.warehouse, as_of))
+    )
+    pd.testing.assert_frame_equal(from_codes, from_text)
+    assert from_codes["where_value"].tolist() == ["100"]
