@@ -1,11 +1,12 @@
 """The service on a warehouse of 700,000 scored alerts, 100,000 of them open: how fast it is, and what breaks it.
 
-    python -m benchmarks.service                       # everything; about an hour
-    python -m benchmarks.service --parts board rate
-    python -m benchmarks.service --requests 5000       # fewer generated requests
+    python -m benchmarks.service                                   # everything; about an hour
+    python -m benchmarks.service --home DIR --only board           # one part; the page comes with the last of the three
+    python -m benchmarks.service --only requests --requests 5000   # fewer generated requests
 
 `make benchmark-service` runs it in an environment that has Schemathesis, which makes requests from the service's own
-OpenAPI description.
+OpenAPI description. What the parts found is kept in `service.json` in the home; the page is written from it as soon as
+all three have been run on the code as it is. Generated requests go on where they were broken off.
 
 Belongs here: the warehouse, requests at a given rate, the generated requests, the table `benchmarks/service.md`. Does
 not belong here: anything timed in a test.
@@ -14,8 +15,9 @@ board : the first page, as soon as `heed serve` says that it is there, then othe
     first page right after a publication.
 rate : requests arrive at fixed moments whether earlier ones are answered or not, so that waiting counts. Of twenty,
     sixteen ask for a score, two for a badge, one for fifty scores, one for the health. Connections are kept.
-generated : Schemathesis with its default checks: no 500, answers as described (status, type, schema), what is allowed
-    is accepted, what is not is refused. Half of the ids are those of alerts that exist.
+requests : Schemathesis with its default checks: no 500, answers as described (status, type, schema), what is allowed
+    is accepted, what is not is refused. Half of the ids are those of alerts that exist. Answers of the service are
+    counted, not what Schemathesis says it made. Cases that are the same in each round are sent in the first one only.
 
 Service, warehouse and whoever asks share the machine.
 """
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import http.client
 import json
 import os
@@ -36,6 +39,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -48,7 +52,7 @@ import numpy as np
 from dagster_project.resources.embedded_postgres import stop_server
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("board", "rate", "generated")
+PARTS = ("board", "rate", "requests")
 OPEN, SCORED = 100_000, 700_000
 RATE, SECONDS, CONNECTIONS = 500, 60, 24
 SEED = 1
@@ -245,58 +249,112 @@ def measure_rate(rng: random.Random, rate: int, seconds: int) -> Iterator[tuple[
         yield "10,000 requests as fast as they go: answered a second", f"{len(times) / took:.0f}"
 
 
-def measure_generated(requests: int) -> Iterator[tuple[str, str]]:
+def measure_requests(requests: int, home: Path, state: dict[str, Any]) -> Iterator[tuple[str, str]]:
     program = Path(sys.executable).with_name("schemathesis")
     if not program.exists():
-        yield "generated requests", "not made: Schemathesis is not installed here"
-        return
-    made = failures = rounds = broken_off = 0
-    with service() as (port, _), tempfile.TemporaryDirectory() as folder:
-        before = sql("SELECT count(*) FROM scoring.feedback")[0][0]
-        started = time.perf_counter()
-        while made < requests:
+        raise SystemExit("Schemathesis is not installed here: make benchmark-service has it")
+    rounds: list[dict[str, Any]] = state["rounds"]
+    with service() as (port, _):
+        while sum(each["answered"] for each in rounds) < requests:
             # Six of the seven operations take input.
-            each = max(20, min(EXAMPLES, (requests - made) // 6))
-            seed = SEED + rounds
-            rounds += 1
-            try:
-                done = subprocess.run(
-                    [
-                        *(str(program), "run", f"http://127.0.0.1:{port}/openapi.json", "--no-color"),
-                        *("--seed", str(seed), "--max-examples", str(each), "--workers", "2"),
-                        *("--continue-on-failure", "--suppress-health-check", "all", "--request-timeout", "30"),
-                    ],
-                    env={**os.environ, "SCHEMATHESIS_HOOKS": "benchmarks.service_hooks", "PYTHONPATH": str(ROOT)},
-                    cwd=folder,
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                    timeout=ROUND_SECONDS,
-                )
-            except subprocess.TimeoutExpired as error:
-                broken_off += 1
-                print(f"  the round of seed {seed} was broken off", file=sys.stderr, flush=True)
-                print((error.stdout or b"")[-20_000:].decode(errors="replace"), file=sys.stderr, flush=True)
-                if broken_off > 20 or get(port, "/health")[1] != 200:
-                    raise
-                continue
-            said = done.stdout + done.stderr
-            if (found := re.search(r"([\d,]+) generated(.*)", said)) is None:
-                raise SystemExit(said[-4000:])
-            made += int(found[1].replace(",", ""))
-            if done.returncode != 0:
-                failures += 1
-                print(said[-20_000:], file=sys.stderr)
-            print(f"  {made:,} requests, {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-        took = time.perf_counter() - started
-        after = sql("SELECT count(*) FROM scoring.feedback")[0][0]
+            left = requests - sum(each["answered"] for each in rounds)
+            before = sql("SELECT count(*) FROM scoring.feedback")[0][0]
+            made = one_round(program, port, home, SEED + len(rounds), max(20, min(EXAMPLES, left // 6)))
+            made["feedback"] = sql("SELECT count(*) FROM scoring.feedback")[0][0] - before
+            rounds.append(made)
+            keep(home, state)
+            broken_off = [each["seed"] for each in rounds if each["broken_off"]]
+            if len(broken_off) > 20 or get(port, "/health")[1] != 200:
+                raise SystemExit(f"rounds of these seeds were broken off: {broken_off}")
+            told = f"{sum(each['answered'] for each in rounds):,} answers in {len(rounds)} rounds"
+            print(f"  {told}, {sum(each['seconds'] for each in rounds):.0f} s", file=sys.stderr, flush=True)
         health = get(port, "/health")[1]
-    yield f"requests generated from the OpenAPI description, seeds {SEED} to {SEED + rounds - 1}", f"{made:,}"
-    yield "rounds of them", str(rounds)
-    yield "rounds in which any check failed (a 500, or an answer that is not as described)", str(failures)
-    yield f"rounds that Schemathesis did not end within {ROUND_SECONDS} s; their requests do not count", str(broken_off)
-    yield "feedback that they wrote; status of /health afterwards", f"{after - before:,}; {health}"
-    yield "seconds that took", f"{took:.0f}"
+    ended = [each for each in rounds if not each["broken_off"]]
+    answers = [line for each in ended for line in answers_of(home, each["seed"]).read_text().splitlines()]
+    statuses = Counter(int(line[:3]) for line in answers)
+    last = SEED + len(rounds) - 1
+    yield f"requests generated from the OpenAPI description and answered, seeds {SEED} to {last}", f"{len(answers):,}"
+    yield "of them different in method, address or body", f"{len({line.split()[1] for line in answers}):,}"
+    yield "answers by status", ", ".join(f"{number:,} of {status}" for status, number in sorted(statuses.items()))
+    yield "rounds that made them", str(len(ended))
+    yield (
+        "rounds in which any check failed (a 500, or an answer that is not as described)",
+        str(sum(each["failed"] for each in ended)),
+    )
+    yield (
+        f"rounds that Schemathesis did not end within {ROUND_SECONDS} s; their requests do not count",
+        str(len(rounds) - len(ended)),
+    )
+    feedback = sum(each["feedback"] for each in rounds)
+    yield "feedback that they wrote; status of /health afterwards", f"{feedback:,}; {health}"
+    yield "seconds that took", f"{sum(each['seconds'] for each in rounds):.0f}"
+
+
+def answers_of(home: Path, seed: int) -> Path:
+    """Where a round writes its answers, a line each."""
+    return home / "answers" / str(seed)
+
+
+def one_round(program: Path, port: int, home: Path, seed: int, examples: int) -> dict[str, Any]:
+    """Generated requests of one seed, in a process of their own: how many were answered and how it ended."""
+    answers = answers_of(home, seed)
+    answers.parent.mkdir(exist_ok=True)
+    answers.unlink(missing_ok=True)
+    # Examples and coverage are the same cases whatever the seed.
+    phases = "examples,coverage,fuzzing,stateful" if seed == SEED else "fuzzing,stateful"
+    hooks = {"SCHEMATHESIS_HOOKS": "benchmarks.service_hooks", "HEED_ANSWERS": str(answers), "PYTHONPATH": str(ROOT)}
+    made = {"seed": seed, "answered": 0, "failed": False, "broken_off": False}
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            done = subprocess.run(
+                [
+                    *(str(program), "run", f"http://127.0.0.1:{port}/openapi.json", "--no-color", "--phases", phases),
+                    *("--seed", str(seed), "--max-examples", str(examples), "--workers", "2"),
+                    *("--continue-on-failure", "--suppress-health-check", "all", "--request-timeout", "30"),
+                ],
+                env={**os.environ, **hooks},
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=ROUND_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            print(f"  the round of seed {seed} was broken off", file=sys.stderr, flush=True)
+            print((error.stdout or b"")[-20_000:].decode(errors="replace"), file=sys.stderr, flush=True)
+            return {**made, "broken_off": True, "seconds": time.perf_counter() - started}
+    said = done.stdout + done.stderr
+    if not answers.exists() or re.search(r"[\d,]+ generated", said) is None:
+        raise SystemExit(said[-4000:])
+    if done.returncode != 0:
+        print(said[-20_000:], file=sys.stderr)
+    answered = len(answers.read_text().splitlines())
+    return {**made, "answered": answered, "failed": done.returncode != 0, "seconds": time.perf_counter() - started}
+
+
+def code() -> str:
+    """The commit, and what was changed since beside the pages that benchmarks write."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    changed = git("diff", "HEAD", "--", ".", ":!benchmarks/*.md")
+    commit = git("rev-parse", "--short=12", "HEAD").strip()
+    return f"{commit} and changes {hashlib.blake2b(changed.encode(), digest_size=4).hexdigest()}" if changed else commit
+
+
+def kept(home: Path) -> dict[str, Any]:
+    """What was found on the code as it is: the rounds of requests, and by part the machine and the rows."""
+    file = home / "service.json"
+    state: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    now = code()
+    return state if state.get("code") == now else {"code": now, "rounds": [], "parts": {}}
+
+
+def keep(home: Path, state: dict[str, Any]) -> None:
+    (home / "service.json.new").write_text(json.dumps(state, indent=1))
+    (home / "service.json.new").replace(home / "service.json")
 
 
 def machine() -> str:
@@ -307,43 +365,53 @@ def machine() -> str:
     )
 
 
+def page(state: dict[str, Any]) -> str:
+    parts = [state["parts"][part] for part in PARTS]
+    rows = "\n".join(f"| {what} | {figure} |" for part in parts for what, figure in part["rows"])
+    machines = " ".join(f"{part}: {state['parts'][part]['machine']}." for part in PARTS)
+    return (
+        f"# The service: {SCORED:,} scored alerts, {OPEN:,} of them open\n\n{machines} Commit {state['code']}. "
+        "Service, warehouse and whoever asks share the machine. `make benchmark-service` makes this page again.\n\n"
+        f"| what | figure |\n|---|---:|\n{rows}\n"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--rate", type=int, default=RATE)
     parser.add_argument("--seconds", type=int, default=SECONDS)
-    parser.add_argument("--home", type=Path, help="keep the warehouse here, for the next time")
+    parser.add_argument("--home", type=Path, help="keep the warehouse and what was found here, for the next time")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "service.md")
     arguments = parser.parse_args()
-    home = arguments.home or Path(tempfile.mkdtemp(prefix="heed-benchmark-"))
+    home = (arguments.home or Path(tempfile.mkdtemp(prefix="heed-benchmark-"))).resolve()
+    home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o755)  # the embedded server may run under another account
     os.environ["HEED_HOME"] = str(home)
-    rng, told = random.Random(SEED), machine()
+    state = kept(home)
     try:
         make_warehouse(home)
-        found: list[tuple[str, str]] = []
-        for part in arguments.parts:
+        for part in arguments.only:
+            told, rows = machine(), []
             measured = {
-                "board": lambda: measure_board(rng),
-                "rate": lambda: measure_rate(rng, arguments.rate, arguments.seconds),
-                "generated": lambda: measure_generated(arguments.requests),
+                "board": lambda: measure_board(random.Random(SEED)),
+                "rate": lambda: measure_rate(random.Random(SEED), arguments.rate, arguments.seconds),
+                "requests": lambda: measure_requests(arguments.requests, home, state),
             }[part]()
             for what, figure in measured:
-                found.append((what, figure))
+                rows.append([what, figure])
                 print(f"{what}: {figure}", flush=True)
+            state["parts"][part] = {"machine": told, "rows": rows}
+            keep(home, state)
     finally:
         stop_server(home)
         if arguments.home is None:
             shutil.rmtree(home, ignore_errors=True)
-    if set(arguments.parts) != set(PARTS):
-        return
-    rows = "\n".join(f"| {what} | {figure} |" for what, figure in found)
-    (ROOT / "benchmarks" / "service.md").write_text(
-        f"# The service: {SCORED:,} scored alerts, {OPEN:,} of them open\n\n{told}. Service, warehouse and whoever "
-        "asks share the machine. `make benchmark-service` makes this page again.\n\n"
-        f"| what | figure |\n|---|---:|\n{rows}\n",
-        encoding="utf-8",
-    )
+    if missing := [part for part in PARTS if part not in state["parts"]]:
+        print(f"no page yet: nothing of {', '.join(missing)} with the code as it is ({state['code']})")
+    else:
+        arguments.out.write_text(page(state), encoding="utf-8")
 
 
 if __name__ == "__main__":
