@@ -35,14 +35,19 @@ class FrameFile:
 
     def read(self) -> pd.DataFrame:
         """The frame as it was written."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         try:
             with self.path.open("rb") as file:
-                return pd.read_parquet(file)
-        except (OSError, ValueError) as error:
+                table = pq.read_table(file)
+        except (OSError, pa.ArrowException) as error:
             raise HeedError(
                 f"{self.path} cannot be read ({' '.join(str(error).split())[:200]})",
                 "run the job `retrain`, which writes it anew",
             ) from error
+        # Column by column, each given up once it is copied: the frame would stand in memory twice.
+        return table.to_pandas(split_blocks=True, self_destruct=True)
 
 
 class FrameFiles(dg.IOManager):

@@ -109,6 +109,12 @@ def names_for(settings: FeatureSettings) -> list[str]:
     return [ALWAYS_NO, CONSTANT, *rates, REPEAT_LAST, *([LOGISTIC] if rates else [])]
 
 
+def read_by_baselines(settings: FeatureSettings) -> set[str]:
+    """The history columns that fitting and predicting may read."""
+    said = ("known_count", "acted_count", "decayed_acted_rate", "last_outcome")
+    return {f.name for f in history_features_for(settings) if f.key in RATE_KEYS and f.statistic in said}
+
+
 def fit_baselines(
     frame: pd.DataFrame,
     acted: np.ndarray,

@@ -66,7 +66,7 @@ class Binned:
     matrix : float32 [alerts, columns]. acted : 0.0 or 1.0. names : safe for LightGBM (see `safe_names`).
     categorical : positions of columns that hold codes.
 
-    Bin limits come from all alerts given, so give only those of the past.
+    Bin limits come from all alerts given, so give only those of the past. The matrix itself is not kept.
     """
 
     def __init__(
@@ -80,11 +80,10 @@ class Binned:
     ) -> None:
         import lightgbm as lgb
 
-        self.matrix = matrix
-        self.acted = acted
+        self.alerts, self.columns = matrix.shape
         self.names = tuple(names)
         self.categorical = tuple(categorical)
-        self.threads = threads if len(matrix) >= THREADING_MINIMUM else 1
+        self.threads = threads if self.alerts >= THREADING_MINIMUM else 1
         self.common = {**PARAMETERS, **BINNING, "seed": seed, "num_threads": self.threads}
         self._data = lgb.Dataset(
             matrix,
@@ -92,41 +91,40 @@ class Binned:
             feature_name=list(names),
             categorical_feature=[names[i] for i in categorical],
             params=self.common,
-            free_raw_data=False,
         )
         self._data.construct()
 
     def fit(
+        self, rows: np.ndarray, weight: np.ndarray, parameters: Mapping[str, Any], columns: Sequence[int], trees: int
+    ) -> Any:
+        """A booster of `trees` trees, fitted on `rows` (sorted positions) with `columns` only."""
+        import lightgbm as lgb
+
+        chosen = {**self.common, **parameters}
+        if len(columns) < self.columns:
+            chosen["interaction_constraints"] = [list(columns)]
+        data = self._data if len(rows) == self.alerts else self._data.subset(rows.tolist(), params=chosen)
+        # A weight that is set before a subset is constructed is silently lost.
+        data.construct().set_weight(weight)
+        return lgb.train(chosen, data, trees)
+
+    def fit_elsewhere(
         self,
-        rows: np.ndarray,
+        matrix: np.ndarray,
+        acted: np.ndarray,
         weight: np.ndarray,
         parameters: Mapping[str, Any],
         columns: Sequence[int],
         trees: int,
-        elsewhere: Callable[[Fit], str] | None = None,
+        elsewhere: Callable[[Fit], str],
     ) -> Any:
-        """A booster of `trees` trees, fitted on `rows` (sorted positions) with `columns` only.
-
-        elsewhere : makes the fit in the place of this process, and returns its text.
-        """
-        import lightgbm as lgb
-
+        """As `fit`, made by `elsewhere` in the place of this process; `matrix`, which is changed, holds the rows."""
+        # A constraint ends the process in distributed training (LightGBM issue 5680, open with 4.7). A column that
+        # holds one number is never split either.
+        matrix[:, np.setdiff1d(np.arange(matrix.shape[1]), columns)] = 0
         chosen = {**self.common, **parameters}
-        if elsewhere is not None:
-            # A constraint ends the process in distributed training (LightGBM issue 5680, open with 4.7). A column that
-            # holds one number is never split either.
-            matrix = self.matrix[rows]
-            matrix[:, np.setdiff1d(np.arange(matrix.shape[1]), columns)] = 0
-            chosen.pop("num_threads")
-            return load_trees(
-                elsewhere(Fit(matrix, self.acted[rows], weight, self.names, self.categorical, chosen, trees))
-            )
-        if len(columns) < self.matrix.shape[1]:
-            chosen["interaction_constraints"] = [list(columns)]
-        data = self._data if len(rows) == len(self.matrix) else self._data.subset(rows.tolist(), params=chosen)
-        # A weight that is set before a subset is constructed is silently lost.
-        data.construct().set_weight(weight)
-        return lgb.train(chosen, data, trees)
+        chosen.pop("num_threads")
+        return load_trees(elsewhere(Fit(matrix, acted, weight, self.names, self.categorical, chosen, trees)))
 
 
 def log_odds(booster: Any, matrix: np.ndarray, trees: int | None, threads: int) -> np.ndarray:

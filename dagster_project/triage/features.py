@@ -34,6 +34,8 @@ COLUMNS = ("rule", "entity", "team", "severity", "title")
 # The history key that all alerts share: how busy everything is, and how much is acted upon at the moment.
 EVERYTHING = "all"
 KEY_SEPARATOR = "+"
+# Alerts whose attributes are parsed together: their objects take about 100 MB.
+PARSED_AT_ONCE = 50_000
 
 # Words people use for urgency, from least to most. Numbers in names count the other way round: P1 and sev1
 # are worst.
@@ -279,26 +281,31 @@ def attribute_columns(attributes: pd.Series, names: Sequence[str] | None = None)
 
     Booleans become 1.0 and 0.0. Nested values become their JSON text. Empty text counts as missing.
     """
-    # The same text recurs often in fan-outs and never in id-rich exports: parse each distinct text once.
-    is_text = attributes.map(lambda v: isinstance(v, str)).to_numpy(dtype=bool)
-    keyed = attributes.astype(object).to_numpy()
-    if not is_text.all():
-        keyed = np.array(
-            [v if t or v is None or not isinstance(v, dict) else json.dumps(v, sort_keys=True, default=str)
-             for v, t in zip(keyed, is_text, strict=True)],
-            dtype=object,
-        )  # fmt: skip
-        keyed = np.array([v if isinstance(v, str) else None for v in keyed], dtype=object)
-    codes, texts = pd.factorize(keyed)
-    parsed = [_object(text) for text in texts]
-    wanted = list(names) if names is not None else sorted({key for entry in parsed for key in entry})
-    columns = {}
-    for name in wanted:
-        values = np.empty(len(parsed) + 1, dtype=object)
-        values[:-1] = [_scalar(entry.get(name)) for entry in parsed]
-        values[-1] = None
-        columns[name] = values[codes]
-    return columns
+    columns: dict[str, np.ndarray] = {}
+    # Parsed a part at a time, and equal values kept once: all objects of a million alerts at once take gigabytes.
+    kept: dict[str | float, str | float] = {}
+    for first in range(0, len(attributes), PARSED_AT_ONCE):
+        part = attributes.iloc[first : first + PARSED_AT_ONCE].astype(object).to_numpy()
+        # The same text recurs often in fan-outs and never in id-rich exports: parse each distinct text once.
+        codes, texts = pd.factorize(np.array([_text(value) for value in part], dtype=object))
+        parsed = [_object(text) for text in texts]
+        for name in names if names is not None else {key for entry in parsed for key in entry}:
+            if name not in columns:
+                columns[name] = np.full(len(attributes), None, dtype=object)
+            values = np.full(len(parsed) + 1, None, dtype=object)  # the last one is that of no text
+            for number, entry in enumerate(parsed):
+                value = _scalar(entry.get(name))
+                # Zero has two signs, which are equal and are written differently.
+                values[number] = value if value is None or value == 0 else kept.setdefault(value, value)
+            columns[name][first : first + len(part)] = values[codes]
+    wanted = names if names is not None else sorted(columns)
+    return {name: columns.get(name, np.full(len(attributes), None, dtype=object)) for name in wanted}
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return json.dumps(value, sort_keys=True, default=str)
+    return value if isinstance(value, str) else None
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -172,12 +172,13 @@ class ColumnPlan:
         return cls(columns)
 
 
-def plan_columns(frame: pd.DataFrame, settings: FeatureSettings) -> ColumnPlan:
+def plan_columns(frame: pd.DataFrame, settings: FeatureSettings, taught: np.ndarray | None = None) -> ColumnPlan:
     """The columns that a training on `frame` uses; looks at facts only, never at outcomes.
 
     Parameters
     ----------
     frame : training alerts with the raise-time columns and every history column of `settings`.
+    taught : bool, one per alert: those that are looked at; None: all.
 
     Raise-time features and history features come always. Identity columns and text attributes become
     categories when at least one value has `CATEGORY_MINIMUM` alerts. Attributes take part when they are
@@ -203,12 +204,15 @@ def plan_columns(frame: pd.DataFrame, settings: FeatureSettings) -> ColumnPlan:
         if f.statistic == "raised_count" and span in known:
             name = f.name.replace("_raised_count_", "_undecided_count_")
             columns.append(Column(name, "undecided", (f.name, known[span])))
+    # Cut without the history columns: the frame is wide.
+    facts = frame[[name for name in (*IDENTITY, "attributes") if name in frame]]
+    facts = facts if taught is None else facts[taught]
     for name in IDENTITY:
-        values = _column(frame, name)
+        values = _column(facts, name)
         if values is not None and (categories := _frequent(values)):
             columns.append(_text_column(name, name, categories))
-    if "attributes" in frame:
-        columns += _attribute_plan(frame["attributes"])
+    if "attributes" in facts:
+        columns += _attribute_plan(facts["attributes"])
     columns += [Column(s.name, s.kind, s.of, spans=s.spans) for s in signals_for(settings)]
     return ColumnPlan(tuple(columns))
 

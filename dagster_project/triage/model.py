@@ -38,9 +38,9 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage import boosting, metrics
-from dagster_project.triage.baselines import CONSTANT, Baseline, fit_baselines
+from dagster_project.triage.baselines import CONSTANT, Baseline, fit_baselines, read_by_baselines
 from dagster_project.triage.calibration import Calibration, choose_calibration, uninfluenced
-from dagster_project.triage.features import FeatureSettings, contract
+from dagster_project.triage.features import FeatureSettings, contract, history_features_for
 from dagster_project.triage.forecaster import LIGHTGBM, PRIOR, Model
 from dagster_project.triage.matrix import HISTORY_SOURCES, SIGNAL_SOURCES, ColumnPlan, plan_columns
 from dagster_project.triage.timeline.definition import span_name
@@ -245,6 +245,7 @@ def learn(frame: pd.DataFrame, cut: datetime, settings: LearningSettings, proven
     # Ordered by its keys alone: the frame is wide, and is copied once.
     order = frame[by].iloc[rows].reset_index(drop=True).sort_values(by, kind="stable").index.to_numpy()
     mature = frame.iloc[rows[order]].reset_index(drop=True)
+    del frame  # where the caller holds it no more, its memory is needed for learning
     return _Training(known, mature, cut.astimezone(UTC), settings, proven).run()
 
 
@@ -489,13 +490,15 @@ class _Training:
         taught = ~self.excluded
         for fold in self.folds:
             taught[fold.training] = True
-        self.plan: ColumnPlan = plan_columns(self.mature[~self.excluded], settings.features)
+        self.plan: ColumnPlan = plan_columns(self.mature, settings.features, ~self.excluded)
         self.matrix = self.plan.matrix(self.mature)
-        self.rows = np.flatnonzero(taught)
+        # The matrix says what the frame's history columns said, but for those that baselines read.
+        spare = {f.name for f in history_features_for(settings.features)} - read_by_baselines(settings.features)
+        self.mature = self.mature.drop(columns=[name for name in self.mature if name in spare])
         self.place = np.cumsum(taught) - 1
         self.binned = boosting.Binned(
-            self.matrix[self.rows],
-            self.acted[self.rows],
+            self.matrix if taught.all() else self.matrix[taught],
+            self.acted[taught],
             boosting.safe_names(self.plan.names),
             self.plan.categorical,
             settings.seed,
@@ -528,8 +531,12 @@ class _Training:
             age = (pd.Timestamp(cut) - raised).dt.total_seconds().to_numpy(dtype=np.float64)
             weight = np.exp2(-age / candidate.half_life.total_seconds())
             weight /= weight.mean()
-        columns = self._columns(candidate)
-        return self.binned.fit(self.place[rows], weight, dict(candidate.parameters), columns, trees, elsewhere)
+        columns, parameters = self._columns(candidate), dict(candidate.parameters)
+        if elsewhere is not None:
+            return self.binned.fit_elsewhere(
+                self.matrix[rows], self.acted[rows], weight, parameters, columns, trees, elsewhere
+            )
+        return self.binned.fit(self.place[rows], weight, parameters, columns, trees)
 
     def _columns(self, candidate: Candidate) -> list[int]:
         def takes_part(position: int) -> bool:

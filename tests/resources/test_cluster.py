@@ -120,8 +120,9 @@ def test_one_worker_makes_the_trees_of_one_machine(address: str, monkeypatch: py
     acted = (random.random(len(matrix)) < 1 / (1 + np.exp(-matrix[:, 1] - matrix[:, 0] % 3))).astype(np.float64)
     binned = Binned(matrix, acted, [f"column{i}" for i in range(6)], [0], seed=9, threads=1)
     rows, weight = np.arange(0, len(matrix)), random.uniform(0.5, 1.5, len(matrix))
-    arguments = (rows, weight, {"num_leaves": 12, "lambda_l2": 20.0}, range(6), 30)
-    assert joined_text([binned.fit(*arguments, Cluster(address).fit)]) == joined_text([binned.fit(*arguments)])
+    asked = (weight, {"num_leaves": 12, "lambda_l2": 20.0}, range(6), 30)
+    there = binned.fit_elsewhere(matrix.copy(), acted, *asked, Cluster(address).fit)
+    assert joined_text([there]) == joined_text([binned.fit(rows, *asked)])
 
 
 @pytest.mark.parametrize("what", ["nobody answers", "other versions", "no extra"])

@@ -70,8 +70,7 @@ def test_scores_and_contributions_are_those_of_lightgbm(seed: int, leaves: int, 
     assert np.abs(made - expected[:, :-1]).max() < 1e-9
     # They add up to the score, and what is left is the same for all alerts.
     assert np.ptp(raw - made.sum(axis=1)) < 1e-9
-    # Without tables, which one alert is not worth, they are the same.
-    assert np.abs(forest.contributions(x[:1]) - made[:1]).max() < 1e-12
+    assert np.array_equal(forest.contributions(x[:1]), made[:1])
 
 
 def test_a_blend_is_the_sum_of_its_members_in_any_batches_and_threads() -> None:
@@ -86,16 +85,15 @@ def test_a_blend_is_the_sum_of_its_members_in_any_batches_and_threads() -> None:
     assert np.array_equal(forest.raw_scores(x, threads=3), raw)
     assert np.array_equal(forest.contributions(x, threads=3), made)
     assert np.array_equal(forest.raw_scores(x[777:1234]), raw[777:1234])
-    assert np.abs(forest.contributions(x[777:1234]) - made[777:1234]).max() < 1e-12
+    assert np.array_equal(forest.contributions(x[777:1234]), made[777:1234])
 
 
-def test_long_paths_and_large_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paths beyond the longest table, and trees that only LightGBM can walk."""
+def test_long_paths_and_large_trees() -> None:
+    """Paths of one split after the other, and trees that only LightGBM can walk."""
     rng = np.random.default_rng(6)
     booster, x = taught(rng, 40, 3), strange(rng)
     forest = Forest(booster.model_to_string())
     expected = booster.predict(x, pred_contrib=True, num_threads=1)[:, :-1]
-    monkeypatch.setattr("dagster_project.triage.trees.forest.MOST_TABLED", 2)
     assert np.abs(forest.contributions(x) - expected).max() < 1e-9
     large = taught(rng, 100, 2, min_data_in_leaf=1)
     with pytest.raises(Unsupported):

@@ -15,13 +15,13 @@ import numpy as np
 
 from dagster_project.errors import HeedError
 from dagster_project.triage.boosting import load_trees
-from dagster_project.triage.trees.text import MOST_FEATURES_OF_A_PATH, Trees, Unsupported, read_trees
+from dagster_project.triage.trees.text import Trees, Unsupported, read_trees
 
-# Alerts that one task takes. Each task works out the tables of all leaves anew, which costs as much as the
-# contributions of some 300 alerts.
-TASK = 8_192
-# Paths with more different features have no table: 2 ** 12 numbers are 32 KB, the nearest cache of a core.
-MOST_TABLED = 12
+# Alerts that one task takes: at 150 columns 600 KB. What a task works out once for all its alerts costs as much as the
+# contributions of some ten.
+TASK = 1_024
+# With fewer alerts for each, a second thread does not pay.
+LEAST = 32
 
 
 class Forest:
@@ -29,7 +29,7 @@ class Forest:
 
     Scores are those of LightGBM, bit for bit; contributions are those of `predict(pred_contrib=True)` but for the order
     in which they are added up (differences of 1e-12). Trees that the loops cannot walk (more than 64 leaves, linear
-    leaves, more than 31 different features above a leaf) are left to LightGBM, as slow as it is.
+    leaves) are left to LightGBM, as slow as it is.
 
     Raises `HeedError` when the text does not hold whole trees.
     """
@@ -72,14 +72,12 @@ class Forest:
         from dagster_project.triage.trees.kernels import contributions
 
         out = np.zeros((matrix.shape[1], len(matrix)))
-        # A table pays when it has fewer entries than there are alerts to look it up.
-        tabled = min(MOST_TABLED, int(np.log2(max(1, min(TASK, len(matrix))))))
-        edges = (trees.edge_split, trees.edge_depth, trees.edge_left, trees.edge_clears, trees.edge_leaf)
-        paths = (trees.path_start, trees.path_feature, trees.path_share)
+        edges = (trees.edge_split, trees.edge_depth, trees.edge_left, trees.edge_leaf)
+        terms = (trees.edge_again, trees.edge_before, trees.edge_after)
         most_splits = int(np.diff(trees.tree_splits).max(initial=0))
         arrays = (
-            *(trees.tree_splits, trees.tree_leaves, *_splits(trees), trees.value, *edges, *paths),
-            *(trees.deepest, most_splits, tabled, *_gauss_legendre(trees.widest), out),
+            *(trees.tree_splits, trees.tree_leaves, *_splits(trees), trees.value, *edges, *terms, trees.tree_widest),
+            *(trees.deepest, most_splits, *_gauss_legendre(int(trees.tree_widest.max(initial=0))), out),
         )
         _share(len(matrix), threads, lambda first, last: contributions(matrix, first, last, *arrays))
         return out.T
@@ -106,7 +104,7 @@ def _gauss_legendre(widest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points and weights on [0, 1] that integrate a polynomial of degree d - 1, for d = 0 ... widest, and where those
     of each d begin."""
     points, weights, start = [np.zeros(0)], [np.zeros(0)], [0, 0]
-    for d in range(1, min(widest, MOST_FEATURES_OF_A_PATH) + 1):
+    for d in range(1, widest + 1):
         x, w = np.polynomial.legendre.leggauss((d + 1) // 2)
         points.append((x + 1) / 2)
         weights.append(w / 2)
@@ -117,7 +115,7 @@ def _gauss_legendre(widest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _share(alerts: int, threads: int, task: Callable[[int, int], None]) -> None:
     """Call `task(first, last)` for all alerts in parts of `TASK`, on so many threads."""
     # Parts of equal size: a last part of a few alerts would leave all threads but one idle.
-    tasks = max(1, -(-alerts // TASK))
+    tasks = max(-(-alerts // TASK), min(threads, alerts // LEAST), 1)
     tasks += -tasks % threads if tasks > 1 else 0
     bounds = np.linspace(0, alerts, tasks + 1).astype(np.int64).tolist()
     parts = [(a, b) for a, b in pairwise(bounds) if a < b]

@@ -20,11 +20,13 @@ from dagster_project.triage.compiled import compiled, read_only
 
 # Alerts in a block: at 150 columns 256 alerts are 150 KB, which a core's second cache holds with all else.
 BLOCK = 256
+# The same where contributions are found: at 10 points and 20 splits above a leaf their numbers take 100 KB.
+FEW = 32
 
 I1, I4, I8 = read_only(types.int8), read_only(types.int32), read_only(types.int64)
 U1, U4, U8 = read_only(types.uint8), read_only(types.uint32), read_only(types.uint64)
 F4, F8 = read_only(types.float32), read_only(types.float64)
-MATRIX = read_only(types.float32, 2)
+MATRIX, DOWN = read_only(types.float32, 2), read_only(types.float64, 2)
 SPLITS = (I4, I1, F4, U1, I8)  # feature, kind, threshold, members, members_start
 
 
@@ -100,22 +102,6 @@ def add_leaves(can, n, value, first, total):
         total[r] += value[first + _lowest_bit(can[r])]
 
 
-@compiled(types.void(U4, types.int64, U1, types.uint8, types.uint32, types.uint32[::1]))
-def follow(above, n, left, to_left, clears, below):
-    """The bits of a path below an edge: alerts that do not take the edge lose the bits outside `clears`."""
-    everything = np.uint32(0xFFFFFFFF)
-    for r in range(n):
-        below[r] = above[r] & (everything if left[r] == to_left else clears)
-
-
-@compiled(types.void(U4, types.int64, types.uint32, F8, types.int64, types.float64[:, ::1], types.int64, types.int64))
-def look_up(bits, n, mask, table, at, out, column, start):
-    """Add table[at + the bits of `mask`] to out[column, start + r]."""
-    row, cases = out[column, start : start + n], table[at:]
-    for r in range(n):
-        row[r] += cases[bits[r] & mask]
-
-
 @compiled(types.void(MATRIX, types.int64, types.int64, types.int64, I8, I8, *SPLITS, U8, F8, types.float64[::1]))
 def raw_scores(
     matrix, first, last, trees, tree_splits, tree_leaves, feature, kind, threshold, members, members_start, keeps,
@@ -152,152 +138,148 @@ def raw_scores(
             out[start + r] = total[r]
 
 
-@compiled(types.void(F8, types.float64, F8, F8, types.float64[::1], types.float64[::1], types.int64))
-def tabulate(share, value, points, weights, product, table, at):
-    """What each feature of a path adds in each case: table[at + (feature << length) + case].
+@compiled(types.void(F8, types.float64, types.float64, types.float64[:, ::1]))
+def weigh(points, before, after, edge):
+    """What an edge does at each point, for alerts of three kinds: edge[0:3] multiply on the way down, edge[3:5] are
+    what the edge's feature is given on the way up.
 
-    The Shapley value of a product of terms, each 1 or 0 where its feature is known and its share where it is not, is
-    the integral of the derivative along the diagonal of the multilinear extension (Owen 1972): a polynomial of degree
-    length - 1, which Gauss-Legendre points integrate without error. All terms are positive: nothing cancels.
+    The kinds: the alert takes the edge, and took all edges of this feature above (0, 3); it took those above and not
+    this one (1, 4); it left the feature's way above already (2; it is given nothing more).
     """
-    length = len(share)
-    for k in range(at, at + (length << length)):
-        table[k] = 0.0
     for q in range(len(points)):
         t = points[q]
-        product[0] = weights[q]
-        for i in range(length):
-            against, towards = share[i] * (1.0 - t), share[i] * (1.0 - t) + t
-            for c in range(1 << i):
-                product[(1 << i) + c] = product[c] * towards
-            for c in range(1 << i):
-                product[c] *= against
-        for i in range(length):
-            against, towards = share[i] * (1.0 - t), share[i] * (1.0 - t) + t
-            less, more = -share[i] * value / against, (1.0 - share[i]) * value / towards
-            first = at + (i << length)
-            for c0 in range(0, 1 << length, 2 << i):
-                for c in range(c0, c0 + (1 << i)):
-                    table[first + c] += product[c] * less
-                for c in range(c0 + (1 << i), c0 + (2 << i)):
-                    table[first + c] += product[c] * more
+        old, new = before * (1.0 - t) + t, after * (1.0 - t) + t
+        astray = after * (1.0 - t)
+        edge[0, q], edge[1, q], edge[2, q] = new / old, astray / old, after / before
+        edge[3, q] = (1.0 - after) / new - (1.0 - before) / old
+        edge[4, q] = -1.0 / (1.0 - t) - (1.0 - before) / old
 
 
-@compiled(types.float64(F8, types.int64, types.int64, types.uint32, types.int64, F8, F8))
-def _share_of_one(share, path, length, bits, position, points, weights):
-    """What the feature at `position` of a path adds to an alert with these bits, per unit of the leaf's value.
+@compiled(types.void(F8, types.int64, U1, types.uint8, types.float64[::1]))
+def follow(above, n, left, to_left, below):
+    """Who is still on a feature's way below an edge: 1.0 or 0.0."""
+    for r in range(n):
+        below[r] = above[r] if left[r] == to_left else 0.0
 
-    The same as in `tabulate`, for one case and one feature.
-    """
-    total = 0.0
-    for q in range(len(points)):
-        t = points[q]
-        product = weights[q]
-        for i in range(length):
-            if i != position:
-                term = share[path + i] * (1.0 - t)
-                product *= term + t if (bits >> np.uint32(i)) & np.uint32(1) else term
-        total += product
-    known = 1.0 if (bits >> np.uint32(position)) & np.uint32(1) else 0.0
-    return total * (known - share[path + position])
+
+@compiled(types.void(read_only(types.float64, 2), types.int64, types.int64, F8, F8, DOWN, types.float64[:, ::1]))
+def go_down(above, points, n, was, still, edge, below):
+    """The products of all features' terms below an edge, at each point."""
+    for q in range(points):
+        take, leave, gone = edge[0, q], edge[1, q], edge[2, q]
+        high, low = above[q], below[q]
+        for r in range(n):
+            low[r] = high[r] * (take if still[r] > 0.5 else (leave if was[r] > 0.5 else gone))
 
 
 @compiled(
     types.void(
-        MATRIX,
-        types.int64,
-        types.int64,
-        I8,
-        I8,
-        *SPLITS,
-        F8,
-        I4,
-        I4,
-        U1,
-        U4,
-        I4,
-        I8,
-        I4,
-        F8,
-        types.int64,
-        types.int64,
-        types.int64,
-        F8,
-        F8,
-        I8,
-        types.float64[:, ::1],
+        read_only(types.float64, 2), types.int64, types.int64, F8, F8, DOWN, types.float64, types.float64[:, ::1],
+        types.float64[::1],
     )
-)
+)  # fmt: skip
+def turn_at_leaf(above, points, n, was, still, edge, value, back, column):
+    """`go_down`, a leaf's value, and `go_up`."""
+    for q in range(points):
+        take, leave, gone = edge[0, q], edge[1, q], edge[2, q]
+        gain, loss = edge[3, q], edge[4, q]
+        high, up = above[q], back[q]
+        for r in range(n):
+            there = value * high[r] * (take if still[r] > 0.5 else (leave if was[r] > 0.5 else gone))
+            up[r] += there
+            column[r] += there * (gain if still[r] > 0.5 else (loss if was[r] > 0.5 else 0.0))
+
+
+@compiled(
+    types.void(
+        types.float64[:, ::1], types.int64, types.int64, F8, F8, DOWN, types.float64[:, ::1], types.float64[::1]
+    )
+)  # fmt: skip
+def go_up(below, points, n, was, still, edge, back, column):
+    """Bring the sum of what is below an edge above it, and give the edge's feature its part."""
+    for q in range(points):
+        gain, loss = edge[3, q], edge[4, q]
+        low, up = below[q], back[q]
+        for r in range(n):
+            up[r] += low[r]
+            column[r] += low[r] * (gain if still[r] > 0.5 else (loss if was[r] > 0.5 else 0.0))
+            low[r] = 0.0
+
+
+@compiled(
+    types.void(
+        MATRIX, types.int64, types.int64, I8, I8, *SPLITS, F8, I4, I4, U1, I4, I4, F8, F8, I8, types.int64, types.int64,
+        F8, F8, I8, types.float64[:, ::1],
+    )
+)  # fmt: skip
 def contributions(
     matrix, first, last, tree_splits, tree_leaves, feature, kind, threshold, members, members_start, value, edge_split,
-    edge_depth, edge_left, edge_clears, edge_leaf, path_start, path_feature, path_share, deepest, most_splits,
-    most_tabled, points, weights, rule_start, out,
+    edge_depth, edge_left, edge_leaf, edge_again, edge_before, edge_after, tree_widest, deepest, most_splits, points,
+    weights, rule_start, out,
 ):  # fmt: skip
     """Add the contributions of each column to the raw scores of the alerts [first, last) to out[column, alert].
 
-    What a leaf contributes depends on nothing but which of the different features on its path lead the alert towards
-    it: 2 ** length cases, and most paths have 3 to 8 features. So each leaf's cases are worked out once per call (for
-    paths of at most `most_tabled` features; longer ones are worked out alert by alert), and looked up for each alert.
+    A leaf's worth is a product of terms, one for each different feature on its path: 1 or 0 where the feature is known,
+    the share of training alerts where it is not. The Shapley value of a feature in it is the integral along the
+    diagonal of the multilinear extension (Owen 1972) of a polynomial, whose degree is the number of the other features,
+    which Gauss-Legendre points integrate without error. At one point t the terms are share * (1 - t), and t more where
+    the feature leads the alert to the leaf.
 
-    Which features do is one bit each, kept for the whole path while the tree is walked depth first: an edge that an
-    alert does not take clears the bit of its feature, and a feature that stands twice on a path keeps its bit only if
-    it leads the alert the right way twice.
+    At each point the products of all leaves are made in one walk, depth first: down each edge by one multiplication,
+    and up again as sums of what is below, of which each edge's feature takes its part (Linear TreeSHAP, Bifet et al.,
+    NeurIPS 2022, walks in the same way with polynomials; here they are numbers at points). A feature that stands on a
+    path again replaces its own term, and gives back its part above the edge. All terms are positive.
 
-    points, weights : Gauss-Legendre on [0, 1]; those for a path of d features stand at
-        rule_start[d] to rule_start[d + 1].
+    points, weights : Gauss-Legendre on [0, 1]; those for d different features stand at rule_start[d] to
+        rule_start[d + 1].
     """
-    x = np.empty((matrix.shape[1], BLOCK), np.float32)
-    left = np.empty((most_splits, BLOCK), np.uint8)
-    bits = np.empty((deepest + 1, BLOCK), np.uint32)
-    tables, product = np.empty(0, np.float64), np.empty(1 << most_tabled, np.float64)
-    everything = np.uint32(0xFFFFFFFF)
+    many = last - first
+    x = np.empty((matrix.shape[1], many), np.float32)
+    columns_of(matrix, first, last, x)
+    most_points = len(points)
+    left = np.empty((most_splits, FEW), np.uint8)
+    on_way = np.ones((deepest + 2, FEW), np.float64)
+    product = np.empty((deepest + 1, most_points, FEW), np.float64)
+    back = np.zeros((deepest + 1, most_points, FEW), np.float64)
+    edges = np.empty((2 * most_splits, 5, most_points), np.float64)
+    open_edges = np.empty(deepest + 1, np.int64)
     for tree in range(len(tree_splits) - 1):
         s0, s1 = tree_splits[tree], tree_splits[tree + 1]
-        l0, l1 = tree_leaves[tree], tree_leaves[tree + 1]
-        # The tables of this tree, one after the other.
-        size = 0
-        for leaf in range(l0, l1):
-            length = path_start[leaf + 1] - path_start[leaf]
-            if length <= most_tabled:
-                size += length << length
-        if size > len(tables):
-            tables = np.empty(size, np.float64)
-        at = 0
-        for leaf in range(l0, l1):
-            path = path_start[leaf]
-            length = path_start[leaf + 1] - path
-            if length > most_tabled:
-                continue
-            r0, r1 = rule_start[length], rule_start[length + 1]
-            tabulate(path_share[path : path + length], value[leaf], points[r0:r1], weights[r0:r1], product, tables, at)
-            at += length << length
-        for start in range(first, last, BLOCK):
-            n = min(BLOCK, last - start)
-            columns_of(matrix, start, start + n, x)
+        l0 = tree_leaves[tree]
+        r0, r1 = rule_start[tree_widest[tree]], rule_start[tree_widest[tree] + 1]
+        number = r1 - r0
+        for edge in range(2 * s0, 2 * s1):
+            weigh(points[r0:r1], edge_before[edge], edge_after[edge], edges[edge - 2 * s0])
+        for start in range(0, many, FEW):
+            n = min(FEW, many - start)
             for split in range(s0, s1):
                 left_of_split(
-                    x[feature[split]], n, feature, kind, threshold, members, members_start, split, left[split - s0]
-                )
-            for r in range(n):
-                bits[0, r] = everything
-            at = 0
-            for edge in range(2 * s0, 2 * s1):
-                below = bits[edge_depth[edge] + 1]
-                follow(bits[edge_depth[edge]], n, left[edge_split[edge]], edge_left[edge], edge_clears[edge], below)
-                if edge_leaf[edge] < 0:
-                    continue
-                leaf = l0 + edge_leaf[edge]
-                path = path_start[leaf]
-                length = path_start[leaf + 1] - path
-                if length <= most_tabled:
-                    mask = np.uint32((1 << length) - 1)
-                    for i in range(length):
-                        look_up(below, n, mask, tables, at + (i << length), out, path_feature[path + i], start)
-                    at += length << length
+                    x[feature[split], start : start + n], n, feature, kind, threshold, members, members_start, split,
+                    left[split - s0],
+                )  # fmt: skip
+            for q in range(number):
+                product[0, q, :] = weights[r0 + q]
+            depth = 0  # of the open edges, which are those above the next one
+            for edge in range(2 * s0, 2 * s1 + 1):
+                here = edge_depth[edge] if edge < 2 * s1 else 0
+                while depth > here:
+                    depth -= 1
+                    done = open_edges[depth]
+                    go_up(
+                        back[depth + 1], number, n, on_way[edge_again[done] + 1], on_way[depth + 1],
+                        edges[done - 2 * s0], back[depth],
+                        out[feature[s0 + edge_split[done]], first + start : first + start + n],
+                    )  # fmt: skip
+                if edge == 2 * s1:
+                    break
+                was, still = on_way[edge_again[edge] + 1], on_way[here + 1]
+                follow(was, n, left[edge_split[edge]], edge_left[edge], still)
+                if edge_leaf[edge] >= 0:
+                    turn_at_leaf(
+                        product[here], number, n, was, still, edges[edge - 2 * s0], value[l0 + edge_leaf[edge]],
+                        back[here], out[feature[s0 + edge_split[edge]], first + start : first + start + n],
+                    )  # fmt: skip
                 else:
-                    r0, r1 = rule_start[length], rule_start[length + 1]
-                    for i in range(length):
-                        column = out[path_feature[path + i]]
-                        for r in range(n):
-                            share = _share_of_one(path_share, path, length, below[r], i, points[r0:r1], weights[r0:r1])
-                            column[start + r] += value[leaf] * share
+                    go_down(product[here], number, n, was, still, edges[edge - 2 * s0], product[here + 1])
+                    open_edges[here] = edge
+                    depth = here + 1

@@ -17,10 +17,8 @@ import numpy as np
 
 from dagster_project.errors import HeedError
 
-# Which leaf an alert reaches is found in the bits of one word (see `kernels.raw_scores`), and which features of a path
-# speak for it in the bits of another.
+# Which leaf an alert reaches is found in the bits of one word (see `kernels.raw_scores`).
 MOST_LEAVES = 64
-MOST_FEATURES_OF_A_PATH = 31
 
 # What a split does: `x <= threshold` with missing to the right or to the left; the same where zero counts as missing;
 # or a set of categories.
@@ -41,13 +39,14 @@ class Trees:
     keeps : uint64; the leaves (bit i: the tree's i-th, from left to right) that can still be reached once the split
         sends an alert to the right.
     value : float64; of each leaf, from left to right.
-    edge_split, edge_depth, edge_left, edge_clears, edge_leaf : of the two edges below each split, depth first, so that
-        edges 2 * tree_splits[t] to 2 * tree_splits[t + 1] are those of tree t. The split (int32), the depth of the
-        split (int32), whether it is the left edge (uint8), the path's bits that are left when it is not taken (uint32),
-        and the leaf it leads to (int32, -1: none).
-    path_start : int64 [leaves + 1]; path_feature (int32) and path_share (float64) are the different features on the way
-        to a leaf, in the order of their bits, and the share of training alerts that their splits let through.
-    deepest, widest : the most splits above a leaf, and the most different features.
+    edge_split, edge_depth, edge_left, edge_leaf : of the two edges below each split, depth first, so that edges
+        2 * tree_splits[t] to 2 * tree_splits[t + 1] are those of tree t. The split (int32), the depth of the split
+        (int32), whether it is the left edge (uint8), and the leaf it leads to (int32, -1: none).
+    edge_again : int32; the depth of the last edge above with the same feature; -1: there is none.
+    edge_before, edge_after : float64; the share of training alerts that all splits on this feature let through, from
+        the root to before and to after this edge.
+    tree_widest : int64; the most different features above a leaf of each tree.
+    deepest : the most splits above a leaf.
     """
 
     names: list[str]
@@ -63,13 +62,12 @@ class Trees:
     edge_split: np.ndarray
     edge_depth: np.ndarray
     edge_left: np.ndarray
-    edge_clears: np.ndarray
     edge_leaf: np.ndarray
-    path_start: np.ndarray
-    path_feature: np.ndarray
-    path_share: np.ndarray
+    edge_again: np.ndarray
+    edge_before: np.ndarray
+    edge_after: np.ndarray
+    tree_widest: np.ndarray
     deepest: int
-    widest: int
 
 
 class Unsupported(Exception):
@@ -83,7 +81,7 @@ class _Growing:
         self.lists: dict[str, list[Any]] = {f.name: [] for f in fields(Trees)}
         self.members: list[np.ndarray] = []
         self.members_end = 0
-        self.deepest = self.widest = 0
+        self.deepest = 0
 
     def add(self, said: dict[str, str]) -> None:
         lists = self.lists
@@ -95,7 +93,7 @@ class _Growing:
             raise Unsupported
         if leaves == 1:
             lists["value"].append(value[0])
-            lists["path_start"].append(len(lists["path_feature"]))
+            lists["tree_widest"].append(0)
             return
         n = leaves - 1
         feature = _numbers(said, "split_feature", n, int)
@@ -107,31 +105,28 @@ class _Growing:
         words = np.array([int(v) for v in said.get("cat_threshold", "").split()], dtype="<u4")
 
         place: dict[int, int] = {}  # a split's number in the text -> its place among this tree's, depth first
-        edges: list[list[int]] = []
-        leaf = 0
+        edges: list[tuple[int | float, ...]] = []
+        leaf = widest = 0
 
-        def walk(node: int, depth: int, path: dict[int, tuple[int, float]]) -> tuple[int, int]:
-            """Lay out what is below a split; returns its leaves [first, last)."""
-            nonlocal leaf
+        def walk(node: int, depth: int, path: dict[int, tuple[int, float]]) -> None:
+            """Lay out what is below a split. path : of each feature above, where it stood last, and its share."""
+            nonlocal leaf, widest
             if node in place or not 0 <= node < n or depth >= leaves:
                 raise ValueError("the splits of a tree are not a tree")
             mine = place[node] = len(place)
             self._split(feature[node], decision[node], threshold[node], boundaries, words)
-            own = path.get(feature[node], (len(path), 1.0))
-            if own[0] >= MOST_FEATURES_OF_A_PATH:
-                raise Unsupported
+            again, before = path.get(feature[node], (-1, 1.0))
             above = counts[0][node]
             first = middle = leaf
             for left, child in ((1, children[node][0]), (0, children[node][1])):
                 below = counts[1][~child] if child < 0 else counts[0][child]
                 # Never 0: the loops divide by it, and what no training alert did weighs nothing either way.
-                share = max(own[1] * (below / above if above else 0.0), 1e-30)
-                taken = {**path, feature[node]: (own[0], share)}
-                edge = [mine, depth, left, 0xFFFFFFFF ^ (1 << own[0]), leaf if child < 0 else -1]
-                edges.append(edge)
+                after = max(before * (below / above if above else 0.0), 1e-30)
+                taken = {**path, feature[node]: (depth, after)}
+                edges.append((mine, depth, left, leaf if child < 0 else -1, again, before, after))
                 if child < 0:
-                    self._leaf(value[~child], taken)
-                    self.deepest = max(self.deepest, depth + 1)
+                    lists["value"].append(value[~child])
+                    self.deepest, widest = max(self.deepest, depth + 1), max(widest, len(taken))
                     leaf += 1
                 else:
                     walk(child, depth + 1, taken)
@@ -139,12 +134,13 @@ class _Growing:
                     middle = leaf
             gone = ((1 << middle) - 1) ^ ((1 << first) - 1)
             lists["keeps"][lists["tree_splits"][-1] + mine] = 0xFFFFFFFFFFFFFFFF ^ gone
-            return first, leaf
 
         walk(0, 0, {})
         if leaf != leaves:
             raise ValueError("a tree has leaves that no split leads to")
-        for name, column in zip(("split", "depth", "left", "clears", "leaf"), zip(*edges, strict=True), strict=True):
+        lists["tree_widest"].append(widest)
+        names = ("split", "depth", "left", "leaf", "again", "before", "after")
+        for name, column in zip(names, zip(*edges, strict=True), strict=True):
             lists[f"edge_{name}"] += column
 
     def _split(self, feature: int, decision: int, threshold: float, boundaries: list[int], words: np.ndarray) -> None:
@@ -168,14 +164,6 @@ class _Growing:
             # Where no value was missing in training, LightGBM takes a missing one for zero.
             lists["kind"].append(LEFT if (to_left if missing == "nan" else threshold >= 0.0) else RIGHT)
         lists["threshold"].append(threshold)
-
-    def _leaf(self, value: float, path: dict[int, tuple[int, float]]) -> None:
-        lists = self.lists
-        lists["value"].append(value)
-        lists["path_start"].append(len(lists["path_feature"]))
-        lists["path_feature"] += path
-        lists["path_share"] += [share for _, share in path.values()]
-        self.widest = max(self.widest, len(path))
 
     def made(self, names: list[str]) -> Trees:
         lists = self.lists
@@ -204,13 +192,12 @@ class _Growing:
             edge_split=array("edge_split", np.int32),
             edge_depth=array("edge_depth", np.int32),
             edge_left=array("edge_left", np.uint8),
-            edge_clears=array("edge_clears", np.uint32),
             edge_leaf=array("edge_leaf", np.int32),
-            path_start=array("path_start", np.int64, len(lists["path_feature"])),
-            path_feature=array("path_feature", np.int32),
-            path_share=array("path_share", np.float64),
+            edge_again=array("edge_again", np.int32),
+            edge_before=array("edge_before", np.float64),
+            edge_after=array("edge_after", np.float64),
+            tree_widest=array("tree_widest", np.int64),
             deepest=self.deepest,
-            widest=self.widest,
         )
 
 
