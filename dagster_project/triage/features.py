@@ -331,6 +331,35 @@ def key_values(alerts: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     A name that is a column of the contract is that column; any other is an attribute. A combination is the
     JSON list of its parts, so that no two combinations are confused; it is missing when a part is missing.
     """
+    coded = _coded_parts(alerts, keys)
+    made = {key: _joined([coded[name] for name in key.split(KEY_SEPARATOR)]) for key in keys}
+    columns = {key: pd.Categorical.from_codes(codes, pd.Index(words)) for key, (codes, words) in made.items()}
+    return pd.DataFrame(columns, index=alerts.index)
+
+
+def key_codes(alerts: pd.DataFrame, keys: Sequence[str], wanted: np.ndarray) -> pd.DataFrame:
+    """As `key_values`, with numbers for the values that the `wanted` alerts (bool) have, and all others missing.
+
+    No history of a wanted alert looks at another value: what nobody asks for needs neither a text nor a group.
+    """
+    coded = _coded_parts(alerts, keys)
+    columns = {}
+    for key in keys:
+        parts = [coded[name] for name in key.split(KEY_SEPARATOR)]
+        joint = parts[0][0]
+        for codes, words in parts[1:]:
+            joint = joint * (len(words) + 1) + codes
+            if len(parts) > 2:  # the product of all numbers of values may be more than int64 holds
+                joint = pd.factorize(joint)[0].astype(np.int64)
+        for codes, _ in parts if len(parts) > 1 else ():
+            joint[codes < 0] = -1
+        asked = pd.unique(joint[wanted & (joint >= 0)])
+        columns[key] = pd.Categorical.from_codes(pd.Index(asked).get_indexer(joint), pd.RangeIndex(len(asked)))
+    return pd.DataFrame(columns, index=alerts.index)
+
+
+def _coded_parts(alerts: pd.DataFrame, keys: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of each part of the keys the codes (int64, -1: missing) and the values that they stand for."""
     parts = {part for key in keys for part in key.split(KEY_SEPARATOR)}
     none = np.full(len(alerts), -1, dtype=np.int64)
     coded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -343,9 +372,7 @@ def key_values(alerts: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
         for name, values in attribute_columns(texts, others).items():
             words = np.array([v if v is None or isinstance(v, str) else repr(v) for v in values], dtype=object)
             coded[name] = _coded(pd.Series(words, dtype=object))
-    made = {key: _joined([coded[name] for name in key.split(KEY_SEPARATOR)]) for key in keys}
-    columns = {key: pd.Categorical.from_codes(codes, pd.Index(words)) for key, (codes, words) in made.items()}
-    return pd.DataFrame(columns, index=alerts.index)
+    return coded
 
 
 def _coded(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage.exclusion import excluded_since, flag_alerts, known_by
-from dagster_project.triage.features import FeatureSettings, history_features_for, key_values
+from dagster_project.triage.features import FeatureSettings, history_features_for, key_codes
 
 if TYPE_CHECKING:
     from dagster_project.triage.model import LearningSettings, Model
@@ -64,20 +64,18 @@ def build_features(
     """
     from dagster_project.triage.timeline import history_features
 
-    events = history[(history["raised_at"] >= first - settings.lookback) & (history["raised_at"] < until)]
     # An outcome may be known within the lookback although its alert is older: those events count as well.
-    older = history[
-        (history["raised_at"] < first - settings.lookback) & (history["known_at"] >= first - settings.lookback)
-    ]
-    events = pd.concat([older, events]) if len(older) else events
+    since = first - settings.lookback
+    reach = ((history["raised_at"] >= since) | (history["known_at"] >= since)) & (history["raised_at"] < until)
+    events = history if reach.all() else history[reach]
     flags = flag_alerts(events, flood_days, visibility_only)
-    keys = key_values(events, settings.keys)
+    wanted = (events["raised_at"] >= first).to_numpy()
+    keys = key_codes(events, settings.keys, wanted)
     streams = pd.concat([keys, events[["raised_at", "known_at", "acted"]]], axis=1)
     # Also of what was cleared since: until then it was out of every history, and a past day must not change.
     streams["excluded_from"] = flags["excluded_from"]
     streams["excluded_until"] = flags["excluded_until"]
 
-    wanted = (events["raised_at"] >= first).to_numpy()
     at = streams[wanted]
     made = (derive or history_features)(streams, at, history_features_for(settings), settings.lookback)
     if facts is None:

@@ -8,6 +8,8 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dagster_project.errors import HeedError
 from dagster_project.triage.features import (
@@ -15,6 +17,7 @@ from dagster_project.triage.features import (
     attribute_columns,
     contract,
     history_features_for,
+    key_codes,
     key_values,
     raise_time_features,
     require_same_contract,
@@ -99,6 +102,19 @@ def test_a_combination_equals_grouping_by_its_parts() -> None:
     assert (keys.isna().to_numpy() == (expected < 0)).all()
     pairs = {(k, e) for k, e in zip(keys, expected, strict=True) if e >= 0}
     assert len(pairs) == len({k for k, _ in pairs}) == len({e for _, e in pairs})
+
+
+@given(st.lists(st.tuples(*[st.sampled_from(["a", "b", "c", "", None])] * 3, st.booleans()), min_size=1, max_size=12))
+def test_key_codes_are_equal_where_key_values_are(rows: list[tuple[str | None, str | None, str | None, bool]]) -> None:
+    frame = pd.DataFrame([row[:3] for row in rows], columns=["rule", "entity", "team"], dtype=object)
+    wanted = np.array([row[3] for row in rows])
+    keys = ["rule", "all", "rule+entity", "rule+entity+team"]
+    values, codes = key_values(frame, keys), key_codes(frame, keys, wanted)
+    for key in keys:
+        asked = set(values[key][wanted].dropna())
+        expected = values[key].where(values[key].isin(asked))
+        assert (codes[key].isna() == expected.isna()).all()
+        assert pd.factorize(codes[key])[0].tolist() == pd.factorize(expected)[0].tolist()
 
 
 def test_settings_refuse_what_cannot_work() -> None:
