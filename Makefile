@@ -71,7 +71,7 @@ benchmark-job: setup ## the whole job on a million simulated alerts: seconds and
 benchmark-learning: setup ## learning against known truth, in simulated companies; about 40 minutes
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning
 
-benchmark-monitoring: setup ## do the monitors warn in time, and not for nothing? about 45 minutes; writes benchmarks/monitoring.md
+benchmark-monitoring: setup ## do the monitors warn in time, and not for nothing? about 25 minutes; writes benchmarks/monitoring.md
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.monitoring
 
 benchmark-refresh: setup ## a refresh after 1,000 new alerts on a million simulated ones; about 25 minutes

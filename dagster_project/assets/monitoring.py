@@ -43,6 +43,8 @@ def monitoring(
     models: dg.ResourceParam[ModelStore],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.AssetCheckResult]:
+    from dagster_project.triage.monitoring import MEASURED
+
     as_of = run_moment(context)
     champion = models.champion(as_of)
     version = champion.model_version if champion is not None else None
@@ -64,6 +66,7 @@ def monitoring(
                 "verdict": str(worst["verdict"]),
                 "value": float(worst["value"]),
                 "limit": float(worst["limit_value"]),
+                "measured": MEASURED[name],
                 "readings": table(own[["subject", "value", "limit_value", "verdict", "finding"]].head(20)),
             },
         )

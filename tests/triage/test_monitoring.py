@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from dagster_project.triage import monitoring as watch
+from tests.conftest import PROJECT
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 COUNTS = st.lists(st.integers(0, 1000), min_size=2, max_size=12)
@@ -94,3 +95,10 @@ def test_a_pause_and_a_silent_day_are_noticed() -> None:
     assert watch.alert_volume(daily.tail(20)).verdict == "too few"
     assert watch.coverage(100, 1).verdict == "warning"
     assert watch.coverage(0, 0).verdict == "well"
+
+
+def test_each_limit_carries_what_was_measured_of_it() -> None:
+    page = (PROJECT / "benchmarks" / "monitoring.md").read_text(encoding="utf-8")
+    assert list(watch.MEASURED) == list(watch.CHECKS)
+    for check, said in watch.MEASURED.items():
+        assert f"- `{check}`: {said}\n" in page
