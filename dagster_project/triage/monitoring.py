@@ -55,19 +55,22 @@ PAUSES = 2.0
 VOLUME_SPREADS = 5.0
 # What was measured of each limit: benchmarks/monitoring.md, where these sentences stand as well.
 MEASURED = {
-    "input_drift": "11 of 1,344 ordinary days of simulated companies were above 0.2, in 1 of 12 companies; when "
-        "severities are written in another way, it warned in 12 of 12, in the middle on day 1",
-    "score_drift": "18 of 504 ordinary days of simulated companies were above 0.2, in 2 of 12 companies; when scores are"
-        " half of what the model said, it warned in 12 of 12, in the middle on day 6",
+    "input_drift": "11 of 1,344 ordinary days of simulated companies were above 0.2, in 1 of 12 "
+    "companies; when severities are written in another way, it warned in 12 of 12, in the"
+    " middle on day 1",
+    "score_drift": "18 of 504 ordinary days of simulated companies were above 0.2, in 2 of 12 companies;"
+    " when scores are half of what the model said, it warned in 12 of 12, in the middle "
+    "on day 6",
     "estimated_performance": "0 of 504 ordinary days of simulated companies were above 0.05, in 0 of 12 companies",
-    "realised_performance": "0 of 504 ordinary days of simulated companies were above 0.05, in 0 of 12 companies; when people act"
-        " on half of what they acted on, it warned in 12 of 12, in the middle on day 28",
-    "coverage": "0 of 504 ordinary days of simulated companies were above 0, in 0 of 12 companies; when one alert in "
-        "ten gets no score, it warned in 12 of 12, in the middle on day 1",
-    "freshness": "0 of 1,344 ordinary days of simulated companies were above 2, in 0 of 12 companies; when nothing "
-        "comes for two days, it warned in 12 of 12, in the middle on day 1",
-    "alert_volume": "13 of 1,344 ordinary days of simulated companies were above 5, in 9 of 12 companies; when two of "
-        "three alerts are lost, it warned in 12 of 12, in the middle on day 1",
+    "realised_performance": "0 of 504 ordinary days of simulated companies were above 0.05, in 0 of 12 companies;"
+    " when people act on half of what they acted on, it warned in 12 of 12, in the middle"
+    " on day 28",
+    "coverage": "0 of 504 ordinary days of simulated companies were above 0, in 0 of 12 companies; "
+    "when one alert in ten gets no score, it warned in 12 of 12, in the middle on day 1",
+    "freshness": "0 of 1,344 ordinary days of simulated companies were above 2, in 0 of 12 companies; "
+    "when nothing comes for two days, it warned in 12 of 12, in the middle on day 1",
+    "alert_volume": "13 of 1,344 ordinary days of simulated companies were above 5, in 9 of 12 companies;"
+    " when two of three alerts are lost, it warned in 12 of 12, in the middle on day 1",
 }
 
 Verdict = Literal["well", "warning", "too few"]
