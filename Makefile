@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres faults benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-monitoring benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
+.PHONY: help setup demo test test-postgres faults soak benchmark-history benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-monitoring benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ test: setup lint types ## formatting, lint, types and all tests
 
 faults: setup ## killed processes, servers, disks and files, for real; prints what was lost; about 10 minutes
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/faults
+
+soak: setup ## random faults against running schedules and service, for MINUTES=60 with SEED=11; writes benchmarks/soak.md
+	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60) --seed $(or $(SEED),11)
 
 test-postgres: setup ## the tests that touch a warehouse, on the system's PostgreSQL instead of the embedded one
 	@$(BIN)/python -m pytest --postgres system tests/dbt tests/loading tests/end_to_end/test_whole_job.py
@@ -58,6 +61,9 @@ benchmark-autoclose: setup ## does closing keep its word? about 8 minutes of one
 
 benchmark-flags: setup ## flags against known truth, in simulated companies; about 30 minutes
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.flags
+
+benchmark-history: setup ## history features of 1,000 new alerts on 1 and 10 million past ones; about half an hour
+	@$(BIN)/python -m benchmarks.history
 
 benchmark-influence: setup ## what showing a score does, against known truth; about 20 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.influence

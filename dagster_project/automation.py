@@ -8,7 +8,7 @@ a blocking check of its parent failed in an earlier run, and an hourly `on_cron`
 One scheduled job that selects its whole path is simpler, and a failed check stops that run where it stands.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -121,6 +121,8 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
 # A tick is one query by an index. Half a minute, so that a new alert has a run within a minute of its arrival.
 SENSOR_SECONDS = 30
+ARRIVAL_TAG = "heed/arrival"  # the newest alert that a run of the sensor was asked for
+AGAIN = timedelta(minutes=5)  # after a failure: sooner than the schedule, and not in a loop
 DAMAGE_SECONDS = 600  # damage is rare, and reading a model takes a tenth of a second
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -143,7 +145,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         minimum_interval_seconds=SENSOR_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks every half minute whether alerts were loaded since the newest publication; then scores are "
-        "refreshed without waiting for the schedule.",
+        "refreshed without waiting for the schedule. After a failure it asks again, once in five minutes.",
     )
     def new_alerts(
         context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
@@ -158,17 +160,27 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         if newest is None:
             return dg.SkipReason("no alert was loaded, or the source has no column loaded_at")
         published = warehouse.value("SELECT to_regclass('scoring.publications') IS NOT NULL") and warehouse.value(
-            "SELECT max(as_of) FROM scoring.publications"
+            # A clock that was ahead once has published a moment still to come: that does not know what came since.
+            "SELECT max(as_of) FROM scoring.publications WHERE as_of <= $1",
+            (datetime.now(UTC) + timedelta(minutes=1),),
         )
         if not published:
             return dg.SkipReason("nothing was ever published: the first run is `heed run`, or the schedule's")
         if newest <= published:
             return dg.SkipReason("no alert came since the newest publication")
-        now = datetime.now(UTC)
-        # The key is the arrival, not the moment of asking: the same alerts never ask twice, also when their run fails.
+        now, arrival = datetime.now(UTC), newest.isoformat()
+        # The key is the arrival, not the moment of asking: the same alerts do not ask twice, unless their run failed.
+        key = f"alerts of {arrival}"
+        failed = context.instance.get_run_records(
+            dg.RunsFilter(tags={ARRIVAL_TAG: arrival}, statuses=[dg.DagsterRunStatus.FAILURE]), limit=1
+        )
+        if failed:
+            run_id, ended = failed[0].dagster_run.run_id[:8], failed[0].end_time
+            if ended is not None and now - datetime.fromtimestamp(ended, UTC) < AGAIN:
+                return dg.SkipReason(f"run {run_id} failed on these alerts; it is asked for again after {AGAIN}")
+            key += f", again after {run_id}"
         return dg.RunRequest(
-            run_key=f"alerts of {newest.isoformat()}",
-            tags={**run_tags(now, days_back(REFRESH, settings)), **WAREHOUSE_TAG},
+            run_key=key, tags={**run_tags(now, days_back(REFRESH, settings)), **WAREHOUSE_TAG, ARRIVAL_TAG: arrival}
         )
 
     @dg.sensor(

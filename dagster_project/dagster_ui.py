@@ -7,8 +7,10 @@ Does not belong here: what is scheduled (`automation.py`).
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from dagster_project.instance import dagster_home
@@ -30,9 +32,14 @@ def serve_dagster(host: str, port: int) -> int:
     program = Path(sys.executable).with_name("dagster")
     command = [str(program), "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", host, "-p", str(port)]
     environment = {**os.environ, "HEED_HOME": str(home), "GX_ANALYTICS_ENABLED": "false", "PYTHONWARNINGS": "ignore"}
-    with subprocess.Popen(command, cwd=PROJECT, env=environment) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # the terminal sent it to dagster as well, which is stopping
-                continue
+    # In a group of their own: whoever ends this process, by whichever signal, means the daemon, the UI and their runs
+    # as well, and all of them stop in order on what Ctrl-C would send them.
+    with subprocess.Popen(command, cwd=PROJECT, env=environment, process_group=0) as process:
+
+        def stop(number: int, frame: object) -> None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, stop)
+        return process.wait()

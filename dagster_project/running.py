@@ -232,6 +232,9 @@ def run_whole_job(
             ) from error
 
 
+_UNTOLD = "marked as failed from outside the execution context"
+
+
 def what_stopped(instance: dg.DagsterInstance, run_id: str) -> str:
     """Why a run failed, in one line, from Dagster's own history; empty: it does not say."""
     from dagster import DagsterEventType
@@ -248,6 +251,10 @@ def what_stopped(instance: dg.DagsterInstance, run_id: str) -> str:
         data = event.event_specific_data
         error = getattr(data, "error", None)
         told = _failure("", error).removeprefix(": ") if error else event.message or told
+    if _UNTOLD in told:  # Dagster found its process gone, and says so elsewhere
+        entries = instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT)
+        messages = [entry.dagster_event.message for entry in entries if entry.dagster_event is not None]
+        told = next((each for each in reversed(messages) if each), told)
     return " ".join(told.split())[:1500].rstrip(".")
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.errors import HeedError
+from dagster_project.resources.memory import release
 from dagster_project.resources.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class FeatureFiles(dg.IOManager):
     def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
         days = days_between(*context.asset_partition_key_range)
         files = self._store.write(obj, days)
+        release(obj)
         context.add_output_metadata({"path": dg.MetadataValue.path(str(self._store.directory)), "files": files})
 
     def load_input(self, context: dg.InputContext) -> FeatureStore:

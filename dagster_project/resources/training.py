@@ -12,6 +12,7 @@ import dagster as dg
 import pandas as pd
 
 from dagster_project.errors import HeedError
+from dagster_project.resources.memory import release
 from dagster_project.resources.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class FrameFiles(dg.IOManager):
     def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
         file = self._file(context.asset_key)
         file.write(obj)
+        release(obj)
         context.add_output_metadata({"path": dg.MetadataValue.path(str(file.path))})
 
     def load_input(self, context: dg.InputContext) -> FrameFile:

@@ -22,7 +22,14 @@ from dagster_project.triage import metrics
 from dagster_project.triage.features import FeatureSettings, attribute_columns
 from dagster_project.triage.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding, accused, table
 from dagster_project.triage.quick import FitPredict, quick_learner, teaching
-from dagster_project.triage.recomputation import Rebuild, by_definition, facts_changed, future_removed
+from dagster_project.triage.recomputation import (
+    Rebuild,
+    by_definition,
+    facts_changed,
+    future_removed,
+    raised_before,
+    raised_since,
+)
 from dagster_project.triage.suspects import (
     CLEAR,
     dated_later,
@@ -105,10 +112,14 @@ def audit_leakage(
     chosen = settings or AuditSettings()
     features = chosen.features
     learner = fit_predict or quick_learner(features, extra=_extra(frame, features), threads=chosen.threads)
-    past = history[history["raised_at"] < cut]
+    past = raised_before(history, cut)
     trusted = None if history_from is None else pd.Timestamp(history_from) + features.lookback + chosen.horizon
-    latest = frame.sort_values(["raised_at", "alert_id"], kind="stable").tail(chosen.most_alerts)
-    recent = past[past["raised_at"] >= cut - chosen.horizon]
+    # Positions are sorted, not rows: the frame is wide.
+    times = (
+        frame[["raised_at", "alert_id"]].reset_index(drop=True).sort_values(["raised_at", "alert_id"], kind="stable")
+    )
+    latest = frame.iloc[times.index[-chosen.most_alerts :]]
+    recent = raised_since(past, cut - chosen.horizon)
     found: list[Finding] = []
     if rebuild is None:
         text = "no way to build features again was given"
@@ -122,7 +133,7 @@ def audit_leakage(
     found += single_facts(latest, features, learner, replicates=chosen.replicates, seed=chosen.seed)
     found += dated_later(latest, features, cut, recent)
     found += repeated_chance(latest, past, features)
-    found += known_later(past[past["raised_at"] >= cut - chosen.horizon - timedelta(days=70)], features, cut,
+    found += known_later(raised_since(past, cut - chosen.horizon - timedelta(days=70)), features, cut,
                          chosen.horizon)  # fmt: skip
     found += duplicates(latest, features)
     found += split_in_time(frame, forecasts)
@@ -300,10 +311,11 @@ def shuffled_outcomes(
         for rows in pd.Series(np.flatnonzero(known)).groupby(week[known]).groups.values():
             positions = np.flatnonzero(known)[np.asarray(rows)]
             source[positions] = rng.permutation(positions)
-        shuffled = ordered.copy()
-        shuffled["acted"] = ordered["acted"].to_numpy(dtype=np.float64, na_value=np.nan)[source]
         delay = (ordered["known_at"] - ordered["raised_at"]).to_numpy()[source]
-        shuffled["known_at"] = (ordered["raised_at"] + pd.Series(delay)).mask(~known & ordered["known_at"].isna())
+        shuffled = ordered.assign(
+            acted=ordered["acted"].to_numpy(dtype=np.float64, na_value=np.nan)[source],
+            known_at=(ordered["raised_at"] + pd.Series(delay)).mask(~known & ordered["known_at"].isna()),
+        )
         mine = frame.drop(columns=["acted", "known_at"])
         if rebuild is not None and len(mine):
             first = mine["raised_at"].min().to_pydatetime(warn=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dagster_project import automation
 from dagster_project.automation import REFRESH, WAREHOUSE_TAG, build_sensors
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.models import ModelStore
@@ -32,7 +33,7 @@ def put(warehouse: Warehouse, statement: str, *values: object) -> None:
 
 
 def test_new_alerts_are_asked_for_once_and_not_beside_another_run(
-    warehouse: Warehouse, instance: dg.DagsterInstance
+    warehouse: Warehouse, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sensor = next(made for made in build_sensors(Settings()) if made.name == "new_alerts")
 
@@ -47,8 +48,10 @@ def test_new_alerts_are_asked_for_once_and_not_beside_another_run(
     publish = "INSERT INTO scoring.publications (as_of, published_at, alerts, added) VALUES ($1, $1, 0, 0)"
     put(warehouse, publish, NOW + timedelta(seconds=1))
     assert "since the newest publication" in tick()
+    # A clock that was ahead must not make it deaf until that moment comes.
+    put(warehouse, publish, NOW + timedelta(hours=2))
 
-    put(warehouse, "INSERT INTO raw.alerts (alert_id, loaded_at) VALUES ('b', $1)", NOW + timedelta(minutes=1))
+    put(warehouse, "INSERT INTO raw.alerts (alert_id, loaded_at) VALUES ('b', $1)", NOW + timedelta(seconds=20))
     first, second = tick(), tick()
     assert isinstance(first, dg.RunRequest)
     assert isinstance(second, dg.RunRequest)
@@ -62,7 +65,16 @@ def test_new_alerts_are_asked_for_once_and_not_beside_another_run(
     run = instance.create_run_for_job(another, tags=WAREHOUSE_TAG, status=dg.DagsterRunStatus.STARTED)
     assert "under way" in tick()
     instance.delete_run(run.run_id)
-    put(warehouse, publish, NOW + timedelta(minutes=2))
+
+    failed = instance.create_run_for_job(another, tags=first.tags, status=dg.DagsterRunStatus.STARTED)
+    instance.report_run_failed(failed)
+    assert f"run {failed.run_id[:8]} failed" in tick(), "it must not fail in a loop"
+    with monkeypatch.context() as later:
+        later.setattr(automation, "AGAIN", timedelta(0))
+        again = tick()
+        assert isinstance(again, dg.RunRequest)
+        assert again.run_key != first.run_key, "the daemon would not launch it"
+    put(warehouse, publish, NOW + timedelta(seconds=21))
     assert "since the newest publication" in tick()
     # What came later has another key.
     put(warehouse, "INSERT INTO raw.alerts (alert_id, loaded_at) VALUES ('c', $1)", NOW + timedelta(minutes=3))

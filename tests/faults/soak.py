@@ -33,8 +33,8 @@ from dagster_project.running import STEP_WORDS
 from dagster_project.simulator import WorldConfig, simulate
 from tests.conftest import PROJECT
 
-ALERTS, DAYS = 2_000, 70
-PARTS, PART = 24, 8  # what comes between faults: the last 192 alerts
+DAYS = 70
+PART = 8  # what comes at a time
 PATIENCE = 150.0
 
 
@@ -75,9 +75,17 @@ class Command:
         assert self.wait() == -signal.SIGKILL
 
     def wait(self) -> int:
-        if self.status is None:
-            self.status = int(self._soak.order({"wait": self.pid}))
+        """Its exit status, once it has ended; negative for a signal. Other threads may begin others meanwhile."""
+        while self.status is None:
+            if self._has_ended():
+                self.status = int(self._soak.order({"wait": self.pid}))
+            else:
+                time.sleep(0.02)
         return self.status
+
+    def _has_ended(self) -> bool:
+        """Whether it waits to be asked for its exit status."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
     def succeeds(self) -> str:
         assert self.wait() == 0, self.said
@@ -95,9 +103,7 @@ class Command:
         until = time.monotonic() + PATIENCE
         while not reached():
             assert time.monotonic() < until, f"did not {what}: {self.said}"
-            with suppress(ProcessLookupError):
-                if Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
-                    raise AssertionError(f"ended before it could {what}: {self.said}")
+            assert not self._has_ended(), f"ended before it could {what}: {self.said}"
             time.sleep(0.02)
 
 
@@ -107,20 +113,23 @@ class Soak:
 
     home: Path
     has_own_disk: bool = False
+    alerts: int = 2_000
+    parts: int = 24  # what comes between faults: the last 192 alerts
+    settings: str = ""
     url: str = ""
     brought: int = 0
-    fault: float = 0.0
     violations: list[str] = field(default_factory=list)
     reads: int = 0
 
     def __post_init__(self) -> None:
         end = datetime.now(UTC).replace(microsecond=0)
-        self.world = simulate(WorldConfig(seed=5, alerts=ALERTS, days=DAYS, end=end))
+        self.world = simulate(WorldConfig(seed=5, alerts=self.alerts, days=DAYS, end=end))
         self.truth = self.world.history(14, pd.Timestamp(end)).sort_values("raised_at", kind="stable")
         self.home.mkdir(parents=True, exist_ok=True)
         self.files = self.home.parent / "files"  # beside the home: they stay writable when its disk is full
         self.files.mkdir()
-        (self.home / "heed.toml").write_text(f"[learning]\ntraining_days = {DAYS}\n[holdout]\nshare = 0\n")
+        settings = f"[learning]\ntraining_days = {DAYS}\n[holdout]\nshare = 0\n{self.settings}"
+        (self.home / "heed.toml").write_text(settings)
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("HEED_", "DAGSTER_"))},
             "HEED_HOME": str(self.home),
@@ -133,6 +142,7 @@ class Soak:
             cwd=PROJECT,
             env=self.environment,
         )
+        self._one_order = threading.Lock()
         self._stop = threading.Event()
         self._reader = threading.Thread(target=self._read_on, daemon=True)
 
@@ -140,7 +150,7 @@ class Soak:
         """Load most of the company, run the whole job once, and let readers in."""
         assert self._answer() == "ready"
         self.url = embedded_url(self.home)
-        self.load(self.truth["alert_id"].iloc[: -PARTS * PART], "base").succeeds()
+        self.load(self.truth["alert_id"].iloc[: -self.parts * PART], "base").succeeds()
         self.run().succeeds()
         self._reader.start()
 
@@ -156,9 +166,10 @@ class Soak:
 
     def order(self, what: dict[str, Any]) -> str:
         assert self._zygote.stdin is not None
-        self._zygote.stdin.write(json.dumps(what) + "\n")
-        self._zygote.stdin.flush()
-        return self._answer()
+        with self._one_order:
+            self._zygote.stdin.write(json.dumps(what) + "\n")
+            self._zygote.stdin.flush()
+            return self._answer()
 
     def _answer(self) -> str:
         assert self._zygote.stdout is not None
@@ -185,7 +196,7 @@ class Soak:
 
     def part(self) -> pd.Series:
         """The next alerts that come."""
-        first = len(self.truth) - (PARTS - self.brought) * PART
+        first = len(self.truth) - (self.parts - self.brought) * PART
         self.brought += 1
         return self.truth["alert_id"].iloc[first : first + PART]
 
@@ -296,7 +307,13 @@ class Soak:
         return seconds, lost
 
     def lost(self) -> int:
-        """Rows and scores that should be there and are not, and whatever readers saw that was not whole."""
+        """`missing`, after making sure that readers saw nothing that was not whole."""
+        missing = self.missing()
+        assert not self.violations, self.violations[:5]
+        return missing
+
+    def missing(self) -> int:
+        """Rows and scores that should be there and are not."""
         tables = Warehouse(self.home).read("SELECT * FROM marts.load_reconciliation").set_index("source")
         actions = int(self.world.actions["alert_id"].isin(self.loaded).sum())
         lost = 0
@@ -311,10 +328,51 @@ class Soak:
         shown = Warehouse(self.home).read(
             "SELECT alert_id FROM reporting.alert_scores_latest WHERE is_open AND probability IS NOT NULL"
         )
-        lost += len(still_open ^ set(shown["alert_id"]))
-        assert not self.violations, self.violations[:5]
-        return lost
+        return lost + len(still_open ^ set(shown["alert_id"]))
 
+
+@contextmanager
+def a_crowd(url: str, taken: list[Any]) -> Iterator[None]:
+    """Others hold every connection, and take each one that is given back: the run cannot live on its own."""
+    over = threading.Event()
+
+    def take() -> None:
+        while not over.is_set():
+            try:
+                taken.append(psycopg2.connect(url, application_name="a crowd"))
+            except psycopg2.OperationalError:
+                over.wait(0.02)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for connection in taken:
+            connection.close()
+
+
+def damage(file: Path, number: int) -> None:
+    """Truncate, overwrite or delete a file, in turn."""
+    content = file.read_bytes()
+    if number % 3 == 0:
+        file.write_bytes(content[: len(content) // 2])
+    elif number % 3 == 1:
+        file.write_bytes(content[:200] + bytes(len(content) - 200))
+    else:
+        file.unlink()
+
+
+# What the champion's row is made of, cut in half.
+TRUNCATE = (
+    "UPDATE training.model_versions SET booster = left(booster, length(booster) / 2), "
+    "document = CASE WHEN booster IS NULL THEN document - 'calibration' ELSE document END WHERE model_version = %s"
+)
+NEWEST_CHAMPION = (
+    "SELECT model_version FROM training.champion_decisions WHERE decision = 'promoted' ORDER BY as_of DESC LIMIT 1"
+)
 
 # One statement, one snapshot: what is shown, beside what was published.
 _WHOLE = """

@@ -3,10 +3,7 @@
 import os
 import shutil
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import psycopg2
@@ -14,7 +11,7 @@ import pytest
 
 from dagster_project.resources.embedded_postgres import running_server_pid
 from tests.faults.conftest import Row, mount, unmount
-from tests.faults.soak import Soak
+from tests.faults.soak import NEWEST_CHAMPION, TRUNCATE, Soak, a_crowd, damage
 
 
 def stopped_in_one_line(soak: Soak, line: str, *words: str) -> None:
@@ -47,29 +44,6 @@ def test_postgres_is_stopped_while_dbt_cleans(soak: Soak, row: Row) -> None:
         os.kill(pid, signal.SIGINT)
         stopped_in_one_line(soak, run.fails(), "cleaning alerts and actions (dbt): ")
     row("Postgres stopped", "fast shutdown while dbt cleans", soak.recovers())
-
-
-@contextmanager
-def a_crowd(url: str, taken: list[Any]) -> Iterator[None]:
-    """Others hold every connection, and take each one that is given back: the run cannot live on its own."""
-    over = threading.Event()
-
-    def take() -> None:
-        while not over.is_set():
-            try:
-                taken.append(psycopg2.connect(url, application_name="a crowd"))
-            except psycopg2.OperationalError:
-                over.wait(0.02)
-
-    thread = threading.Thread(target=take)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        for connection in taken:
-            connection.close()
 
 
 def test_connections_run_out(soak: Soak, row: Row) -> None:
@@ -132,16 +106,6 @@ def test_feature_files_are_corrupted(soak: Soak, row: Row) -> None:
     assert "features of open alerts are derived again" in run.said
 
 
-def damage(file: Path, number: int) -> None:
-    content = file.read_bytes()
-    if number % 3 == 0:
-        file.write_bytes(content[: len(content) // 2])
-    elif number % 3 == 1:
-        file.write_bytes(content[:200] + bytes(len(content) - 200))
-    else:
-        file.unlink()
-
-
 def test_a_dbt_model_fails(soak: Soak, row: Row) -> None:
     soak.bring()
     soak.do("ALTER TABLE marts.alerts ADD CONSTRAINT nothing_more CHECK (false) NOT VALID")
@@ -183,18 +147,11 @@ def test_the_gate_refuses_and_scoring_goes_on(soak: Soak, row: Row) -> None:
 def test_the_champion_is_truncated(soak: Soak, row: Row) -> None:
     """The champion before it scores, that is said, and the next run that may learn makes a new one."""
     soak.bring()
-    newest = (
-        "SELECT model_version FROM training.champion_decisions WHERE decision = 'promoted' ORDER BY as_of DESC LIMIT 1"
-    )
-    first = soak.value(newest)
+    first = soak.value(NEWEST_CHAMPION)
     soak.run("--retrain").succeeds()
-    second = soak.value(newest)
+    second = soak.value(NEWEST_CHAMPION)
     assert second != first
-    soak.do(
-        "UPDATE training.model_versions SET booster = left(booster, length(booster) / 2), "
-        "document = CASE WHEN booster IS NULL THEN document - 'calibration' ELSE document END WHERE model_version = %s",
-        second,
-    )
+    soak.do(TRUNCATE, second)
     soak.bring()
     said = soak.run("--no-retrain").succeeds()
     assert f"champion {second} cannot be read" in said
@@ -203,5 +160,5 @@ def test_the_champion_is_truncated(soak: Soak, row: Row) -> None:
     assert finding is not None
     assert finding.status == "look"
     row("champion truncated", "half of its row is cut off", soak.recovers())
-    assert soak.value(newest) not in (first, second)
+    assert soak.value(NEWEST_CHAMPION) not in (first, second)
     assert soak.doctor("model").status == "well"  # type: ignore[union-attr]
