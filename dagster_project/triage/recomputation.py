@@ -333,8 +333,8 @@ def facts_changed(frame: pd.DataFrame, history: pd.DataFrame) -> list[Finding]:
     for name in FACTS:
         if name + "\0" not in both or not len(both):
             continue
-        left, right = both[name].astype(object), both[name + "\0"].astype(object)
-        changed = (left.fillna("") != right.fillna("")).to_numpy(dtype=bool)
+        then, now = both[name].astype(object), both[name + "\0"].astype(object)
+        changed = (then.fillna("") != now.fillna("")).to_numpy(dtype=bool)
         share = float(changed.mean())
         if share > 0:
             words = f"{int(changed.sum())} of {len(both)} alerts have another {name} today than when they were raised"
