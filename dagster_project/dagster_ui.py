@@ -34,12 +34,17 @@ def serve_dagster(host: str, port: int) -> int:
     environment = {**os.environ, "HEED_HOME": str(home), "GX_ANALYTICS_ENABLED": "false", "PYTHONWARNINGS": "ignore"}
     # In a group of their own: whoever ends this process, by whichever signal, means the daemon, the UI and their runs
     # as well, and all of them stop in order on what Ctrl-C would send them.
-    with subprocess.Popen(command, cwd=PROJECT, env=environment, process_group=0) as process:
+    started: list[subprocess.Popen[bytes]] = []
 
-        def stop(number: int, frame: object) -> None:
+    def stop(number: int, frame: object) -> None:
+        for process in started:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, stop)
+    # Before they start: a shell that starts `heed up` in its background lets SIGINT be ignored, and they would inherit
+    # that.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    with subprocess.Popen(command, cwd=PROJECT, env=environment, process_group=0) as process:
+        started.append(process)
         return process.wait()
