@@ -24,22 +24,30 @@ import pandas as pd
 from scipy.stats import norm
 
 from dagster_project.triage.autoclose import (
+    BLOCK,
     CHECK_SHARE,
     CLOSE,
+    CROWD_BLOCK,
     FOUND,
     GRID,
+    LEVEL,
+    MONITORS,
+    MOST_BEFORE,
     acted_needed,
+    crowd_logs,
     decide,
+    evidence_after,
+    excess_logs,
     find_threshold,
     is_drawn,
-    watch,
+    shift_logs,
 )
 from dagster_project.triage.influence import wilson
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = 700_000
 BUDGET = 0.02
-DAYS, EVERY = 180.0, 4.0  # how long it is in force, and how often the monitors look
+DAYS, EVERY = 180.0, 1.0  # how long it is in force, and how often the monitors look
 DELAY, HORIZON = 2.0, 14.0  # mean days until somebody acts, and the most
 TIMES = np.linspace(0, DAYS, 721)
 
@@ -51,7 +59,8 @@ class Rule:
     known : acted alerts expected when the test is made. later : those expected in the 180 days. apart : how far acted
     alerts score above others, in standard deviations. acted_share : of all alerts.
     drift : 'none'; 'fall': the scores of acted alerts fall by `size` after 60 days; 'slide': they do so steadily, until
-    the end; 'kind': after 60 days a share `size` of acted alerts is of a new kind that always scores lowest.
+    the end; 'kind': after 60 days a share `size` of acted alerts is of a new kind that always scores lower than
+    anything before; 'low kind': of a new kind whose scores are those of the lowest hundredth of the others.
     """
 
     known: int
@@ -75,7 +84,7 @@ class Rule:
         return self.size * day / DAYS if self.drift == "slide" else np.zeros(len(day))
 
     def new_kind(self, day: np.ndarray) -> np.ndarray:
-        return self.size * (day > 60) if self.drift == "kind" else np.zeros(len(day))
+        return self.size * (day > 60) if self.drift in ("kind", "low kind") else np.zeros(len(day))
 
     def missed(self, threshold: np.ndarray | float, day: np.ndarray) -> np.ndarray:
         """The true share of acted alerts below the threshold: [thresholds, days]."""
@@ -104,21 +113,32 @@ def one_run(rule: Rule, seed: int) -> dict[str, Any]:
         return {"status": found.status, "acted": found.acted, "more": found.more}
     day = np.sort(rng.uniform(0, DAYS, rng.poisson(rule.later)))
     known = day + np.minimum(rng.exponential(DELAY, len(day)), HORIZON)
-    lowest = rng.random(len(day)) < rule.new_kind(day)
-    scores = np.where(lowest, 0.0, rule.score(rule.apart - rule.moved(day) + rng.normal(size=len(day))))
+    scores = rule.score(rule.apart - rule.moved(day) + rng.normal(size=len(day)))
+    new = rng.random(len(day)) < rule.new_kind(day)
+    lowest_hundredth = rule.score(norm.ppf(0.01 * rng.random(len(day))))
+    scores[new] = lowest_hundredth[new] if rule.drift == "low kind" else 0.0
+    # The others: nobody acts on them, and their scores do not move.
+    odds = (1 - rule.acted_share) / rule.acted_share
+    all_before = rng.permutation(np.r_[before, rule.score(rng.normal(size=rng.poisson(rule.known * odds)))])
+    all_before = all_before[-MOST_BEFORE:]
+    other_day = rng.uniform(0, DAYS, rng.poisson(rule.later * odds))
+    all_day = np.r_[day, other_day]
+    in_time = np.argsort(all_day)
+    all_day = all_day[in_time]
+    all_scores = np.r_[scores, rule.score(rng.normal(size=len(other_day)))][in_time]
+    lowest = float(all_before.min())
     drawn = np.array([is_drawn(f"{seed}-{n}", "benchmark") for n in range(len(day))])
-    decided = [decide(float(s), found.threshold, bool(d), None)[0] for s, d in zip(scores, drawn, strict=True)]
+    decided = [decide(float(s), found.threshold, bool(d), None, lowest)[0] for s, d in zip(scores, drawn, strict=True)]
     would_close = np.array([each == CLOSE for each in decided], bool)
     order = np.argsort(known)
-    stopped, why = DAYS, ""
-    for look in np.arange(EVERY, DAYS, EVERY):
-        seen = order[(known[order] <= look) & ~would_close[order]]
-        said = watch(found.threshold, BUDGET, before, scores[seen], drawn[seen], seed=seed)
-        if said.stop is not None:
-            stopped, why = look, "shift" if said.stop.startswith("acted alerts score lower") else "check"
-            break
+    seen = order[~would_close[order]]
+    stopped, why = first_stop(
+        found.threshold, before, scores[seen], drawn[seen], known[seen], all_before, all_scores, all_day, seed
+    )
     closed = would_close & (day <= stopped)
     truth = rule.missed(found.threshold, TIMES)[0]
+    if rule.drift == "kind":  # stays open: it lies below everything from before
+        truth = truth - rule.new_kind(TIMES)
     oracle = rule.oracle()
     best = rule.closed(oracle, DAYS) if oracle is not None else 0.0
     own = rule.closed(found.threshold, stopped)
@@ -138,6 +158,38 @@ def one_run(rule: Rule, seed: int) -> dict[str, Any]:
     }
 
 
+def first_stop(
+    threshold: float,
+    before: np.ndarray,
+    scores: np.ndarray,
+    checked: np.ndarray,
+    known: np.ndarray,
+    all_before: np.ndarray,
+    all_scores: np.ndarray,
+    all_day: np.ndarray,
+    seed: int,
+) -> tuple[float, str]:
+    """(The day on which `watch`, asked once a day, stops first, or the last one; which monitor stopped.)
+
+    The monitors' sequences are made once, and looked at after each day: what `watch` does with what is known by then,
+    without doing it all again (`test_the_benchmark_stops_when_watch_does`).
+    """
+    looks = np.arange(EVERY, DAYS, EVERY)
+    below = scores < threshold
+    sequences = {
+        "check": (excess_logs(below[checked], BUDGET), known[checked], BLOCK),
+        "shift": (shift_logs(before[before >= threshold], scores[~below], seed), known[~below], BLOCK),
+        "crowd": (crowd_logs(all_before, all_scores, seed), all_day, CROWD_BLOCK),
+    }
+    first = (DAYS, "")
+    for name, (logs, when, block) in sequences.items():
+        lengths = np.searchsorted(when, looks[looks < first[0]], side="right")
+        over = np.flatnonzero(evidence_after(logs, lengths, block) >= MONITORS / LEVEL)
+        if len(over):
+            first = (float(looks[over[0]]), name)
+    return first
+
+
 STATIONARY = {
     "about 200 acted alerts known": Rule(200),
     "500": Rule(500),
@@ -155,7 +207,15 @@ DRIFTING = {
         for size in (0.25, 0.5, 1.0, 2.0)
     },
     **{
-        f"after 60 days {size:.0%} are of a new kind that scores lowest": Rule(1_000, drift="kind", size=size)
+        f"after 60 days {size:.0%} are of a new kind that scores lower than all before": Rule(
+            1_000, drift="kind", size=size
+        )
+        for size in (0.01, 0.03, 0.1)
+    },
+    **{
+        f"after 60 days {size:.0%} are of a new kind among the lowest hundredth": Rule(
+            1_000, drift="low kind", size=size
+        )
         for size in (0.01, 0.03, 0.1)
     },
 }

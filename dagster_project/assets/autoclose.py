@@ -21,6 +21,7 @@ from dagster_project.resources.autoclose import (
     append_event,
     decide_new_alerts,
     read_states,
+    scores_before,
     threshold_of,
     watch_request,
 )
@@ -67,11 +68,12 @@ def _serve(
     row = {"rule": request.rule, "mode": request.mode, "decided": 0, "closed": 0}
     if found.threshold is None:
         return {**row, "finding": f"{found.status}: {found.sentence(request.miss_rate)}"}
-    seen = watch_request(warehouse, request, found, before, as_of)
+    all_before = scores_before(warehouse, request, days)
+    seen = watch_request(warehouse, request, found, before, all_before, as_of)
     if seen.stop is not None:
         append_event(warehouse, STOPPED, request.rule, as_of, request_id=request.request_id, who=HEED, why=seen.stop)
         context.log.warning(f"closing stopped for the rule {request.rule}: {seen.stop}")
         return {**row, "finding": f"stopped: {seen.stop}"}
-    made = decide_new_alerts(warehouse, request, found, as_of)
+    made = decide_new_alerts(warehouse, request, found, all_before, as_of)
     closed = int((made["decision"] == "close").sum()) if len(made) else 0
     return {**row, "decided": len(made), "closed": closed, "finding": found.sentence(request.miss_rate)}

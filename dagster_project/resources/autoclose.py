@@ -215,14 +215,37 @@ def threshold_of(warehouse: Warehouse, request: Request, as_of: datetime, days: 
     return found, scores
 
 
+def scores_before(warehouse: Warehouse, request: Request, days: float) -> np.ndarray:
+    """The first scores of the alerts before the test of a request, without those that are never closed, whatever became
+    of them: the latest ones, in order of time. days : how far back they count."""
+    from dagster_project.triage.autoclose import MOST_BEFORE
+
+    tested = warehouse.value(
+        "SELECT max(as_of) FROM scoring.autoclose_tests WHERE request_id = $1", (request.request_id,)
+    )
+    if tested is None:
+        return np.zeros(0)
+    rows = _considered(warehouse, request.rule, tested, max(tested - timedelta(days=days), request.counts_from))
+    rows = rows[rows["keep_open"].isna()].sort_values(["first_as_of", "alert_id"], kind="stable")
+    return rows["probability"].to_numpy(float)[-MOST_BEFORE:]
+
+
 def watch_request(
-    warehouse: Warehouse, request: Request, found: Threshold, before: np.ndarray, as_of: datetime
+    warehouse: Warehouse,
+    request: Request,
+    found: Threshold,
+    before: np.ndarray,
+    all_before: np.ndarray,
+    as_of: datetime,
 ) -> Watch:
-    """What the monitors say at `as_of` about what was decided under a request."""
-    from dagster_project.triage.autoclose import ABOVE, BELOW, CLOSE, DRAWN, watch
+    """What the monitors say at `as_of` about what was decided under a request.
+
+    before, all_before : the scores of acted alerts that the test rests on, and `scores_before`.
+    """
+    from dagster_project.triage.autoclose import ABOVE, BELOW, CLOSE, DRAWN, UNSEEN, watch
 
     rows = _considered(warehouse, request.rule, as_of, request.since - FRESH)
-    own = rows[(rows["request_id"] == request.request_id) & rows["reason"].isin([BELOW, ABOVE, DRAWN])]
+    own = rows[(rows["request_id"] == request.request_id) & rows["reason"].isin([BELOW, ABOVE, DRAWN, UNSEEN])]
     # What was closed is censored, also where somebody acted on it all the same.
     seen = own[own["acted"].astype(bool) & ~((own["mode"] == "on") & (own["decision"] == CLOSE))]
     checked = seen["drawn"].eq(True) | (seen["mode"] == "shadow")
@@ -233,12 +256,19 @@ def watch_request(
         before,
         seen["probability"].to_numpy(float),
         checked.to_numpy(bool),
+        all_before,
+        own.sort_values(["first_as_of", "alert_id"], kind="stable")["probability"].to_numpy(float),
         seed=request.request_id,
     )
 
 
-def decide_new_alerts(warehouse: Warehouse, request: Request, found: Threshold, as_of: datetime) -> pd.DataFrame:
-    """Decide about the alerts that this run scores for the first time, write it down, and return it."""
+def decide_new_alerts(
+    warehouse: Warehouse, request: Request, found: Threshold, all_before: np.ndarray, as_of: datetime
+) -> pd.DataFrame:
+    """Decide about the alerts that this run scores for the first time, write it down, and return it.
+
+    all_before : `scores_before`.
+    """
     from dagster_project.triage.autoclose import decide, is_drawn
 
     assert found.threshold is not None
@@ -249,8 +279,9 @@ def decide_new_alerts(warehouse: Warehouse, request: Request, found: Threshold, 
     salt = _salt(warehouse)
     drawn = [is_drawn(alert_id, salt) for alert_id in new["alert_id"]]
     keep = [why if isinstance(why, str) else None for why in new["keep_open"]]
+    lowest = float(all_before.min()) if len(all_before) else 0.0
     made = [
-        decide(float(score), found.threshold, is_checked, why)
+        decide(float(score), found.threshold, is_checked, why, lowest)
         for score, is_checked, why in zip(new["probability"], drawn, keep, strict=True)
     ]
     new = new.assign(drawn=drawn, decision=[each for each, _ in made], reason=[why for _, why in made])

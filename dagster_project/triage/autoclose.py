@@ -1,7 +1,7 @@
 """Closing alerts with a bounded miss rate: which threshold may be used, when to refuse, and when to stop.
 
 Belongs here: the test that finds a threshold, how many acted alerts it needs, the draw of the check sample, the
-decision about one alert, and the two monitors that stop.
+decision about one alert, and the three monitors that stop.
 Does not belong here: who asked for it, undoing and tables (`resources/autoclose.py`), and what a score is (`steps.py`).
 
 The miss rate of a threshold is the share of a rule's acted alerts whose first score lies below it: those that would
@@ -11,15 +11,17 @@ the exact binomial one. They are tested from the lowest threshold up, each at th
 rejected (fixed-sequence testing, which keeps the family-wise error). The last one rejected is the threshold: its miss
 rate is above the budget with a probability of at most `LEVEL`, as long as the future is like the past.
 
-Whether it is, two monitors watch. Both are e-processes: they stay below 1 / level for ever with a probability of
-1 - level (Ville), so that one may look after every run. Each is a mixture over alternatives and over the moments since
-when the alternative holds, so that a long quiet time does not make it deaf (the mixture of e-detectors: Shin, Ramdas,
-Rinaldo, arXiv:2203.03532).
+Whether it is, three monitors watch: the check sample, the scores of acted alerts, and the scores of all alerts, which
+are known days before what becomes of them. All are e-processes: they stay below 1 / level for ever with a probability
+of 1 - level (Ville), so that one may look after every run. Each is a mixture over alternatives and over the moments
+since when the alternative holds, so that a long quiet time does not make it deaf (the mixture of e-detectors: Shin,
+Ramdas, Rinaldo, arXiv:2203.03532).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -42,12 +44,21 @@ EXCESSES = np.array([1.5, 2.0, 3.0, 5.0])
 # Alternatives of the shift: the scores of acted alerts fall by so many of their own standard deviations. On the same
 # runs a band of scores just above the threshold, watched by its count alone, let 56% to 70% of drifting runs exceed.
 SHIFTS = np.array([0.25, 0.5, 1.0])
+# Alternatives of the crowd: so many times as many alerts as before among the so-many lowest scores (a new kind that
+# scores low), or so many times as few among the highest (acted alerts that fell). The last one is a shift of all.
+LOWEST = np.array([(0.001, 30.0), (0.003, 10.0), (0.01, 4.0), (0.03, 2.5), (0.1, 1.5), (0.3, 1.2)])
+HIGHEST = np.array([(0.1, 0.3), (0.2, 0.5)])
+ALL_SHIFT = 0.5
 # An alternative may begin with every so-many-th alert; start number k has the weight 1 / (k (k + 1)).
-BLOCK = 20
+BLOCK, CROWD_BLOCK = 20, 200
+# The crowd is compared with the latest alerts before the test, at most so many.
+MOST_BEFORE = 5_000
+MONITORS = 3  # each has its part of the level
 
 FOUND, WAITING, REFUSED = "found", "waiting", "refused"
 CLOSE, LEAVE_OPEN = "close", "leave open"
 BELOW, ABOVE, DRAWN = "below the threshold", "not below the threshold", "check sample"
+UNSEEN = "it scores lower than any alert before the test"
 
 
 @dataclass(frozen=True)
@@ -166,34 +177,45 @@ def is_drawn(alert_id: str, salt: str, share: float = CHECK_SHARE) -> bool:
     return int.from_bytes(drawn, "big") < share * 2**64
 
 
-def decide(probability: float, threshold: float, drawn: bool, keep_open: str | None) -> tuple[str, str]:
+def decide(
+    probability: float, threshold: float, drawn: bool, keep_open: str | None, lowest: float = 0.0
+) -> tuple[str, str]:
     """The decision about one alert and its reason: ('close' or 'leave open', why).
 
     keep_open : why it stays open whatever its score is; None: nothing speaks against closing. The draw comes before the
-    score, so that the check sample is a fair one.
+    score, so that the check sample is a fair one. lowest : the lowest score of any alert, acted or not, from before the
+    test: nothing is known of alerts below it.
     """
     if keep_open is not None:
         return LEAVE_OPEN, keep_open
     if drawn:
         return LEAVE_OPEN, DRAWN
+    if probability < lowest:
+        return LEAVE_OPEN, UNSEEN
     return (CLOSE, BELOW) if probability < threshold else (LEAVE_OPEN, ABOVE)
 
 
-def evidence(logs: np.ndarray) -> float:
+def evidence(logs: np.ndarray, block: int = BLOCK) -> float:
+    """The e-process of a sequence of log e-values now: the last of `evidence_after`; 1 for no alert."""
+    return float(evidence_after(logs, [len(logs)], block)[0])
+
+
+def evidence_after(logs: np.ndarray, lengths: Sequence[int], block: int = BLOCK) -> np.ndarray:
     """The e-process of a sequence of log e-values, mixed over alternatives and over when they begin.
 
     logs : float[alerts in order of time, alternatives]: each the logarithm of a number of expectation at most 1 given
-        what came before, if nothing changed. Returns the process's value now; 1 for no alert.
+        what came before, if nothing changed. block : an alternative may begin with every so-many-th alert.
+    lengths : after how many alerts. Returns float[lengths], the process's value after so many.
     """
-    if not len(logs):
-        return 1.0
-    total = np.cumsum(logs, axis=0)
-    starts = np.arange(0, len(logs), BLOCK)
-    before = np.vstack([np.zeros(logs.shape[1]), total])[starts]
-    number = np.arange(1, len(starts) + 1)
-    grown = np.exp(np.minimum(total[-1] - before, 300)).mean(axis=1)
-    # Starts that are still to come hold the rest of the stake.
-    return float((grown / (number * (number + 1))).sum() + 1 / (len(starts) + 1))
+    total = np.vstack([np.zeros((1, logs.shape[1])), np.cumsum(logs, axis=0)])
+    made = np.ones(len(lengths))
+    for position, length in enumerate(lengths):
+        starts = np.arange(0, length, block)
+        number = np.arange(1, len(starts) + 1)
+        grown = np.exp(np.minimum(total[length] - total[starts], 300)).mean(axis=1)
+        # Starts that are still to come hold the rest of the stake.
+        made[position] = (grown / (number * (number + 1))).sum() + 1 / (len(starts) + 1)
+    return made
 
 
 def excess_logs(missed: np.ndarray, budget: float) -> np.ndarray:
@@ -206,17 +228,15 @@ def excess_logs(missed: np.ndarray, budget: float) -> np.ndarray:
     return np.where(np.asarray(missed, bool)[:, None], hit, other)
 
 
-def shift_logs(before: np.ndarray, scores: np.ndarray, seed: int) -> np.ndarray:
-    """Log e-values of each shift, per new acted alert, from its rank among all before it.
+def conformal_ranks(before: np.ndarray, scores: np.ndarray, seed: int) -> np.ndarray:
+    """The rank of each new score among all before it, from 0 (lowest) to 1, ties broken at random.
 
-    The rank of a score among those before it, ties broken at random, is uniform and independent of the ranks before, as
-    long as old and new scores are exchangeable (conformal test martingales: Vovk, Gammerman, Shafer, 2005). As a normal
-    score z it is compared with a normal distribution that lies lower.
+    Ranks are uniform and independent of the ranks before, as long as old and new scores are exchangeable (conformal
+    test martingales: Vovk, Gammerman, Shafer, 2005).
 
     Parameters
     ----------
-    before : float[acted alerts that the threshold was found on]. scores : float[new ones, in order of time].
-    seed : of the ties.
+    before : float[n]. scores : float[new ones, in order of time]. seed : of the ties.
     """
     earlier = np.sort(np.asarray(before, float)).tolist()
     random = np.random.default_rng(seed).random(len(scores))
@@ -225,8 +245,33 @@ def shift_logs(before: np.ndarray, scores: np.ndarray, seed: int) -> np.ndarray:
         less, upto = bisect_left(earlier, score), bisect_right(earlier, score)
         rank[number] = (less + random[number] * (upto - less + 1)) / (len(earlier) + 1)
         earlier.insert(upto, score)
+    return rank
+
+
+def shift_logs(before: np.ndarray, scores: np.ndarray, seed: int) -> np.ndarray:
+    """Log e-values of each shift, per new acted alert: its rank, as a normal score z, is compared with a normal
+    distribution that lies lower.
+
+    before : float[acted alerts that the threshold was found on]. scores, seed : as for `conformal_ranks`.
+    """
+    return _shifted(conformal_ranks(before, scores, seed), SHIFTS)
+
+
+def crowd_logs(before: np.ndarray, scores: np.ndarray, seed: int) -> np.ndarray:
+    """Log e-values of each alternative of the crowd, per new alert, whatever becomes of it.
+
+    before : float[alerts before the test]. scores, seed : as for `conformal_ranks`.
+    """
+    rank = conformal_ranks(before, scores, seed)
+    shares, factors = np.vstack([LOWEST, HIGHEST]).T
+    inside = np.hstack([rank[:, None] <= LOWEST[:, 0], rank[:, None] > 1 - HIGHEST[:, 0]])
+    logs = np.where(inside, np.log(factors), np.log((1 - factors * shares) / (1 - shares)))
+    return np.hstack([logs, _shifted(rank, np.array([ALL_SHIFT]))])
+
+
+def _shifted(rank: np.ndarray, shifts: np.ndarray) -> np.ndarray:
     z = ndtri(np.clip(rank, 1e-12, 1 - 1e-12))
-    return -SHIFTS * z[:, None] - SHIFTS**2 / 2
+    return -shifts * z[:, None] - shifts**2 / 2
 
 
 @dataclass(frozen=True)
@@ -235,7 +280,7 @@ class Watch:
 
     checked, missed : acted alerts of the check sample, and those below the threshold.
     above : acted alerts at or above the threshold.
-    check_evidence, shift_evidence : the e-processes. stop : why to stop; None: go on.
+    check_evidence, shift_evidence, crowd_evidence : the e-processes. stop : why to stop; None: go on.
     """
 
     checked: int
@@ -243,6 +288,7 @@ class Watch:
     above: int
     check_evidence: float
     shift_evidence: float
+    crowd_evidence: float
     stop: str | None
 
 
@@ -252,21 +298,26 @@ def watch(
     before: np.ndarray,
     scores: np.ndarray,
     checked: np.ndarray,
+    all_before: np.ndarray | None = None,
+    all_scores: np.ndarray | None = None,
     *,
     seed: int = 0,
     level: float = LEVEL,
 ) -> Watch:
     """Whether what came after still agrees with what the threshold was found on.
 
-    Two monitors, each at half the level. The check sample: does its miss rate exceed the budget? It is small, so harm
-    would show late. The shift: do acted alerts at or above the threshold, all of which are seen, score lower than
-    before? A drift towards the threshold shows there long before the misses do.
+    Three monitors, each at a third of the level. The check sample: does its miss rate exceed the budget? It is small,
+    so harm would show late. The shift: do acted alerts at or above the threshold, all of which are seen, score lower
+    than before? A drift towards the threshold shows there long before the misses do. The crowd: do all alerts together
+    score lower than before, are there more among the lowest, or fewer among the highest? It needs no outcome.
 
     Parameters
     ----------
     threshold : in use. budget : the miss rate allowed. before : float: the scores it was found on.
     scores, checked : float and bool[acted alerts seen, in the order in which they became known]: those that were not
         closed. checked: drawn for the check sample (all of them, where nothing was closed).
+    all_before, all_scores : float: the scores of all alerts, whatever became of them: before the test, and decided
+        about since, in order of time. None: the crowd is not watched.
     """
     scores, checked = np.asarray(scores, float), np.asarray(checked, bool)
     before = np.asarray(before, float)
@@ -274,12 +325,21 @@ def watch(
     missed = below[checked]
     check = evidence(excess_logs(missed, budget))
     shift = evidence(shift_logs(before[before >= threshold], scores[~below], seed))
-    stop = None
-    if check >= 2 / level:
+    crowd = 1.0
+    if all_before is not None and all_scores is not None:
+        crowd = evidence(crowd_logs(all_before, all_scores, seed), CROWD_BLOCK)
+    stop, limit = None, MONITORS / level
+    if check >= limit:
         stop = f"{int(missed.sum()):,} of {len(missed):,} acted alerts of the check sample scored below the threshold"
-    elif shift >= 2 / level:
+    elif shift >= limit:
         stop = (
             f"acted alerts score lower than before: the median of the last {min(BLOCK, int((~below).sum())):,} is "
             f"{np.median(scores[~below][-BLOCK:]):.1%}, it was {np.median(before[before >= threshold]):.1%}"
         )
-    return Watch(int(checked.sum()), int(missed.sum()), int((~below).sum()), check, shift, stop)
+    elif crowd >= limit and all_before is not None and all_scores is not None:
+        recent = all_scores[-CROWD_BLOCK:]
+        stop = (
+            f"alerts score otherwise than before the test: {np.mean(recent < threshold):.0%} of the last "
+            f"{len(recent):,} lie below the threshold, it was {np.mean(all_before < threshold):.0%}"
+        )
+    return Watch(int(checked.sum()), int(missed.sum()), int((~below).sum()), check, shift, crowd, stop)

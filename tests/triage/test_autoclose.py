@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
+from benchmarks import autoclose as autoclose_benchmark
 from dagster_project.errors import HeedError
 from dagster_project.triage.autoclose import (
     BLOCK,
@@ -13,10 +14,13 @@ from dagster_project.triage.autoclose import (
     GRID,
     LEVEL,
     REFUSED,
+    UNSEEN,
     WAITING,
     acted_needed,
+    crowd_logs,
     decide,
     evidence,
+    evidence_after,
     excess_logs,
     find_threshold,
     is_drawn,
@@ -127,6 +131,20 @@ def test_ranks_are_uniform_also_among_ties() -> None:
     assert (np.abs(factors.mean(axis=0) - 1) < 4 * factors.std(axis=0) / np.sqrt(2_000)).all()
 
 
+def test_the_crowd_is_not_expected_to_grow_while_nothing_changes() -> None:
+    """As for the shift: every alternative's factor has the mean 1 on exchangeable scores, also on few values."""
+    rng = np.random.default_rng(6)
+    for scores in (rng.random(4_100), rng.integers(1, 6, size=4_100) / 10):
+        factors = np.concatenate([np.exp(crowd_logs(scores[:100], scores[100:], seed)) for seed in range(10)])
+        assert (np.abs(factors.mean(axis=0) - 1) < 4 * factors.std(axis=0) / np.sqrt(4_000)).all()
+
+
+@given(st.integers(1, 130), st.integers(1, 50))
+def test_evidence_after_some_alerts_is_that_of_their_prefix(length: int, block: int) -> None:
+    logs = np.random.default_rng(7).normal(-0.1, 1, size=(130, 3))
+    assert evidence_after(logs, [0, length], block) == pytest.approx([1, evidence(logs[:length], block)])
+
+
 def found_on(seed: int) -> tuple[float, np.ndarray]:
     before = logistic(np.random.default_rng(seed).normal(size=1_000))
     found = find_threshold(before, 0.02)
@@ -160,10 +178,60 @@ def test_the_check_sample_stops_alone() -> None:
     assert watch(threshold, 0.02, before, high, np.ones(40, bool)).stop is None, "higher scores are no harm"
 
 
+@pytest.mark.parametrize(
+    ("change", "stops"),
+    [
+        ("nothing", False),
+        ("a new kind among the lowest hundredth", True),
+        ("acted alerts score like the others", True),
+        ("all score higher", False),
+    ],
+)
+def test_the_crowd_stops_without_any_outcome(change: str, stops: bool) -> None:
+    rng = np.random.default_rng(3)
+    threshold, before = found_on(1)
+    others = 5_667  # 15% are acted on
+    all_before = np.r_[before, logistic(rng.normal(-2, size=others))]
+    new = np.r_[logistic(rng.normal(size=150)), logistic(rng.normal(-2, size=850))]
+    if change.startswith("a new kind"):
+        new[:50] = np.quantile(all_before, 0.005)
+    elif change.startswith("acted"):
+        new[:150] = logistic(rng.normal(-2, size=150))
+    elif change.startswith("all"):
+        new = logistic(np.log(new / (1 - new)) + 1)
+    nobody = np.array([]), np.array([], bool)
+    said = watch(threshold, 0.02, before, *nobody, rng.permutation(all_before), rng.permutation(new))
+    assert (said.stop is not None) == stops
+    if stops:
+        assert said.stop is not None
+        assert said.stop.startswith("alerts score otherwise than before the test")
+
+
+def test_the_benchmark_stops_when_watch_does() -> None:
+    """It makes the monitors' sequences once; production makes them in each run."""
+    rng = np.random.default_rng(4)
+    threshold, before = found_on(2)
+    known = np.sort(rng.uniform(0, autoclose_benchmark.DAYS, 300))
+    scores = logistic(rng.normal(size=300) - 1.0 * (known > 60))
+    checked = rng.random(300) < 0.2
+    all_before, all_scores = logistic(rng.normal(-2, size=1_000)), logistic(rng.normal(-2, size=1_500))
+    all_day = np.sort(rng.uniform(0, autoclose_benchmark.DAYS, 1_500))
+    stopped, why = autoclose_benchmark.first_stop(
+        threshold, before, scores, checked, known, all_before, all_scores, all_day, 5
+    )
+    assert why
+    for day in (stopped - autoclose_benchmark.EVERY, stopped):
+        so_far, crowd = known <= day, all_day <= day
+        said = watch(threshold, 0.02, before, scores[so_far], checked[so_far], all_before, all_scores[crowd], seed=5)
+        assert (said.stop is not None) == (day == stopped)
+
+
 def test_a_reason_to_stay_open_comes_first_and_the_draw_before_the_score() -> None:
     assert decide(0.0, 0.1, False, None) == ("close", "below the threshold")
     assert decide(0.1, 0.1, False, None) == ("leave open", "not below the threshold")
     assert decide(0.0, 0.1, True, None) == decide(0.9, 0.1, True, None) == ("leave open", "check sample")
+    assert decide(0.01, 0.1, False, None, lowest=0.02) == ("leave open", UNSEEN)
+    assert decide(0.02, 0.1, False, None, lowest=0.02) == ("close", "below the threshold")
     assert decide(0.0, 0.1, False, "a flood") == decide(0.0, 0.1, True, "a flood") == ("leave open", "a flood")
 
 
