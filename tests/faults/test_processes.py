@@ -1,9 +1,20 @@
 """Processes of heed: killed at each stage, with all that they started; two at once; one too late; one ahead of time."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg2
 
 from dagster_project.automation import REFRESH
+from dagster_project.dagster_ui import unreachable_code
 from dagster_project.definitions import build_defs
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.moment import run_tags
@@ -11,6 +22,7 @@ from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.turn import WAREHOUSE_TAG
 from dagster_project.running import what_stopped
 from dagster_project.settings import load_settings
+from tests.conftest import PROJECT
 from tests.faults.conftest import Row
 from tests.faults.soak import Soak
 
@@ -128,3 +140,61 @@ def test_the_clock_goes_back(soak: Soak, row: Row) -> None:
     scores = soak.doctor("scores")
     assert scores is not None
     assert f"{ahead:%H:%M}" not in scores.found, "a publication in the future must not hide stale scores"
+
+
+def test_the_code_server_is_killed(soak: Soak, row: Row) -> None:
+    """`heed up` goes on without the process that holds its code, has it started anew, and its sensor asks for a run."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    address = f"http://127.0.0.1:{port}/graphql"
+    with (soak.files / "up.log").open("wb") as log:
+        command = [sys.executable, "-m", "dagster_project.cli", "up", "--port", str(port)]
+        up = subprocess.Popen(
+            command, cwd=PROJECT, env=soak.environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+
+        def until(what: str, reached: Callable[[], bool]) -> None:
+            patience = time.monotonic() + 150
+            while True:
+                with suppress(OSError, psycopg2.Error):
+                    if reached():
+                        return
+                assert time.monotonic() < patience, f"not {what}: {(soak.files / 'up.log').read_text()[-2000:]}"
+                assert up.poll() is None
+                time.sleep(0.2)
+
+        until("up", lambda: not unreachable_code(address))
+        killed = [pid for pid in session_of(up.pid) if b"grpc" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert killed
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        began = time.monotonic()
+        until("noticed", lambda: bool(unreachable_code(address)))
+        until("loaded again", lambda: not unreachable_code(address))
+        soak.bring()
+        published = "SELECT max(as_of) > (SELECT max(loaded_at) FROM raw.alerts) FROM scoring.publications"
+        until("published", lambda: bool(soak.value(published)))
+        row("code server killed", "kill -9 under `heed up`", (time.monotonic() - began, soak.lost()))
+    finally:
+        up.terminate()
+        up.wait(60)
+    assert "is loaded again" in (soak.files / "up.log").read_text()
+    for _ in range(100):
+        if not session_of(up.pid):
+            break
+        time.sleep(0.1)
+    left = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ") for pid in session_of(up.pid)]
+    assert not left, "SIGTERM ends all that it started"
+
+
+def session_of(leader: int) -> list[int]:
+    """The processes of a session that are alive."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            if int(fields[3]) == leader and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
