@@ -3,6 +3,7 @@
     python -m benchmarks.history                          # writes benchmarks/history.md; about half an hour
     python -m benchmarks.history --past 1e5 1e6 --out /tmp/h.md
     python -m benchmarks.history --homes DIR              # keeps the warehouses in DIR, and takes those that stand
+    python -m benchmarks.history --homes DIR --fill-only  # fills them, and measures nothing
 
 Belongs here: warehouses that hold the standard workload of `engine.py` as clean alerts, new alerts on them, and fresh
 processes that ask for the new ones' features as the asset `alert_features` does. Does not belong here: the rest of a
@@ -150,6 +151,7 @@ def main() -> None:
     parser.add_argument("--past", type=float, nargs="+", default=[1e6, 1e7])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--homes", type=Path)
+    parser.add_argument("--fill-only", action="store_true", help="fill the warehouses in --homes, and measure nothing")
     parser.add_argument("--out", type=Path, default=PAGE)
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -163,6 +165,8 @@ def main() -> None:
         homes.chmod(0o755)
         pasts = [int(past) for past in asked.past]
         warehouses = {past: warehouse_of(homes / str(past), past) for past in pasts}
+        if asked.fill_only:
+            return
         begun = {
             past: int(one.value("SELECT count(*) FROM marts.alerts") - past) // NEW for past, one in warehouses.items()
         }

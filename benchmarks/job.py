@@ -2,7 +2,8 @@
 
     python -m benchmarks.job                                  # 1,000,000 alerts; writes benchmarks/job.md
     python -m benchmarks.job --alerts 60000 --out /tmp/job.md # a quick look
-    python -m benchmarks.job --home DIR --as-of 2026-11-25    # a home that holds raw tables already
+    python -m benchmarks.job --home DIR --load-only           # loads the company into DIR ...
+    python -m benchmarks.job --home DIR                       # ... where a job finds it later
 
 Belongs here: a company in raw tables, one `heed run --retrain` on it as a user would start it, and a watch on its
 processes from outside.
@@ -173,25 +174,29 @@ def main() -> None:
     parser.add_argument("--alerts", type=int, default=1_000_000)
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--home", type=Path, help="a home whose raw tables are filled already; needs --as-of")
-    parser.add_argument("--as-of", type=datetime.fromisoformat)
+    parser.add_argument("--home", type=Path, help="where the company is kept until a job has used it up")
+    parser.add_argument("--load-only", action="store_true", help="load the company into --home, and run no job")
     parser.add_argument("--trace", type=Path, help="every sample, as a tab-separated file")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "job.md")
     given = parser.parse_args()
-    if given.home:
-        as_of = given.as_of if given.as_of.tzinfo else given.as_of.replace(tzinfo=UTC)
-        stages, said = watch(given.home, as_of, given.trace)
-        made = page(stages, said, "A home that stood.")
-    else:
-        with tempfile.TemporaryDirectory(prefix="heed-job-") as folder:
-            home = Path(folder)
-            home.chmod(0o755)  # the embedded server runs under its own user when this one is root
-            made_at = company(home, given.alerts, given.days, given.seed)
-            stages, said = watch(home, made_at, given.trace)
-        what = (
-            f"A simulated company of {given.alerts:,} alerts over {given.days} days, seed {given.seed}, never cleaned."
-        )
-        made = page(stages, said, what)
+    company_asked = (given.alerts, given.days, given.seed)
+    with tempfile.TemporaryDirectory(prefix="heed-job-") as folder:
+        home = given.home or Path(folder)
+        home.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o755)  # the embedded server runs under its own user when this one is root
+        loaded = home / "loaded.json"  # a job never finds its tables cleaned: it takes this away before it starts
+        if not loaded.exists():
+            as_of = company(home, *company_asked)
+            loaded.write_text(json.dumps({"as_of": as_of.isoformat(), "company": company_asked}))
+        if given.load_only:
+            return
+        held = json.loads(loaded.read_text())
+        if tuple(held["company"]) != company_asked:
+            raise SystemExit(f"{home} holds another company: {held['company']} (alerts, days, seed)")
+        loaded.unlink()
+        stages, said = watch(home, datetime.fromisoformat(held["as_of"]), given.trace)
+    what = f"A simulated company of {given.alerts:,} alerts over {given.days} days, seed {given.seed}, never cleaned."
+    made = page(stages, said, what)
     given.out.write_text(made)
     print(made)
 
