@@ -114,7 +114,7 @@ class Soak:
     home: Path
     has_own_disk: bool = False
     alerts: int = 2_000
-    parts: int = 24  # what comes between faults: the last 192 alerts
+    parts: int = 48  # what comes between faults: the last 384 alerts
     settings: str = ""
     url: str = ""
     brought: int = 0
@@ -201,8 +201,12 @@ class Soak:
         return self.truth["alert_id"].iloc[first : first + PART]
 
     def bring(self) -> None:
-        """Load the next alerts, so that the run under fault has something to publish."""
-        self.load(self.part(), f"part-{self.brought}").succeeds()
+        """Load the next alerts until one is still open, so that the run under fault has something to publish."""
+        still_open = set(self.truth.loc[self.truth["acted"].isna(), "alert_id"])
+        coming = [self.part()]
+        while not still_open & set(coming[-1]):
+            coming.append(self.part())
+        self.load(pd.concat(coming), f"part-{self.brought}").succeeds()
 
     # the warehouse, as the test sees it
 
