@@ -136,7 +136,7 @@ _UNDER_WAY = [
 def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     """`new_alerts` refreshes scores when alerts came that the newest publication does not know.
 
-    `damaged_champion` learns anew when the champion cannot be read.
+    `damaged_champion` learns anew when the champion cannot be read, or cannot score today's features.
     """
 
     @dg.sensor(
@@ -188,10 +188,12 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         job_name=RETRAIN,
         minimum_interval_seconds=DAMAGE_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Asks whether the champion's row can be read; where it cannot, learns anew without waiting for the "
-        "schedule.",
+        description="Asks whether the champion's row can be read and the champion knows today's features; where not, "
+        "learns anew without waiting for the schedule.",
     )
     def damaged_champion(warehouse: dg.ResourceParam[Warehouse]) -> dg.RunRequest | dg.SkipReason:
+        from dagster_project.triage.features import contract, require_same_contract
+
         if warehouse.value("SELECT to_regclass('training.champion_decisions') IS NULL"):
             return dg.SkipReason("nothing was ever learned")
         now, models = datetime.now(UTC), ModelStore(warehouse)
@@ -199,14 +201,14 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         if champion is None:
             return dg.SkipReason("there is no champion")
         try:
-            models.load(champion.model_version)
+            require_same_contract(models.load(champion.model_version).contract, contract(settings.feature_settings()))
         except HeedError as error:
-            # One attempt a day: what damages rows may go on doing so.
+            # One attempt a day: what damages rows may go on doing so, and what cannot be learned stays so.
             return dg.RunRequest(
-                run_key=f"{champion.model_version} cannot be read ({error.cause}), {now.date()}",
+                run_key=f"{champion.model_version} cannot score ({error.cause}), {now.date()}",
                 tags={**run_tags(now, days_back(RETRAIN, settings)), **WAREHOUSE_TAG},
             )
-        return dg.SkipReason("the champion can be read")
+        return dg.SkipReason("the champion can be read, and knows today's features")
 
     return [new_alerts, damaged_champion]
 

@@ -1,6 +1,7 @@
 """The sensors on a real instance and a real warehouse: it asks once for what came, and never beside another run."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from dagster_project.resources.moment import AS_OF_TAG, parse_moment
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.turn import COMMAND_TAG, close_abandoned_runs, turn
 from dagster_project.running import what_stopped
-from dagster_project.settings import Settings
+from dagster_project.settings import Features, Settings
+from dagster_project.triage.features import contract
 from dagster_project.triage.steps import untaught
 
 NOW = datetime.now(UTC)
@@ -83,19 +85,22 @@ def test_new_alerts_are_asked_for_once_and_not_beside_another_run(
     assert third.run_key != first.run_key
 
 
-def test_a_champion_that_cannot_be_read_asks_for_learning(warehouse: Warehouse) -> None:
-    sensor = next(made for made in build_sensors(Settings()) if made.name == "damaged_champion")
-
-    def tick() -> dg.RunRequest | str:
+def test_a_champion_that_cannot_score_asks_for_learning(warehouse: Warehouse) -> None:
+    def tick(settings: Settings | None = None) -> dg.RunRequest | str:
+        sensor = next(made for made in build_sensors(settings or Settings()) if made.name == "damaged_champion")
         made = sensor(dg.build_sensor_context(resources={"warehouse": warehouse}))
         return str(made.skip_message) if isinstance(made, dg.SkipReason) else made
 
     assert "no champion" in tick()
     model = untaught(NOW - timedelta(days=1), Settings().learning_settings())
+    model = replace(model, contract=contract(Settings().feature_settings()))
     models = ModelStore(warehouse)
     models.save(model, model.cut)
     models.decide(model.version, NOW, "promoted", [], {}, "gate")
     assert "can be read" in tick()
+    asked = tick(Settings(features=Features(keys=("rule", "severity"))))
+    assert isinstance(asked, dg.RunRequest)
+    assert "other features" in str(asked.run_key)
     put(warehouse, "UPDATE training.model_versions SET document = document - 'calibration'")
     asked = tick()
     assert isinstance(asked, dg.RunRequest)
