@@ -44,6 +44,12 @@ BAR_SECONDS, BAR_RATIO = 3.0, 1.3
 BEGIN = datetime(2024, 12, 31, tzinfo=UTC)  # the first moment after the standard workload's year of 365 days
 _ALERTS = "alert_id, raised_at, rule, entity, team, severity, value, threshold, title, attributes, loaded_at"
 _OUTCOMES = "alert_id, raised_at, horizon_ends_at, outcome, known_at"
+_LIMIT = """What bounds this. Two things cost what is old. Which days changed is asked of the warehouse by counting the
+rows of both tables day by day, with the transactions that wrote them: PostgreSQL keeps no order of those, so it reads
+the tables. And histories look back 180 days (`features.lookback_days`), to outcomes of alerts two weeks older: 194 days
+are read from the kept history, all alerts of them, because 1,000 alerts touch every team and nearly every frequent
+rule. Ten times the past is ten times as many alerts in those days. Less would take a log of changed days, written by
+triggers, and sums kept by key and day."""
 _MADE = """'high', 1.0, 2.0, 'Standard alert', '{{"region": "north", "cause": "disk"}}'::jsonb, {loaded}
     FROM pg_temp.incoming"""
 _DECIDE = """
@@ -208,6 +214,7 @@ def page(runs: dict[int, list[dict[str, Any]]]) -> str:
     middle = [statistics.median(run["seconds"] for run in mine) for mine in runs.values()]
     if len(middle) > 1:
         lines += ["", f"The last row took {middle[-1] / middle[0]:.1f} times the first row's time."]
+    lines += ["", *_LIMIT.splitlines()]
     return "\n".join(lines) + "\n"
 
 
