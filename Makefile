@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres faults soak benchmark-history benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-monitoring benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
+.PHONY: help setup demo test test-postgres faults soak benchmark-history benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ benchmark-job: setup ## the whole job on a million simulated alerts: seconds and
 
 benchmark-learning: setup ## learning against known truth, in simulated companies; about 40 minutes
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning
+
+benchmark-load: setup ## a thousand readers, a year backfilled, and a day of ten million alerts; about an hour
+	@$(BIN)/python -m benchmarks.load
 
 benchmark-monitoring: setup ## do the monitors warn in time, and not for nothing? about 25 minutes; writes benchmarks/monitoring.md
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.monitoring
