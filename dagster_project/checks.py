@@ -31,7 +31,7 @@ from dagster_project.resources.expectations import (
     check_specs,
     data_docs_index,
     store_result,
-    validate,
+    validate_parts,
 )
 from dagster_project.settings import heed_home
 
@@ -40,10 +40,11 @@ CoercibleToAssetKey = dg.AssetKey | str | Sequence[str]
 
 @dataclass(frozen=True)
 class RowsToCheck:
-    """What a check reads. parameters : the suite's. what : which rows these are, in words. passed : called when every
-    critical expectation holds."""
+    """What a check reads. parts : the rows, in parts of which one at a time stands in memory (`validate_parts`).
+    parameters : the suite's. what : which rows these are, in words. passed : called when every critical expectation
+    holds."""
 
-    frame: pd.DataFrame
+    parts: Iterable[pd.DataFrame]
     parameters: Mapping[str, Any] | None = None
     what: str = ""
     passed: Callable[[], None] = lambda: None
@@ -82,7 +83,7 @@ def suite_check_results(
     frame, id_columns, parameters : as `resources.expectations.validate` takes them, and it raises.
     results_dir : where results are kept for Data Docs; default `expectations` under heed's state directory.
     """
-    result = _validate_and_keep(suite_name, frame, id_columns, parameters, results_dir)
+    result = _validate_and_keep(suite_name, [frame], id_columns, parameters, results_dir)
     yield from check_results(result, asset_key, results_dir=results_dir)
 
 
@@ -100,7 +101,7 @@ def check_before_publishing(
     For an asset that writes by itself: what it yields is recorded, and what it would write after this is not
     written.
     """
-    result = _validate_and_keep(suite_name, frame, id_columns, parameters, results_dir)
+    result = _validate_and_keep(suite_name, [frame], id_columns, parameters, results_dir)
     yield from check_results(result, asset_key, results_dir=results_dir)
     result.raise_if_critical()
 
@@ -154,8 +155,9 @@ def checks_for(
     def suite_checks(context: dg.AssetCheckExecutionContext):
         loaded = load(context)
         if not isinstance(loaded, RowsToCheck):
-            loaded = RowsToCheck(*loaded) if isinstance(loaded, tuple) else RowsToCheck(loaded)
-        result = _validate_and_keep(suite_name, loaded.frame, id_columns, loaded.parameters, results_dir)
+            frame, parameters = loaded if isinstance(loaded, tuple) else (loaded, None)
+            loaded = RowsToCheck([frame], parameters)
+        result = _validate_and_keep(suite_name, loaded.parts, id_columns, loaded.parameters, results_dir)
         yield from check_results(result, asset_key, results_dir=results_dir, what=loaded.what)
         if not result.critical_failures:
             loaded.passed()
@@ -186,12 +188,12 @@ def default_results_dir() -> Path:
 
 def _validate_and_keep(
     suite_name: str,
-    frame: "pd.DataFrame",
+    parts: "Iterable[pd.DataFrame]",
     id_columns: Sequence[str],
     parameters: Mapping[str, Any] | None,
     results_dir: Path | None,
 ) -> SuiteResult:
-    result = validate(suite_name, frame, id_columns=id_columns, parameters=parameters)
+    result = validate_parts(suite_name, parts, id_columns=id_columns, parameters=parameters)
     store_result(result, results_dir or default_results_dir())
     return result
 

@@ -24,9 +24,9 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -368,6 +368,53 @@ def validate(
         rows=len(frame),
         results=outcomes,
         document=_document(gx_result, outcomes),
+    )
+
+
+def validate_parts(
+    suite_name: str,
+    parts: Iterable[pd.DataFrame],
+    *,
+    id_columns: Sequence[str] = ("alert_id",),
+    parameters: Mapping[str, Any] | None = None,
+) -> SuiteResult:
+    """As `validate`, on rows that come in parts, at least one, so that all of them never stand in memory at once.
+
+    What is expected of each row must hold in every part; counts are summed. What is expected of the rows as a whole
+    (enough of them, some that were acted on) must hold in one. That a value is unique is looked at within a part: where
+    there may be several, the table itself must see to it.
+    """
+    results = [validate(suite_name, part, id_columns=id_columns, parameters=parameters) for part in parts]
+    if len(results) == 1:
+        return results[0]
+    worst = max(results, key=lambda result: (len(result.critical_failures), len(result.failures)))
+    return SuiteResult(
+        suite_name=suite_name,
+        validated_at=results[0].validated_at,
+        rows=sum(result.rows for result in results),
+        results=[_together(outcomes) for outcomes in zip(*(result.results for result in results), strict=True)],
+        document=worst.document,
+    )
+
+
+def _together(outcomes: Sequence[ExpectationOutcome]) -> ExpectationOutcome:
+    """How one expectation fared on all parts."""
+    unexpected, looked_at = (
+        None if values[0] is None else sum(values)
+        for values in (
+            [getattr(outcome, name) for outcome in outcomes] for name in ("unexpected_count", "element_count")
+        )
+    )
+    # Where no row is to blame, it is about the rows as a whole.
+    told = [outcome for outcome in outcomes if outcome.passed != bool(unexpected)] or list(outcomes)
+    observed = [outcome.observed for outcome in outcomes]
+    return replace(
+        told[0],
+        observed=sum(observed) if all(type(value) is int for value in observed) else told[0].observed,
+        unexpected_count=unexpected,
+        element_count=looked_at,
+        unexpected_percent=100 * unexpected / looked_at if unexpected is not None and looked_at else None,
+        sample_rows=[row for outcome in outcomes for row in outcome.sample_rows][:SAMPLE_ROWS],
     )
 
 

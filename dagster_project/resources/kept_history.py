@@ -1,4 +1,4 @@
-"""The clean history beside the warehouse: one Arrow file per day, brought up to date by what changed.
+"""The clean history beside the warehouse: Arrow files by day, brought up to date by what changed.
 
 Belongs here: which days have to be read again, the files, and reading columns of a range of days from them.
 Does not belong here: the as-of, and what is done with the rows (`tables.py`).
@@ -6,6 +6,9 @@ Does not belong here: the as-of, and what is done with the rows (`tables.py`).
 Every run asks for months or years of alerts with their outcomes, and nearly all of them are as they were. The files
 hold them as the warehouse does, with outcomes that may be later than a run's as-of; `tables.read_history` cuts. They
 are there to save time only: without them, or in any doubt, everything is read again.
+
+A day has one file, or several where it has more alerts than are read at once: no more than a file stands in memory
+beside what is asked for.
 
 A day is read again when a row of it was written since the files were made (PostgreSQL's number of the transaction,
 xmin, tells) or when it has another number of rows. The files are believed only while the warehouse still holds
@@ -52,16 +55,16 @@ WHERE oid IN (to_regclass('marts.alerts'), to_regclass('marts.alert_outcomes'))
 """
 # Texts that recur are kept once a day.
 _RECURRING = ("rule", "entity", "team", "severity", "title")
-# What is read from the warehouse at once, in rows: with long attributes some 200 MB.
+# What is read from the warehouse at once, and stands in a file at most, in rows: with long attributes some 200 MB.
 _AT_ONCE = 200_000
 # The files' own form: raised whenever their content changes without a change of the query.
-_FORM = 1
+_FORM = 2
 
 
 @dataclass
 class _Manifest:
-    """What the files hold: their mark, the tables and the transaction they stand at, and of each day its rows and the
-    names of its attributes."""
+    """What the files hold: their mark, the tables and the transaction they stand at, and of each day its rows and its
+    parts: of each its file, the names of its attributes, and when its first and last alert were raised (ISO 8601)."""
 
     made_by: str = ""
     keeper: str = ""
@@ -104,20 +107,27 @@ class KeptHistory:
         if not again and not gone and since is not None:
             return
         self._directory.mkdir(parents=True, exist_ok=True)
-        for left in self._directory.glob(".day=*"):  # by a writer that was killed
-            left.unlink(missing_ok=True)
+        for half in self._directory.glob(".day=*"):  # by a writer that was killed
+            half.unlink(missing_ok=True)
+        left = {part["file"] for name in gone for part in manifest.days.pop(name)["parts"]}
         for first, last in _spans({day: found[day][0] for day in again}):
+            made: dict[str, dict[str, Any]] = {}
             for day, table in self._read_span(first, last):
-                manifest.days[day.isoformat()] = self._write(day, table)
-        for name in gone:
-            manifest.days.pop(name)
-            self._path(name).unlink(missing_ok=True)
+                told = made.setdefault(day.isoformat(), {"rows": 0, "parts": []})
+                told["parts"].append(self._write(day, len(told["parts"]), table))
+                told["rows"] += table.num_rows
+            for name, told in made.items():
+                before = manifest.days.get(name, {"parts": []})["parts"]
+                left |= {part["file"] for part in before} - {part["file"] for part in told["parts"]}
+                manifest.days[name] = told
         manifest.mark, manifest.tables, manifest.transaction = uuid.uuid4().hex, tables, now
         with whole_file(self._directory / "manifest.json", _REMEDY) as fresh_file:
             fresh_file.write_text(json.dumps(asdict(manifest)))
         from dagster_project.resources.tables import remember_checked
 
         remember_checked(warehouse, _keeper(manifest), manifest.mark, now)
+        for name in left:
+            (self._directory / name).unlink(missing_ok=True)
 
     def read(self, since: datetime, until: datetime, columns: Sequence[str]) -> pa.Table:
         """These columns of the alerts raised in [since, until), in order of time; recurring texts as dictionaries.
@@ -151,7 +161,7 @@ class KeptHistory:
     def _read(self, since: datetime, until: datetime, columns: Sequence[str]) -> pa.Table:
         import pyarrow as pa
 
-        tables = [_cut(self._load(name, columns), since, until) for name, _ in self._named(since, until)] or [
+        tables = [_cut(self._load(part["file"], columns), since, until) for part in self._parts(since, until)] or [
             _schema().empty_table().select(list(columns))
         ]
         return pa.concat_tables(tables, promote_options="permissive")
@@ -167,9 +177,9 @@ class KeptHistory:
         words: dict[str, dict[str, int]] = {}
         codes: dict[str, list[Any]] = {}
         tables, total = [], 0
-        for name, told in self._named(since, until):
-            followed = [s for s in told["sources"] if s in always or len(words.get(s, ())) <= limit]
-            table = _cut(self._load(name, [*columns, *(MARK + s for s in followed)]), since, until)
+        for part in self._parts(since, until):
+            followed = [s for s in part["sources"] if s in always or len(words.get(s, ())) <= limit]
+            table = _cut(self._load(part["file"], [*columns, *(MARK + s for s in followed)]), since, until)
             for source in followed:
                 values = table.column(MARK + source).combine_chunks()
                 own = values.indices.fill_null(-1).to_numpy(zero_copy_only=False)
@@ -223,13 +233,14 @@ class KeptHistory:
 
         begin = datetime.combine(first, time(), UTC)
         end = datetime.combine(last + timedelta(days=1), time(), UTC)
-        rows = self._warehouse.read_arrow(_ROWS, (begin, end)).combine_chunks()
-        days = rows.column("raised_at").cast("timestamp[us]").to_numpy().astype("datetime64[D]")
-        numbers, starts = np.unique(days, return_index=True)
-        for day, start, stop in zip(numbers.tolist(), starts, [*starts[1:], len(days)], strict=True):
-            yield day, rows.slice(start, stop - start)
+        for part in self._warehouse.read_parts(_ROWS, (begin, end), _AT_ONCE):
+            rows = part.combine_chunks()
+            days = rows.column("raised_at").cast("timestamp[us]").to_numpy().astype("datetime64[D]")
+            numbers, starts = np.unique(days, return_index=True)
+            for day, start, stop in zip(numbers.tolist(), starts, [*starts[1:], len(days)], strict=True):
+                yield day, rows.slice(start, stop - start)
 
-    def _write(self, day: date, table: pa.Table) -> dict[str, Any]:
+    def _write(self, day: date, number: int, table: pa.Table) -> dict[str, Any]:
         import pyarrow as pa
         from pyarrow import feather
 
@@ -246,21 +257,32 @@ class KeptHistory:
             table = table.append_column(
                 MARK + name, pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.string()))
             )
-        with whole_file(self._path(day.isoformat()), _REMEDY) as fresh:
+        name = f"day={day.isoformat()}{f'.{number}' if number else ''}.arrow"
+        with whole_file(self._directory / name, _REMEDY) as fresh:
             feather.write_feather(table, str(fresh), compression="lz4")
-        return {"rows": table.num_rows, "sources": sources}
+        raised = table.column("raised_at")
+        first, last = (raised[place].as_py().isoformat() for place in (0, table.num_rows - 1))
+        return {"file": name, "sources": sources, "first": first, "last": last}
 
     def _load(self, name: str, columns: Sequence[str]) -> pa.Table:
         from pyarrow import feather
 
-        return feather.read_table(self._path(name), columns=list(columns), memory_map=False)
+        return feather.read_table(self._directory / name, columns=list(columns), memory_map=False)
 
-    def _named(self, since: datetime, until: datetime) -> list[tuple[str, dict[str, Any]]]:
+    def _parts(self, since: datetime, until: datetime) -> list[dict[str, Any]]:
+        """The parts that may hold alerts raised in [since, until), in order of time."""
         first, last = since.astimezone(UTC).date().isoformat(), until.astimezone(UTC).date().isoformat()
-        return [(name, told) for name, told in sorted(self._manifest().days.items()) if first <= name <= last]
-
-    def _path(self, name: str) -> Path:
-        return self._directory / f"day={name}.arrow"
+        parts = [
+            part
+            for name, told in sorted(self._manifest().days.items())
+            if first <= name <= last
+            for part in told["parts"]
+        ]
+        return [
+            part
+            for part in parts
+            if datetime.fromisoformat(part["first"]) < until and datetime.fromisoformat(part["last"]) >= since
+        ]
 
     def _manifest(self) -> _Manifest:
         try:

@@ -193,6 +193,25 @@ class Warehouse:
         """The result of a query as a frame; times as datetime64[us, UTC], text as str with missing values."""
         return self.read_arrow(query, parameters).to_pandas()
 
+    def read_parts(self, query: str, parameters: Sequence[Any] = (), rows: int = 250_000) -> Iterator[pa.Table]:
+        """As `read_arrow`, in parts of so many rows, at least one: little more than a part stands in memory at once.
+
+        Whoever takes them holds a connection until they have taken the last one, or let go of the iterator.
+        """
+        import pyarrow as pa
+
+        with self._lent() as connection, connection.cursor() as cursor:
+            cursor.execute(query, parameters=tuple(parameters) or None)
+            reader = cursor.fetch_record_batch()
+            held, given = reader.schema.empty_table(), False
+            for batch in reader:
+                held = pa.concat_tables([held, pa.Table.from_batches([batch])])
+                while held.num_rows > rows:
+                    yield held.slice(0, rows)
+                    held, given = held.slice(rows), True
+            if held.num_rows or not given:
+                yield held
+
     def value(self, query: str, parameters: Sequence[Any] = ()) -> Any:
         """The first column of the first row, or None when there is no row."""
         table = self.read_arrow(query, parameters)

@@ -11,7 +11,7 @@ with known_at <= as_of. This is the one place where the warehouse's clock is cut
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -104,7 +104,7 @@ def _as_known(warehouse: Warehouse, history: pd.DataFrame, as_of: datetime) -> p
 
 def unchecked_rows(
     warehouse: Warehouse, table: str, suite: str, expectations: str, witness: str, *, whole: bool = False
-) -> tuple[pd.DataFrame, bool, int]:
+) -> tuple[Iterator[pd.DataFrame], bool, int]:
     """The rows of a clean table that were written since all of it passed a suite, told by their transactions (xmin).
 
     Parameters
@@ -117,8 +117,8 @@ def unchecked_rows(
 
     Returns
     -------
-    rows, whether they are the whole table, and the transaction up to which the table has passed when they do: for
-    `remember_checked`.
+    rows in parts, at least one; whether they are the whole table; and the transaction up to which the table has passed
+    when they do: for `remember_checked`.
     """
     # What is in progress when this is asked is seen by a later asking.
     now = int(warehouse.value("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
@@ -126,14 +126,15 @@ def unchecked_rows(
         "SELECT transaction FROM quality.checked_rows WHERE suite = $1 AND expectations = $2", (suite, expectations)
     )
     # Numbers go round after 2 ** 32; and a server on which a dump was restored may be behind the dump's own.
-    if whole or passed is None or not 0 <= now - int(passed) < 2**31:
-        return warehouse.read(f"SELECT * FROM {table}"), True, now
-    since = str(int(passed) % 2**32)
-    query = (
-        f"SELECT * FROM {table} WHERE age(xmin) <= age($1::text::xid) OR ctid IN ("
-        f"(SELECT ctid FROM {table} LIMIT 1) UNION (SELECT ctid FROM {table} WHERE {witness} LIMIT 1))"
-    )
-    return warehouse.read(query, (since,)), False, now
+    is_whole = whole or passed is None or not 0 <= now - int(passed) < 2**31
+    query, values = f"SELECT * FROM {table}", list[str]()
+    if not is_whole:
+        query += (
+            f" WHERE age(xmin) <= age($1::text::xid) OR ctid IN ("
+            f"(SELECT ctid FROM {table} LIMIT 1) UNION (SELECT ctid FROM {table} WHERE {witness} LIMIT 1))"
+        )
+        values = [str(int(passed) % 2**32)]
+    return (part.to_pandas() for part in warehouse.read_parts(query, values)), is_whole, now
 
 
 def remember_checked(warehouse: Warehouse, suite: str, expectations: str, transaction: int) -> None:

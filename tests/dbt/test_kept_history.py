@@ -7,7 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
+import pytest
 
+from dagster_project.resources import kept_history
 from dagster_project.resources.cleaning import NEW, WHOLE
 from dagster_project.resources.kept_history import kept_directory
 from dagster_project.resources.tables import read_coded_history, read_history, read_overrides
@@ -100,6 +102,47 @@ def test_only_days_that_changed_are_read_again_and_all_of_them(dbt_database: Cal
     other.fill("raw.alerts", Dbt.ALERT, rows[:30])
     clean(other, WHOLE, moment, command="build")
     assert len(require_kept_is_what_stands(other, moment)) == 30
+
+
+def test_a_day_too_big_for_one_file_has_several(
+    dbt_database: Callable[[], Dbt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_history, "_AT_ONCE", 100)
+    made, moment = dbt_database(), BEGIN + timedelta(days=9)
+    rows = [
+        {"alert_id": f"{day}-{number}", "raised_at": (BEGIN + timedelta(days=day, minutes=2 * number)).isoformat(),
+         "rule": f"rule {number % 3}", "attributes": json.dumps({f"place {number // 90}": number % 7}),
+         "loaded_at": moment, "row_hash": str(number), "load_id": 1}
+        for day, many in enumerate([30, 30, 350, 30, 100, 30]) for number in range(many)
+    ]  # fmt: skip
+    made.fill("raw.alerts", Dbt.ALERT, rows)
+    clean(made, WHOLE, moment, command="build")
+    folder = kept_directory(made.warehouse.home)
+
+    def of_the_big_day() -> list[str]:
+        return sorted(path.name for path in folder.glob("day=2025-03-03*"))
+
+    def require_in_full(as_of: datetime) -> None:
+        """From every side of the big day's seams: an alert is raised every other minute."""
+        require_kept_is_what_stands(made, as_of)
+        for minutes in (0, 1, 198, 199, 200, 201, 699, 2000):
+            middle = BEGIN + timedelta(days=2, minutes=minutes)
+            require_kept_is_what_stands(made, as_of, middle)
+            require_kept_is_what_stands(made, middle)
+
+    require_in_full(moment)
+    assert len(of_the_big_day()) == 4
+    assert len(list(folder.glob("day=*"))) == 9
+
+    # It shrinks, and none of its files is left behind.
+    made.sql("DELETE FROM raw.alerts WHERE alert_id ~ '^2-(1|2)[0-9]{2}$'")
+    clean(made, NEW, moment)
+    require_in_full(moment)
+    assert len(of_the_big_day()) == 2
+    made.sql("DELETE FROM raw.alerts WHERE alert_id ~ '^2-'")
+    clean(made, NEW, moment)
+    require_kept_is_what_stands(made, moment)
+    assert not of_the_big_day()
 
 
 def test_a_source_is_followed_until_it_has_too_many_values(dbt_database: Callable[[], Dbt]) -> None:

@@ -117,10 +117,10 @@ def test_a_refresh_reads_scores_and_checks_what_is_new(company: Company) -> None
         assert company.warehouse.value("SELECT alert_id FROM staging.changed_alerts") == "came late"
         assert count("staging.changed_alerts") == 1
         assert count("marts.alerts") == count("marts.alert_outcomes") == alerts + 1
-        rows, is_whole, _ = unchecked_rows(
+        parts, is_whole, _ = unchecked_rows(
             company.warehouse, "marts.alerts", "clean_alerts", suite_checksum("clean_alerts"), "true"
         )
-        assert len(rows) < 5
+        assert sum(map(len, parts)) < 5
         assert not is_whole
     finally:
         with company.warehouse.transaction() as cursor:

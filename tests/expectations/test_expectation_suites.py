@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -536,6 +537,31 @@ def test_a_warning_does_not_stop():
     assert not result.passed
     assert not result.critical_failures
     result.raise_if_critical()
+
+
+def test_rows_in_parts_fare_as_they_do_together():
+    frame = clean_alerts()
+    frame.loc[[3, 150], "rule"] = " "
+    frame.loc[140:, "value"] = np.inf
+    parts = [frame[:60], frame[60:61], frame[61:190], frame[190:]]
+    whole = run("clean_alerts", frame)
+    together = ex.validate_parts("clean_alerts", (part.reset_index(drop=True) for part in parts))
+    assert together.rows == whole.rows == N
+    for one, other in zip(together.results, whole.results, strict=True):
+        assert replace(one, observed=None) == replace(other, observed=None)
+    assert together.results[0].observed == N
+    assert "rule_is_not_blank (critical): 2 of 200 rows: alert_id=a3" in together.in_words()
+    assert ex.validate_parts("clean_alerts", [clean_alerts()]).passed
+
+
+def test_what_is_expected_of_the_whole_must_hold_in_one_part_only():
+    acted = alert_outcomes()
+    calm = acted.assign(outcome="not_acted", known_at=acted["horizon_ends_at"], decided_by=text([None] * N))
+    for parts, passes in (([calm, acted], True), ([calm, calm], False)):
+        result = ex.validate_parts("alert_outcomes", parts, parameters=PARAMETERS["alert_outcomes"])
+        assert {outcome.check_name for outcome in result.failures} == (
+            set() if passes else {"some_alerts_were_acted_on"}
+        ), result.in_words()
 
 
 def test_a_missing_column_is_named_with_its_nearest():
