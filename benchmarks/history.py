@@ -133,11 +133,11 @@ def measure(home: Path, first: datetime, until: datetime) -> dict[str, Any]:
         started = time.perf_counter()
         KeptHistory(warehouse).refresh()
         kept = time.perf_counter() - started
-        features = derive_features(warehouse, load_settings(), Cluster(), first, until)
+        parts = list(derive_features(warehouse, load_settings(), Cluster(), first, until))
         seconds = time.perf_counter() - started
     # What is kept from before, and what comes of the new rows.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds, "kept": kept, "rows": len(features), "columns": features.shape[1], "most": most}
+    return {"seconds": seconds, "kept": kept, "rows": sum(map(len, parts)), "columns": parts[0].shape[1], "most": most}
 
 
 def fresh(home: Path, first: datetime, until: datetime) -> dict[str, Any]:

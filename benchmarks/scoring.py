@@ -75,10 +75,10 @@ def publication(random: np.random.Generator) -> tuple[float, float]:
     try:
         warehouse = Warehouse(home, "")
         warehouse.prepare()
-        first = seconds(lambda: publish_scores(warehouse, scores, as_of))
+        first = seconds(lambda: publish_scores(warehouse, [scores], as_of, "a-model", PUBLISHED))
         if warehouse.value("SELECT count(*) FROM scoring.alert_scores") != PUBLISHED:
             raise SystemExit("not every score was published")
-        return first, seconds(lambda: publish_scores(warehouse, scores, as_of))
+        return first, seconds(lambda: publish_scores(warehouse, [scores], as_of, "a-model", PUBLISHED))
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

@@ -90,7 +90,7 @@ def suite_check_results(
 def check_before_publishing(
     suite_name: str,
     asset_key: CoercibleToAssetKey,
-    frame: "pd.DataFrame",
+    parts: "Iterable[pd.DataFrame]",
     *,
     id_columns: Sequence[str] = ("alert_id",),
     parameters: Mapping[str, Any] | None = None,
@@ -100,8 +100,10 @@ def check_before_publishing(
 
     For an asset that writes by itself: what it yields is recorded, and what it would write after this is not
     written.
+
+    parts : the rows, in parts, at least one, of which one at a time is looked at (`validate_parts`).
     """
-    result = _validate_and_keep(suite_name, [frame], id_columns, parameters, results_dir)
+    result = _validate_and_keep(suite_name, parts, id_columns, parameters, results_dir)
     yield from check_results(result, asset_key, results_dir=results_dir)
     result.raise_if_critical()
 

@@ -4,6 +4,7 @@ Belongs here: which days a run computes and what it reads for them.
 Does not belong here: features (`triage/features.py`, `triage/timeline.py`).
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -14,6 +15,7 @@ import pandas as pd
 from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
 from dagster_project.assets.showing import frame_schema
 from dagster_project.checks import check_before_publishing, suite_check_specs
+from dagster_project.resources.aside import ALERTS_AT_ONCE, Aside
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.features import days_between
 from dagster_project.resources.moment import FIRST_DAY, run_moment
@@ -52,25 +54,29 @@ def alert_features(
     days = days_between(*context.partition_key_range)
     first = datetime.combine(days[0], time(), UTC)
     until = min(as_of, datetime.combine(days[-1] + timedelta(days=1), time(), UTC))
-    features = derive_features(warehouse, settings, cluster, first, until)
-    yield from check_before_publishing("alert_features", ALERT_FEATURES, features)
-    context.log.info(f"{len(features)} alerts of {len(days)} days have features")
+    features, counts = Aside(warehouse.home, "alert_features"), Counter[str]()
+
+    def parts() -> Iterator[pd.DataFrame]:
+        for part in features.keep(derive_features(warehouse, settings, cluster, first, until)):
+            counts.update(part["raised_at"].dt.strftime("%Y-%m-%d").value_counts().to_dict())
+            yield part
+
+    yield from check_before_publishing("alert_features", ALERT_FEATURES, parts())
+    context.log.info(f"{features.rows} alerts of {len(days)} days have features")
     # A day shows its own count. All days have the same columns, which the newest one shows for all.
-    counts = features["raised_at"].dt.strftime("%Y-%m-%d").value_counts().to_dict() if len(features) else {}
     for day in days:
-        context.add_asset_metadata(
-            {"dagster/row_count": int(counts.get(day.isoformat(), 0))}, partition_key=day.isoformat()
-        )
-    context.add_asset_metadata({"dagster/column_schema": frame_schema(features)}, partition_key=days[-1].isoformat())
+        context.add_asset_metadata({"dagster/row_count": counts[day.isoformat()]}, partition_key=day.isoformat())
+    shown = {"dagster/column_schema": frame_schema(features.newest)}
+    context.add_asset_metadata(shown, partition_key=days[-1].isoformat())
     yield dg.Output(features)
 
 
 def derive_features(
     warehouse: Warehouse, settings: Settings, cluster: Cluster, first: datetime, until: datetime
-) -> pd.DataFrame:
-    """The features of alerts raised in [first, until), from the warehouse."""
+) -> Iterator[pd.DataFrame]:
+    """The features of alerts raised in [first, until), from the warehouse, in parts in order of time, at least one."""
     from dagster_project.triage.features import COLUMNS, EVERYTHING, KEY_SEPARATOR
-    from dagster_project.triage.steps import FACTS, build_features
+    from dagster_project.triage.steps import FACTS, build_features_in_parts
 
     wanted = settings.feature_settings()
     # An alert may be decided a whole horizon after it was raised, and that outcome still be within the lookback.
@@ -79,6 +85,12 @@ def derive_features(
     parts = {part for key in wanted.keys for part in key.split(KEY_SEPARATOR)} - {EVERYTHING}
     columns = [*FLAGGED_BY, *(part if part in COLUMNS else "attributes" for part in sorted(parts))]
     history = read_coded_history(warehouse, until, since, list(dict.fromkeys(columns)))
-    facts = read_history(warehouse, until, first, FACTS)
-    flags = read_flags(warehouse)
-    return build_features(history, *flags, first, until, wanted, cluster.history_features, facts)
+
+    def facts(begin: datetime, end: datetime) -> pd.DataFrame:
+        return read_history(warehouse, end, begin, FACTS)
+
+    # A cluster is sent the history once.
+    at_once = len(history) + 1 if cluster else ALERTS_AT_ONCE
+    yield from build_features_in_parts(
+        history, *read_flags(warehouse), first, until, wanted, facts, at_once, cluster.history_features
+    )

@@ -137,8 +137,10 @@ def flags(
     yield from check_results(found.result, FLOOD_DAYS)
     # Superseded rows are a flag's past: replay needs them, people and expectations look at what stands.
     standing = flood_days[flood_days["superseded_at"].isna()]
-    yield from check_before_publishing("flood_days", FLOOD_DAYS, standing, id_columns=("day", "scope"))
-    yield from check_before_publishing("visibility_only_rules", VISIBILITY_ONLY, visibility_only, id_columns=("rule",))
+    yield from check_before_publishing("flood_days", FLOOD_DAYS, [standing], id_columns=("day", "scope"))
+    yield from check_before_publishing(
+        "visibility_only_rules", VISIBILITY_ONLY, [visibility_only], id_columns=("rule",)
+    )
     flags_now = found.alerts
     held = flags_now["flood"] | flags_now["visibility_only"]
     # Filtered first: an empty frame would take on the rows of whatever is assigned to it.

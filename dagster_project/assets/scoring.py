@@ -4,9 +4,10 @@ Belongs here: which alerts are scored, with which model, and publication.
 Does not belong here: what a score is (`triage/steps.py`, `triage/model.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
@@ -15,10 +16,10 @@ from dagster_project.assets.features import ALERT_FEATURES, derive_features
 from dagster_project.assets.showing import score_plot, table, table_schema
 from dagster_project.assets.training import CHAMPION_MODEL
 from dagster_project.checks import check_before_publishing, nothing_to_check, suite_check_specs
-from dagster_project.errors import HeedError
+from dagster_project.resources.aside import ALERTS_AT_ONCE, Aside
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt_ahead import prepare_dbt
-from dagster_project.resources.features import FeatureStore
+from dagster_project.resources.features import DamagedFile, FeatureStore
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import run_moment
 from dagster_project.resources.postgres import Warehouse
@@ -31,7 +32,12 @@ from dagster_project.resources.tables import (
 )
 from dagster_project.settings import Settings
 
+if TYPE_CHECKING:
+    from dagster_project.triage.model import Model
+
 ALERT_SCORES = dg.AssetKey(["scoring", "alert_scores"])
+# Of each part, so that ten are left to show when some are held out.
+_CANDIDATES = 1_000
 
 
 @dg.asset(
@@ -54,9 +60,8 @@ def alert_scores(
     settings: dg.ResourceParam[Settings],
     cluster: dg.ResourceParam[Cluster],
 ) -> Iterator[Any]:
-    from dagster_project.triage.exclusion import flag_alerts
     from dagster_project.triage.features import contract
-    from dagster_project.triage.steps import score, untaught
+    from dagster_project.triage.steps import untaught
 
     prepare_dbt(warehouse, settings)  # publishing comes next
     as_of = run_moment(context)
@@ -69,59 +74,96 @@ def alert_scores(
     if damage:
         context.log.warning(damage)
 
-    horizon = timedelta(days=settings.outcome.horizon_days)
-    recent = read_history(warehouse, as_of, as_of - horizon)
-    still_open = set(recent.loc[recent["known_at"].isna(), "alert_id"])
-    try:
-        frame = features.read((as_of - horizon).date(), as_of.date())
-    except HeedError as error:
-        context.log.warning(f"{error.cause}: features of open alerts are derived again")
-        frame = pd.DataFrame()
-    if still_open and (not len(frame) or not still_open <= set(frame["alert_id"])):
-        # Files are there to save time. Where one is missing or damaged, scores come from what would have made it.
-        frame = derive_features(
-            warehouse, settings, cluster, datetime.combine((as_of - horizon).date(), time(), UTC), as_of
-        )
-    if len(frame):
-        frame = frame[frame["alert_id"].isin(still_open)].reset_index(drop=True)
-    if lacking := len(still_open) - len(frame):
-        raise dg.Failure(f"{lacking} open alerts have no features, although they were derived anew")
-    if not len(frame):
+    first = as_of - timedelta(days=settings.outcome.horizon_days)
+    recent = read_history(warehouse, as_of, first, ("alert_id", "raised_at", "known_at"))
+    still_open = recent.loc[recent["known_at"].isna(), "alert_id"]
+    if not len(still_open):
         context.log.warning("there is no open alert to score")
         yield from nothing_to_check("alert_scores", ALERT_SCORES)
-        publish_scores(warehouse, frame, as_of)
+        publish_scores(warehouse, [], as_of, None, 0)
         yield dg.MaterializeResult(metadata={"dagster/row_count": 0, "open alerts": 0})
         return
-    flags = flag_alerts(frame, *read_flags(warehouse), as_of=as_of)
-    # Only a score that is published has readers: what says the same as the newest score of its alert keeps that row,
-    # reasons included, and needs no new ones.
-    scores = score(model, frame, flags, with_reasons=False)
-    changed = scores_that_differ(warehouse, scores, as_of, as_of - horizon)
-    fresh = scores[changed].copy()
-    fresh["reasons"] = model.reasons(frame[changed]) if len(fresh) else []
-    context.log.info(f"{len(fresh)} of {len(scores)} scores are new")
-    if len(fresh):
-        yield from check_before_publishing("alert_scores", ALERT_SCORES, fresh, parameters={"as_of": as_of.isoformat()})
+
+    scored = None
+    try:
+        kept = features.read(first.date(), as_of.date(), ["alert_id"])
+        if len(kept) and still_open.isin(kept["alert_id"]).all():
+            scored = _score(
+                features.read_parts(first.date(), as_of.date(), ALERTS_AT_ONCE), still_open, model, warehouse, as_of
+            )
+    except DamagedFile as error:
+        context.log.warning(f"{error.cause}: features of open alerts are derived again")
+    if scored is None or len(scored.all) != len(still_open):
+        # Files are there to save time. Where one is missing or damaged, scores come from what would have made it.
+        midnight = datetime.combine(first.date(), time(), UTC)
+        parts = derive_features(warehouse, settings, cluster, midnight, as_of)
+        scored = _score(parts, still_open, model, warehouse, as_of)
+    if lacking := len(still_open) - len(scored.all):
+        raise dg.Failure(f"{lacking} open alerts have no features, although they were derived anew")
+    context.log.info(f"{scored.fresh.rows} of {len(scored.all)} scores are new")
+    if scored.fresh.rows:
+        until = {"as_of": as_of.isoformat()}
+        yield from check_before_publishing("alert_scores", ALERT_SCORES, scored.fresh, parameters=until)
     else:
         yield from nothing_to_check("alert_scores", ALERT_SCORES)
-    added = publish_scores(
-        warehouse, fresh, as_of, settings.holdout.share, model_version=model.version, open_alerts=len(scores)
-    )
-    held_out = read_held_out(warehouse)
-    hidden = scores["alert_id"].isin(held_out)
-    top = scores[~hidden].nlargest(10, "probability")
-    top["reasons"] = model.reasons(frame.loc[top.index]) if len(top) else []
+    added = publish_scores(warehouse, scored.fresh, as_of, model.version, len(scored.all), settings.holdout.share)
+    scored.fresh.clear()
+    hidden = scored.all["alert_id"].isin(read_held_out(warehouse))
+    top = scored.all[~hidden].nlargest(10, "probability")
+    why = scored.candidates.set_index("alert_id", drop=False).loc[top["alert_id"]]
+    reasons = ["; ".join(each) for each in (model.reasons(why) if len(top) else [])]
     yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": added,
             "dagster/column_schema": table_schema(warehouse, "scoring.alert_scores"),
-            "open alerts": len(scores),
+            "open alerts": len(scored.all),
             "held out: no score is shown": int(hidden.sum()),
             "model version": model.version,
             "model": model.kind,
-            "probabilities": score_plot(scores["probability"]),
-            "most worth attention": table(
-                top.assign(reasons=top["reasons"].map("; ".join))[["alert_id", "probability", "reasons"]]
-            ),
+            "probabilities": score_plot(scored.all["probability"]),
+            "most worth attention": table(top.assign(reasons=reasons)),
         }
     )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """all : alert_id and probability of every open alert. fresh : the scores that say something new, with reasons.
+    candidates : features of those that score highest, among them the ten that are shown."""
+
+    all: pd.DataFrame
+    fresh: Aside
+    candidates: pd.DataFrame
+
+
+def _score(
+    parts: Iterable[pd.DataFrame], still_open: pd.Series, model: "Model", warehouse: Warehouse, as_of: datetime
+) -> _Scored:
+    """Score the open ones of the alerts whose features come in parts."""
+    from dagster_project.triage.exclusion import flag_alerts
+    from dagster_project.triage.steps import score
+
+    flags = read_flags(warehouse)
+    every, candidates, fresh = [], [], Aside(warehouse.home, "alert_scores")
+
+    def new_scores() -> Iterator[pd.DataFrame]:
+        for part in parts:
+            frame = part[part["alert_id"].isin(still_open)].reset_index(drop=True)
+            if not len(frame):
+                continue
+            scores = score(model, frame, flag_alerts(frame, *flags, as_of=as_of), with_reasons=False)
+            every.append(scores[["alert_id", "probability"]])
+            candidates.append(frame.loc[scores["probability"].nlargest(_CANDIDATES).index])
+            # Only a score that is published has readers: what says the same as the newest score of its alert keeps
+            # that row, reasons included, and needs no new ones.
+            changed = scores_that_differ(warehouse, scores, as_of)
+            if changed.any():
+                new = scores[changed].copy()
+                new["reasons"] = model.reasons(frame[changed])
+                yield new
+
+    for _ in fresh.keep(new_scores()):
+        pass
+    if not every:
+        return _Scored(pd.DataFrame({"alert_id": [], "probability": []}), fresh, pd.DataFrame())
+    return _Scored(pd.concat(every, ignore_index=True), fresh, pd.concat(candidates, ignore_index=True))

@@ -74,7 +74,7 @@ def training_set(
             "saw, where they are enough"
         )
     yield from check_before_publishing(
-        "training_set", TRAINING_SET, frame[~frame["excluded"]], parameters={"cut": as_of.isoformat()}
+        "training_set", TRAINING_SET, [frame[~frame["excluded"]]], parameters={"cut": as_of.isoformat()}
     )
     yield dg.Output(
         frame,

@@ -10,23 +10,29 @@ A directory per feature contract: features made under another contract are never
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import date, timedelta
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.memory import release
+from dagster_project.resources.aside import Aside
 from dagster_project.resources.whole_file import whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from upath import UPath
+
+
+class DamagedFile(HeedError):
+    """A feature file cannot be read."""
 
 
 class FeatureStore:
@@ -45,57 +51,55 @@ class FeatureStore:
         """Where a day stands, whether it exists or not."""
         return self.directory / f"day={day.isoformat()}.parquet"
 
-    def write(self, frame: pd.DataFrame, days: Iterable[date]) -> int:
-        """Write the given days from one frame, each to its own file; days without alerts are removed.
+    def write(self, parts: Iterable[pd.DataFrame], days: Iterable[date]) -> int:
+        """Write the given days, each to its own file; days without alerts are removed.
 
-        frame : alert_features with `raised_at`; rows of other days are an error, not ignored.
+        parts : alert_features in order of `raised_at`, in parts of which one at a time stands in memory; rows of other
+            days are an error, not ignored.
         Returns the number of files that hold alerts.
         """
-        import pyarrow as pa
-
-        days = set(days)
-        # One table, cut into slices: to turn each of a year of days into Arrow by itself takes three times as long.
-        times = frame["raised_at"]
-        frame = frame if times.is_monotonic_increasing else frame.sort_values("raised_at", kind="stable")
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        numbers, starts = np.unique(frame["raised_at"].dt.floor("D").to_numpy("datetime64[D]"), return_index=True)
-        found = dict(zip(numbers.tolist(), pairwise([*starts.tolist(), len(frame)]), strict=True))
-        if stray := set(found) - days:
-            raise ValueError(f"features of {min(stray)} were computed but not asked for")
+        days, found = set(days), set[date]()
         self.directory.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        for day in sorted(days):
-            if day in found:
-                first, end = found[day]
-                self._replace(self.path(day), table.slice(first, end - first))
-            else:
-                self.path(day).unlink(missing_ok=True)
+        for day, slices in groupby(_by_day(parts), key=itemgetter(0)):
+            if day not in days or day in found:
+                raise ValueError(f"features of {day} were computed but not asked for, or out of order")
+            self._replace(self.path(day), (table for _, table in slices))
+            found.add(day)
+        for day in days - found:
+            self.path(day).unlink(missing_ok=True)
         return len(found)
 
-    def read(self, first: date, last: date) -> pd.DataFrame:
+    def read(self, first: date, last: date, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The features of alerts raised from `first` to `last`, both included, in order of time.
 
         Days without a file hold no alerts; a frame without rows and columns means that no day had any.
+        columns : those that are needed; None reads all.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        tables: list[pa.Table] = []
-        for path in self._days(first, last):
-            try:
-                with path.open("rb") as file:
-                    tables.append(pq.read_table(file))
-            except (OSError, pa.ArrowException) as error:
-                raise HeedError(
-                    f"the feature file {path} cannot be read ({' '.join(str(error).split())[:200]})",
-                    "delete it; the next run of `retrain` writes it anew",
-                ) from error
+        tables = [table for path in self._days(first, last) for table in _read(path, None, columns)]
         if not tables:
             return pd.DataFrame()
         whole = pa.concat_tables(tables, promote_options="permissive")
         tables.clear()
         # Column by column, each given up once it is copied: a year of features would stand in memory twice.
         return whole.to_pandas(split_blocks=True, self_destruct=True)
+
+    def read_parts(self, first: date, last: date, rows: int) -> Iterator[pd.DataFrame]:
+        """As `read`, in parts of about so many rows; none where no day had any alert."""
+        import pyarrow as pa
+
+        held: list[pa.Table] = []
+        for path in self._days(first, last):
+            for table in _read(path, rows):
+                if held and sum(part.num_rows for part in held) + table.num_rows > rows:
+                    whole = pa.concat_tables(held, promote_options="permissive")
+                    held.clear()
+                    yield whole.to_pandas(split_blocks=True, self_destruct=True)
+                held.append(table)
+        if held:
+            yield pa.concat_tables(held, promote_options="permissive").to_pandas(split_blocks=True)
 
     def _days(self, first: date, last: date) -> list[UPath]:
         if not self.directory.exists():
@@ -112,31 +116,72 @@ class FeatureStore:
             for path in self.directory.glob(".day=*"):
                 path.unlink(missing_ok=True)
 
-    def _replace(self, path: UPath, table: pa.Table) -> None:
-        import pyarrow.parquet as pq
-
+    def _replace(self, path: UPath, tables: Iterable[pa.Table]) -> None:
         if path.protocol in ("", "file"):
             # No fsync: features can be computed again, and a file that a power cut truncated lacks its footer, which
             # reading notices. A year of days would cost a year of fsyncs.
             remedy = "free some room, or correct what it says; the next run writes it"
             with whole_file(path, remedy) as fresh, fresh.open("wb") as file:
-                pq.write_table(table, file, compression="zstd")
+                _write(file, tables)
         else:  # an object store shows an object only when its upload has ended
             with path.open("wb") as file:
-                pq.write_table(table, file, compression="zstd")
+                _write(file, tables)
+
+
+def _by_day(parts: Iterable[pd.DataFrame]) -> Iterator[tuple[date, pa.Table]]:
+    """The alerts of each day of each part, in order."""
+    import pyarrow as pa
+
+    for part in parts:
+        times = part["raised_at"]
+        frame = part if times.is_monotonic_increasing else part.sort_values("raised_at", kind="stable")
+        # One table, cut into slices: to turn each of a year of days into Arrow by itself takes three times as long.
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        numbers, starts = np.unique(frame["raised_at"].dt.floor("D").to_numpy("datetime64[D]"), return_index=True)
+        for day, (start, stop) in zip(numbers.tolist(), pairwise([*starts.tolist(), len(frame)]), strict=True):
+            yield day, table.slice(start, stop - start)
+
+
+def _write(file: BinaryIO, tables: Iterable[pa.Table]) -> None:
+    import pyarrow.parquet as pq
+
+    with ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for table in tables:
+            writer = writer or stack.enter_context(pq.ParquetWriter(file, table.schema, compression="zstd"))
+            writer.write_table(table)
+
+
+def _read(path: UPath, rows: int | None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """What a file holds: whole, or in parts of at most so many rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with path.open("rb") as file:
+            if rows is None:
+                yield pq.read_table(file, columns=columns)
+            else:
+                for batch in pq.ParquetFile(file).iter_batches(rows, columns=columns):
+                    yield pa.Table.from_batches([batch])
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedFile(
+            f"the feature file {path} cannot be read ({' '.join(str(error).split())[:200]})",
+            "delete it; the next run of `retrain` writes it anew",
+        ) from error
 
 
 class FeatureFiles(dg.IOManager):
-    """Dagster's way to the feature store: a frame out is split into its days; in comes the store, to read what is
-    needed rather than everything."""
+    """Dagster's way to the feature store: what was set aside goes out, split into its days; in comes the store, to read
+    what is needed rather than everything."""
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
 
-    def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: Aside) -> None:
         days = days_between(*context.asset_partition_key_range)
         files = self._store.write(obj, days)
-        release(obj)
+        obj.clear()
         context.add_output_metadata({"path": dg.MetadataValue.path(str(self._store.directory)), "files": files})
 
     def load_input(self, context: dg.InputContext) -> FeatureStore:

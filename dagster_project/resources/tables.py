@@ -11,7 +11,7 @@ with known_at <= as_of. This is the one place where the warehouse's clock is cut
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -256,24 +256,24 @@ CROSS JOIN LATERAL (
     WHERE s.alert_id = outcomes.alert_id AND s.as_of <= $1
     ORDER BY s.as_of DESC, s.scored_at DESC LIMIT 1
 ) AS newest
-WHERE outcomes.raised_at < $1 AND outcomes.raised_at >= $2 AND (outcomes.known_at IS NULL OR outcomes.known_at > $1)
+WHERE outcomes.raised_at BETWEEN $2 AND $3 AND (outcomes.known_at IS NULL OR outcomes.known_at > $1)
 """
 
 
-def scores_that_differ(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime, since: datetime) -> np.ndarray:
+def scores_that_differ(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime) -> np.ndarray:
     """Which of these scores say something that the newest published score of their alert does not say.
 
     Parameters
     ----------
-    scores : as `publish_scores` takes them, of alerts that are open at `as_of` and were raised in [since, as_of); the
-        reasons are not looked at.
+    scores : as `publish_scores` takes them, of alerts that are open at `as_of`; the reasons are not looked at.
 
     Returns
     -------
     bool, one per row: what `publish_scores` would add.
     """
     said = ["model_version", "probability", "status", "flood", "visibility_only"]
-    standing = warehouse.read(_NEWEST_SCORES, (as_of, since))
+    raised = scores["raised_at"]
+    standing = warehouse.read(_NEWEST_SCORES, (as_of, raised.min(), raised.max()))
     beside = scores[["alert_id", *said]].merge(standing, on="alert_id", how="left", suffixes=("", "_standing"))
     same = np.ones(len(scores), dtype=bool)
     for name in said:
@@ -283,12 +283,11 @@ def scores_that_differ(warehouse: Warehouse, scores: pd.DataFrame, as_of: dateti
 
 def publish_scores(
     warehouse: Warehouse,
-    scores: pd.DataFrame,
+    parts: Iterable[pd.DataFrame],
     as_of: datetime,
+    model_version: str | None,
+    open_alerts: int,
     holdout_share: float = 0.0,
-    *,
-    model_version: str | None = None,
-    open_alerts: int | None = None,
 ) -> int:
     """Append the scores that say something new, in one transaction, and return how many were added.
 
@@ -297,22 +296,19 @@ def publish_scores(
 
     Parameters
     ----------
-    scores : alert_id, raised_at, model_version, probability, status, flood, visibility_only, reasons (list of str).
+    parts : frames, perhaps none, of alert_id, raised_at, model_version, probability, status, flood, visibility_only,
+        reasons (list of str). One of them at a time stands in memory.
     as_of : the moment at which the scores stand.
+    model_version, open_alerts : the model that scored (None: nothing did), and how many open alerts it scored; `parts`
+        may hold only those whose score may have changed.
     holdout_share : chance, 0 to 1, that an alert which is scored for the first time is held out: its score is stored
         like any other, and the reporting views do not show it until its outcome is known. 0 draws nothing. The draw is
         logged in `scoring.holdout`, in the same transaction, for alerts of both arms.
-    model_version, open_alerts : of the run, where `scores` holds only what may have changed and perhaps nothing: the
-        model that scored, and how many open alerts it scored.
 
     The publication itself is recorded in the same transaction, also when nothing was new: readers tell fresh scores
     from stale ones by it.
     """
-    if scores.empty:
-        with warehouse.transaction() as cursor:
-            _record_publication(cursor, as_of, model_version, open_alerts or 0, 0)
-        return 0
-    rows = scores.assign(reasons=[json.dumps(list(reasons), ensure_ascii=False) for reasons in scores["reasons"]])
+    added = 0
     with warehouse.transaction() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock($1)", parameters=(RUN_LOCK,))
         cursor.fetchall()
@@ -326,37 +322,48 @@ def publish_scores(
                 "INSERT INTO scoring.holdout_salt (salt) VALUES (gen_random_uuid()::text || gen_random_uuid()::text) "
                 "ON CONFLICT DO NOTHING"
             )
-            append(
-                cursor,
-                "scoring.holdout",
-                _arrow(scores[["alert_id"]]),
-                columns="alert_id, assigned_at, logged_at, share, arm",
-                select=_DRAW,
-                conflict="ON CONFLICT DO NOTHING",
-            )
-        added = append(
-            cursor,
-            "scoring.alert_scores",
-            _arrow(rows),
-            columns="alert_id, raised_at, as_of, scored_at, model_version, probability, status, flood, "
-            "visibility_only, reasons",
-            select="""incoming.alert_id, incoming.raised_at, run_moment.as_of, now(), incoming.model_version,
-                      incoming.probability, incoming.status, incoming.flood, incoming.visibility_only,
-                      incoming.reasons::jsonb
-               FROM pg_temp.incoming CROSS JOIN pg_temp.run_moment
-               LEFT JOIN LATERAL (
-                   SELECT s.model_version, s.probability, s.status, s.flood, s.visibility_only
-                   FROM scoring.alert_scores AS s
-                   WHERE s.alert_id = incoming.alert_id AND s.as_of <= run_moment.as_of
-                   ORDER BY s.as_of DESC, s.scored_at DESC LIMIT 1
-               ) AS newest ON true
-               WHERE (newest.model_version, newest.probability, newest.status, newest.flood,
-                      newest.visibility_only)
-                     IS DISTINCT FROM (incoming.model_version, incoming.probability, incoming.status,
-                                       incoming.flood, incoming.visibility_only)""",
+        for scores in parts:
+            added += _append_scores(cursor, scores, holdout_share)
+        cursor.execute(
+            "INSERT INTO scoring.publications (as_of, published_at, model_version, alerts, added) "
+            "VALUES ($1, now(), $2, $3, $4)",
+            parameters=(as_of, model_version, open_alerts, added),
         )
-        _record_publication(cursor, as_of, str(scores["model_version"].iloc[0]), open_alerts or len(scores), added)
-        return added
+    return added
+
+
+def _append_scores(cursor: Cursor, scores: pd.DataFrame, holdout_share: float) -> int:
+    if holdout_share > 0:
+        append(
+            cursor,
+            "scoring.holdout",
+            _arrow(scores[["alert_id"]]),
+            columns="alert_id, assigned_at, logged_at, share, arm",
+            select=_DRAW,
+            conflict="ON CONFLICT DO NOTHING",
+        )
+    rows = scores.assign(reasons=[json.dumps(list(reasons), ensure_ascii=False) for reasons in scores["reasons"]])
+    return append(
+        cursor,
+        "scoring.alert_scores",
+        _arrow(rows),
+        columns="alert_id, raised_at, as_of, scored_at, model_version, probability, status, flood, "
+        "visibility_only, reasons",
+        select="""incoming.alert_id, incoming.raised_at, run_moment.as_of, now(), incoming.model_version,
+                  incoming.probability, incoming.status, incoming.flood, incoming.visibility_only,
+                  incoming.reasons::jsonb
+           FROM pg_temp.incoming CROSS JOIN pg_temp.run_moment
+           LEFT JOIN LATERAL (
+               SELECT s.model_version, s.probability, s.status, s.flood, s.visibility_only
+               FROM scoring.alert_scores AS s
+               WHERE s.alert_id = incoming.alert_id AND s.as_of <= run_moment.as_of
+               ORDER BY s.as_of DESC, s.scored_at DESC LIMIT 1
+           ) AS newest ON true
+           WHERE (newest.model_version, newest.probability, newest.status, newest.flood,
+                  newest.visibility_only)
+                 IS DISTINCT FROM (incoming.model_version, incoming.probability, incoming.status,
+                                   incoming.flood, incoming.visibility_only)""",
+    )
 
 
 def read_held_out(warehouse: Warehouse) -> set[str]:
@@ -385,14 +392,6 @@ def append_monitoring(warehouse: Warehouse, readings: pd.DataFrame, as_of: datet
             select=", ".join(f"nullif({name}, 'NaN')" if name in numbers else name for name in readings.columns)
             + ", as_of, model_version, now() FROM pg_temp.incoming",
         )
-
-
-def _record_publication(cursor: Cursor, as_of: datetime, model_version: str | None, alerts: int, added: int) -> None:
-    cursor.execute(
-        "INSERT INTO scoring.publications (as_of, published_at, model_version, alerts, added) "
-        "VALUES ($1, now(), $2, $3, $4)",
-        parameters=(as_of, model_version, alerts, added),
-    )
 
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:

@@ -85,7 +85,7 @@ class Place:
             frame = pd.DataFrame({"alert_id": ids, "raised_at": at, "probability": scores})
             frame = frame.assign(model_version="m", status="model", flood=False, visibility_only=False)
             frame["flood"] = frame["alert_id"].isin(ids[: more.get("flooded", 0)])
-            publish_scores(self.job, frame.assign(reasons=[["because"]] * len(ids)), as_of)
+            publish_scores(self.job, [frame.assign(reasons=[["because"]] * len(ids))], as_of, "m1", len(ids))
         return ids
 
     def step(self, as_of: datetime) -> None:

@@ -65,7 +65,7 @@ def run_own_check(frame: pd.DataFrame, tmp_path, written: list[int]) -> dg.Execu
     @dg.asset(check_specs=checks.suite_check_specs("training_set", "table"))
     def table():
         yield from checks.check_before_publishing(
-            "training_set", "table", frame, parameters={"cut": CUT}, results_dir=tmp_path
+            "training_set", "table", [frame], parameters={"cut": CUT}, results_dir=tmp_path
         )
         written.append(len(frame))
         yield dg.MaterializeResult()

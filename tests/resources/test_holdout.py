@@ -27,15 +27,15 @@ def scores(first: int, last: int, probability: float = 0.3) -> pd.DataFrame:
 
 
 def test_alerts_are_drawn_once_at_their_first_score(warehouse: Warehouse) -> None:
-    publish_scores(warehouse, scores(0, 50), AS_OF)  # nothing is drawn, and people saw these
-    publish_scores(warehouse, scores(0, 4_000), AS_OF + timedelta(hours=1), 0.1)
+    publish_scores(warehouse, [scores(0, 50)], AS_OF, "m", 50)  # nothing is drawn, and people saw these
+    publish_scores(warehouse, [scores(0, 2_000), scores(2_000, 4_000)], AS_OF + timedelta(hours=1), "m", 4_000, 0.1)
     drawn = warehouse.read("SELECT alert_id, arm, share, assigned_at FROM scoring.holdout ORDER BY alert_id")
     assert drawn["alert_id"].tolist() == [f"al-{number:06d}" for number in range(50, 4_000)]
     assert set(drawn["share"]) == {0.1}
     # 395 are to be expected; 5 standard deviations are 94.
     assert 300 < (drawn["arm"] == "held out").sum() < 490
     # Another share later, another score: what was drawn stands, and only newcomers are drawn at the new one.
-    publish_scores(warehouse, scores(0, 5_000, 0.4), AS_OF + timedelta(hours=2), 0.5)
+    publish_scores(warehouse, [scores(0, 5_000, 0.4)], AS_OF + timedelta(hours=2), "m", 5_000, 0.5)
     again = warehouse.read("SELECT alert_id, arm, share, assigned_at FROM scoring.holdout ORDER BY alert_id")
     pd.testing.assert_frame_equal(again.head(len(drawn)), drawn)
     new = again.tail(len(again) - len(drawn))
@@ -50,7 +50,7 @@ def test_alerts_are_drawn_once_at_their_first_score(warehouse: Warehouse) -> Non
             "TRUNCATE scoring.holdout, scoring.holdout_salt, scoring.alert_scores",
         ):
             cursor.execute(statement)
-    publish_scores(warehouse, scores(0, 5_000), AS_OF, 0.5)
+    publish_scores(warehouse, [scores(0, 5_000)], AS_OF, "m", 5_000, 0.5)
     other = warehouse.read("SELECT alert_id, arm AS other FROM scoring.holdout").merge(again, on="alert_id")
     same = (other["arm"] == other["other"])[other["share"] == 0.5].mean()
     assert 0.4 < same < 0.6
