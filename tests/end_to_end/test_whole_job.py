@@ -6,16 +6,21 @@ from datetime import timedelta
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from upath import UPath
 
+from dagster_project.assets import features, scoring
 from dagster_project.definitions import build_defs
 from dagster_project.errors import HeedError
 from dagster_project.resources.cleaning import CLEAN_VARIABLE
 from dagster_project.resources.expectations import suite_checksum
+from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import run_tags
 from dagster_project.resources.tables import read_flags, read_history, unchecked_rows
+from dagster_project.triage.features import contract
 from dagster_project.triage.model import Model
 from tests.conftest import PROJECT, Company
 
@@ -130,6 +135,47 @@ def test_a_refresh_reads_scores_and_checks_what_is_new(company: Company) -> None
     assert count("marts.alerts") == count("marts.alert_outcomes") == alerts
     assert count("scoring.alert_scores") == scores + 1
     assert CLEAN_VARIABLE not in os.environ, "a dbt that this process starts later would read only what is new"
+
+
+def test_parts_give_the_features_and_scores_of_the_whole(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    """150 alerts come at once, derived, checked, scored and published by 70; taken as a whole they say nothing new."""
+    store = FeatureStore(UPath(company.home) / "features", contract(company.settings.feature_settings())["hash"])
+    today = (company.end - timedelta(milliseconds=1)).date()
+    aside = company.home / "aside"
+    with company.warehouse.transaction() as cursor:
+        cursor.execute(
+            "INSERT INTO raw.alerts (alert_id, raised_at, rule, loaded_at) SELECT 'at once ' || n, "
+            "($1::timestamptz - n * interval '1 second')::text, (SELECT min(rule) FROM marts.alerts), now() "
+            "FROM generate_series(1, 150) AS n",
+            parameters=(company.end,),
+        )
+    try:
+        with monkeypatch.context() as patch:
+            for assets in (features, scoring):
+                patch.setattr(assets, "ALERTS_AT_ONCE", 70)
+            outcome = company.run("refresh_scores", company.end)
+            made = store.read(today, today)
+        assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 150
+        assert len(made) > 150
+        assert pq.ParquetFile(str(store.path(today))).num_row_groups > 2
+        assert not list(aside.rglob("*.arrow"))
+        outcome = company.run("refresh_scores", company.end)
+        assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 0
+        pd.testing.assert_frame_equal(store.read(today, today), made)
+        pd.testing.assert_frame_equal(pd.concat(store.read_parts(today, today, 40), ignore_index=True), made)
+        # A file that cannot be read is derived anew, in parts as well.
+        with monkeypatch.context() as patch:
+            patch.setattr(scoring, "ALERTS_AT_ONCE", 70)
+            earlier = store.path(today - timedelta(days=3))
+            whole = earlier.read_bytes()
+            earlier.write_bytes(whole[:200])
+            outcome = company.run("refresh_scores", company.end)
+            earlier.write_bytes(whole)
+        assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 0
+    finally:
+        with company.warehouse.transaction() as cursor:
+            cursor.execute("DELETE FROM raw.alerts WHERE alert_id LIKE 'at once %'")
+        company.run("refresh_scores", company.end)
 
 
 def test_what_happens_later_does_not_change_an_earlier_moment(company: Company) -> None:

@@ -12,7 +12,7 @@ from dagster_project.triage.exclusion import flag_alerts, known_by
 from dagster_project.triage.features import FeatureSettings
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.floods import daily_band, detect_floods
-from dagster_project.triage.steps import build_features
+from dagster_project.triage.steps import FACTS, build_features, build_features_in_parts
 from tests.triage.worlds_of_flags import START, company, same
 
 LATE = START + pd.Timedelta(days=200)
@@ -81,6 +81,32 @@ def test_features_of_a_past_day_are_those_computed_then_whatever_became_of_its_s
     served = build_features(known, *find_flags(known, RULES, then), first, then, settings)
     again = build_features(history, *late, first, then, settings)
     pd.testing.assert_frame_equal(served, again)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 100, 10**6])
+def test_features_in_parts_are_those_of_the_whole(at_once):
+    history = company(39, acted=0.3, mean=1, floods=((60, 1, 9.0),))
+    history = history.assign(entity="e", severity=None, value=np.nan, threshold=np.nan, title=None, attributes=None)
+    # Some are raised at one moment: they stay together.
+    times = history["raised_at"].where(np.arange(len(history)) % 9 > 2, history["raised_at"].dt.floor("D"))
+    history = history.assign(raised_at=times).sort_values(["raised_at", "alert_id"], ignore_index=True)
+    flags = find_flags(history, RULES, LATE)
+    first, until = at_day(55), at_day(62)
+    asked = history[(history["raised_at"] >= first) & (history["raised_at"] < until)]
+    held = []
+
+    def facts(begin, end):
+        held.append(asked[(asked["raised_at"] >= begin) & (asked["raised_at"] < end)][list(FACTS)])
+        return held[-1]
+
+    whole = build_features(history, *flags, first, until, FeatureSettings())
+    parts = list(build_features_in_parts(history, *flags, first, until, FeatureSettings(), facts, at_once))
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
+    assert [len(part) for part in parts] == [len(each) for each in held]
+    assert all(len(part) <= at_once or part["raised_at"].nunique() == 1 for part in parts)
+    assert len(parts) == 1 or at_once < len(whole)
+    none = list(build_features_in_parts(history, *flags, LATE, LATE, FeatureSettings(), facts, at_once))
+    assert [len(part) for part in none] == [0]
 
 
 # ---------------------------------------------------------------------------------------------------- bad input
