@@ -1,7 +1,7 @@
 """More at once than on any other day: a thousand readers, a year that is backfilled, a day of ten million alerts.
 
     python -m benchmarks.load                                  # all three; writes benchmarks/load.md
-    python -m benchmarks.load --only readers backfill
+    python -m benchmarks.load --only readers backfill --kept /tmp/l.json    # and the rest later
     python -m benchmarks.load --batch 1e6 3e6 --out /tmp/l.md  # other days
 
 Belongs here: one company, what is let loose on it, and what became of its rows, its readers and its memory. Does not
@@ -408,6 +408,7 @@ def main() -> None:
     parts = ("readers", "backfill", "batch")
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--batch", type=float, nargs="+", default=list(BATCHES))
+    parser.add_argument("--kept", type=Path, help="a file with the figures of earlier calls, to which these are added")
     parser.add_argument("--out", type=Path, default=PAGE)
     asked = parser.parse_args()
     measures: dict[str, Callable[[Company], Iterator[tuple[str, str]]]] = {}
@@ -419,6 +420,8 @@ def main() -> None:
         for rows in map(int, asked.batch):
             measures[f"a day of {rows:,} alerts"] = lambda company, rows=rows: batch(company, rows)
     found: dict[str, list[tuple[str, str]]] = {}
+    if asked.kept and asked.kept.exists():
+        found = json.loads(asked.kept.read_text())
     with tempfile.TemporaryDirectory(prefix="heed-load-") as folder:
         Path(folder).chmod(0o755)
         for name, measure in measures.items():
@@ -430,6 +433,8 @@ def main() -> None:
                     found[name].append((what, figure))
             finally:
                 company.remove()
+            if asked.kept:
+                asked.kept.write_text(json.dumps(found))
     asked.out.write_text(page(found))
 
 
