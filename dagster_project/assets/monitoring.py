@@ -81,7 +81,7 @@ def read_all(
     horizon = timedelta(days=horizon_days)
     since = watch.needed_from(as_of, cut, horizon)
     history = read_history(warehouse, as_of, since)
-    flagged = set(warehouse.read("SELECT alert_id FROM quality.flagged_alerts")["alert_id"])
+    flagged = warehouse.read("SELECT alert_id FROM quality.flagged_alerts WHERE raised_at >= $1", (since,))["alert_id"]
     scores = read_first_scores(warehouse, as_of, since)
     is_flagged = history["alert_id"].isin(flagged).to_numpy()
     return watch.readings(history, is_flagged, scores, as_of, cut, evaluated_auc, horizon)
