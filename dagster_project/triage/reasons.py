@@ -11,7 +11,7 @@ direction does not show from its words says so: "raised on a Sunday at 03:10 UTC
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -54,18 +54,20 @@ def reasons_from_contributions(
         grouped[rows, place[kind, part]] += grouped[rows, place[kind, combination]]
         grouped[rows, place[kind, combination]] = 0.0
     order = np.argsort(-np.abs(grouped), axis=1, kind="stable")[:, : top + 2]
+    # Python's own numbers, in lists: a million alerts are told one by one.
+    pushes = np.take_along_axis(grouped, order, axis=1).tolist()
+    strongest = []
+    for name in names:
+        columns = np.flatnonzero(member[:, place[name]])
+        strongest.append(columns[np.abs(contributions[:, columns]).argmax(axis=1)].tolist())
     teller = _Teller(frame, plan, settings)
-    members = {name: np.flatnonzero(member[:, place[name]]) for name in names}
     made: list[list[str]] = []
-    for row in range(len(frame)):
+    for row, best in enumerate(order.tolist()):
         said: list[str] = []
-        for g in order[row]:
-            push = grouped[row, g]
+        for g, push in zip(best, pushes[row], strict=True):
             if len(said) == top or abs(push) < 1e-6:
                 break
-            columns = members[names[g]]
-            strongest = columns[np.argsort(-np.abs(contributions[row, columns]), kind="stable")]
-            text = teller.say(row, names[g], strongest, push)
+            text = teller.say(row, names[g], strongest[g][row], push)
             if text and text not in said:
                 said.append(text)
         made.append(said)
@@ -152,7 +154,8 @@ class _Teller:
         self.features = {f.name: f for f in history_features_for(settings)}
         self.longest = max(settings.outcome_windows, default=None)
         self.by_meaning = {(f.key, f.statistic, f.window): f.name for f in self.features.values()}
-        self.matrix_of: dict[str, np.ndarray] = {}
+        self.numbers: dict[str, list[float]] = {}
+        self.cells: dict[str, list[object]] = {}
         from dagster_project.triage.features import attribute_columns
 
         wanted = sorted({c.of[0][1:] for c in plan.columns if c.of[0].startswith("@")})
@@ -160,12 +163,12 @@ class _Teller:
 
     def number(self, name: str, row: int) -> float:
         """One cell of the frame as a float, nan when missing."""
-        if name not in self.matrix_of:
-            self.matrix_of[name] = self.frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        return float(self.matrix_of[name][row])
+        if name not in self.numbers:
+            self.numbers[name] = self.frame[name].to_numpy(dtype=np.float64, na_value=np.nan).tolist()
+        return self.numbers[name][row]
 
-    def say(self, row: int, fact: tuple[str, str], strongest: np.ndarray, push: float) -> str:
-        """The sentence for one fact of one row; `strongest` are its columns by falling contribution."""
+    def say(self, row: int, fact: tuple[str, str], strongest: int, push: float) -> str:
+        """The sentence for one fact of one row; `strongest` is that of its columns with the largest contribution."""
         kind, key = fact
         direction = " (raises the score)" if push > 0 else " (lowers the score)"
         if kind == "outcomes":
@@ -173,8 +176,8 @@ class _Teller:
         if kind == "volume":
             return self._volume(row, key, strongest) + direction
         if kind == "time":
-            at = self.frame["raised_at"].iloc[row]
-            return f"raised on a {WEEKDAYS[at.weekday()]} at {at:%H:%M} UTC{direction}"
+            at: datetime = self._cell("raised_at", row)  # type: ignore[assignment]
+            return f"raised on a {WEEKDAYS[at.weekday()]} at {at.hour:02d}:{at.minute:02d} UTC{direction}"
         if kind == "value":
             return self._value(row) + direction
         if kind == "severity_level" or (kind, key) == ("identity", "severity"):
@@ -200,8 +203,8 @@ class _Teller:
         said = f"{subject} raised alerts {_times(numbers[1])} in the {_days(windows[1])} before"
         return f"{said} and {_times(numbers[0])} in the {_days(windows[0])} before"
 
-    def _outcomes(self, row: int, key: str, strongest: np.ndarray, direction: str) -> str:
-        feature = self.features[self.plan.columns[strongest[0]].of[-1]]
+    def _outcomes(self, row: int, key: str, strongest: int, direction: str) -> str:
+        feature = self.features[self.plan.columns[strongest].of[-1]]
         windows: list[timedelta | None] = [feature.window] if feature.window is not None else []
         windows += [w for (k, s, w) in self.by_meaning if k == key and s == "known_count" and w not in windows]
         if feature.statistic == "last_outcome":
@@ -221,8 +224,8 @@ class _Teller:
                 return rate_reason(key, known, acted, window) + (direction if contradicts else "")
         return f"no outcome of {_subject(key)} is known yet{direction}"
 
-    def _volume(self, row: int, key: str, strongest: np.ndarray) -> str:
-        column = self.plan.columns[strongest[0]]
+    def _volume(self, row: int, key: str, strongest: int) -> str:
+        column = self.plan.columns[strongest]
         if column.source in ("burst", "rate_change", "echo") and not np.isnan(self.number(column.of[0], row)):
             return self._pace(row, column)
         # A gap is made from the seconds since the previous alert, and from how many there were.
@@ -249,8 +252,13 @@ class _Teller:
         return f"the value {value:.4g} is {value / threshold:.3g} times the threshold {threshold:.4g}"
 
     def _text(self, column: str, row: int) -> str:
-        value = self.frame[column].iloc[row] if column in self.frame else None
+        value = self._cell(column, row) if column in self.frame else None
         return "not given" if value is None or value is pd.NA or value != value else _quoted(value)
+
+    def _cell(self, column: str, row: int) -> object:
+        if column not in self.cells:
+            self.cells[column] = self.frame[column].astype(object).tolist()
+        return self.cells[column][row]
 
 
 def _times(count: float) -> str:
