@@ -141,7 +141,7 @@ def _score(
 ) -> _Scored:
     """Score the open ones of the alerts whose features come in parts."""
     from dagster_project.triage.exclusion import flag_alerts
-    from dagster_project.triage.steps import score
+    from dagster_project.triage.steps import reasons, score
 
     flags = read_flags(warehouse)
     every, candidates, fresh = [], [], Aside(warehouse.home, "alert_scores")
@@ -151,7 +151,8 @@ def _score(
             frame = part[part["alert_id"].isin(still_open)].reset_index(drop=True)
             if not len(frame):
                 continue
-            scores = score(model, frame, flag_alerts(frame, *flags, as_of=as_of), with_reasons=False)
+            flagged = flag_alerts(frame, *flags, as_of=as_of)
+            scores = score(model, frame, flagged)
             every.append(scores[["alert_id", "probability"]])
             candidates.append(frame.loc[scores["probability"].nlargest(_CANDIDATES).index])
             # Only a score that is published has readers: what says the same as the newest score of its alert keeps
@@ -159,7 +160,7 @@ def _score(
             changed = scores_that_differ(warehouse, scores, as_of)
             if changed.any():
                 new = scores[changed].copy()
-                new["reasons"] = model.reasons(frame[changed])
+                new["reasons"] = reasons(model, frame[changed], flagged[changed])
                 yield new
 
     for _ in fresh.keep(new_scores()):

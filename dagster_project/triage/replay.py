@@ -105,7 +105,7 @@ def replay(
         require_same_contract(model.contract, candidate.contract)
         window = (features["raised_at"] >= cut) & (features["raised_at"] < min(cut + every, until))
         alerts = features[window].reset_index(drop=True)
-        scores = score(model, alerts, at_raise[window.to_numpy()], with_reasons=False)
+        scores = score(model, alerts, at_raise[window.to_numpy()])
         parts.append(scores.assign(model_cut=pd.Timestamp(model.cut)))
         baselines = _baselines_at(frame, cut, settings)
         beside.append(pd.DataFrame({name: made.predict(alerts) for name, made in baselines.items()}))

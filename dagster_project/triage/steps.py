@@ -203,7 +203,7 @@ def untaught(as_of: datetime, settings: LearningSettings) -> Model:
     return train(nothing, as_of, settings)
 
 
-def score(model: Model, features: pd.DataFrame, flags: pd.DataFrame, *, with_reasons: bool = True) -> pd.DataFrame:
+def score(model: Model, features: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:
     """Score alerts with a model.
 
     Parameters
@@ -214,9 +214,8 @@ def score(model: Model, features: pd.DataFrame, flags: pd.DataFrame, *, with_rea
     Returns
     -------
     alert_id, raised_at, model_version, probability (0 < p < 1), status ('model', 'baseline' or 'prior'), flood,
-    visibility_only, reasons (list of at most three sentences).
+    visibility_only.
     """
-    reasons = model.reasons(features) if with_reasons else [[] for _ in range(len(features))]
     return pd.DataFrame(
         {
             "alert_id": features["alert_id"].to_numpy(),
@@ -226,6 +225,20 @@ def score(model: Model, features: pd.DataFrame, flags: pd.DataFrame, *, with_rea
             "status": model.status,
             "flood": flags["flood"].to_numpy(dtype=bool),
             "visibility_only": flags["visibility_only"].to_numpy(dtype=bool),
-            "reasons": reasons,
         }
     )
+
+
+def reasons(model: Model, features: pd.DataFrame, flags: pd.DataFrame) -> list[list[str]]:
+    """What is said beside the scores: at most three sentences for each alert, the strongest first.
+
+    Parameters are those of `score`. An alert of a flood has one reason, the flood: what else moved its score is beside
+    the point, and to find that out for each of millions would hold up the scores of all others on the day of the flood.
+    """
+    flood = flags["flood"].to_numpy(dtype=bool)
+    made = [[text] for text in flags["flag_reason"]]
+    for row, said in zip(
+        np.flatnonzero(~flood), model.reasons(features[~flood]) if not flood.all() else [], strict=True
+    ):
+        made[row] = said
+    return made

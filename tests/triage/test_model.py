@@ -22,6 +22,7 @@ from dagster_project.triage.model import (
     usable_alerts,
 )
 from dagster_project.triage.reasons import reasons_from_contributions
+from dagster_project.triage.steps import reasons
 
 CUT = (START + pd.Timedelta(days=130)).to_pydatetime()
 # One candidate and one thread: the competition has its own test, and threads wait for each other on a busy machine.
@@ -127,6 +128,18 @@ def test_reasons_are_sentences_about_the_alert(model: Model, later: pd.DataFrame
     for sentence in made[0]:
         if sentence.startswith("this rule led to action in ") and "last 28 days" in sentence:
             assert f"in {row['rule_acted_count_28d']:.0f} of its {row['rule_known_count_28d']:.0f}" in sentence
+
+
+def test_an_alert_of_a_flood_gives_the_flood_as_its_reason(model: Model, later: pd.DataFrame) -> None:
+    flood = np.arange(len(later)) % 3 == 1
+    flags = pd.DataFrame({"flood": flood, "flag_reason": np.where(flood, "flood of rule r", None)}, index=later.index)
+    made, all_of_them = reasons(model, later, flags), model.reasons(later)
+    assert [said == ["flood of rule r"] for said in made] == flood.tolist()
+    assert [said for said, away in zip(made, flood, strict=True) if not away] == [
+        said for said, away in zip(all_of_them, flood, strict=True) if not away
+    ]
+    only = reasons(model, later[flood], flags[flood])
+    assert only == [["flood of rule r"]] * int(flood.sum())
 
 
 @pytest.mark.parametrize(
