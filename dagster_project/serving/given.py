@@ -6,6 +6,7 @@ Does not belong here: what the parts mean (`feedback.py`, `closing.py`), request
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,12 @@ def alert_of(given: Any, parts: tuple[str, ...], example: str) -> str:
     return alert_id
 
 
+# The inside of a class of a regular expression, for Python and for the service's description. On what white space is,
+# Python, JavaScript and Rust differ: this is what any of them takes for it, and control characters.
+BLANK = r"\s\u0000-\u001f\u0085\ufeff"
+_VISIBLE = re.compile(f"[^{BLANK}]")
+
+
 def text_of(given: Mapping[str, Any], name: str) -> str | None:
     """A short text, trimmed; None: missing or blank. `Problem` 422 where it is no text."""
     value = given.get(name)
@@ -41,7 +48,7 @@ def text_of(given: Mapping[str, Any], name: str) -> str | None:
         return None
     if not isinstance(value, str) or len(value) > MOST_TEXT or not is_possible_id(value or " "):
         raise Problem(422, f"{name} is {shown(value)}", f"send text of at most {MOST_TEXT} characters, or leave it out")
-    return value.strip() or None
+    return value.strip() if _VISIBLE.search(value) else None
 
 
 def shown(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dagster_project.serving.board import AGES, FLAGS
 from dagster_project.serving.feedback import VERDICTS
-from dagster_project.serving.given import MOST_TEXT
+from dagster_project.serving.given import BLANK, MOST_TEXT
 from dagster_project.serving.scores import MOST_ID_BYTES, MOST_IDS
 
 
@@ -109,7 +109,7 @@ _SCORE = {
 }
 
 
-_SAID_TEXT = {"minLength": 1, "maxLength": MOST_TEXT, "pattern": "^[^\\u0000]*[^\\s\\u0000][^\\u0000]*$"}
+_SAID_TEXT = {"minLength": 1, "maxLength": MOST_TEXT, "pattern": f"^[^\\u0000]*[^{BLANK}][^\\u0000]*$"}
 _UNDO = {
     "alert_id": _text("The alert.", **_ID_TEXT),
     "who": _text("Who takes it back.", **_SAID_TEXT),

@@ -257,6 +257,7 @@ def test_a_decision_to_close_is_taken_back_once(service: Service, closing: tuple
     alert_id, rule = closing
     said = {"alert_id": alert_id, "who": "Ada", "why": "it was real"}
     assert service.ask("/closings/undo", method="POST", body={**said, "why": " "}).status == 422
+    assert service.ask("/closings/undo", method="POST", body={**said, "why": "\u001e\ufeff"}).status == 422
     assert service.ask("/closings/undo", method="POST", body={**said, "mode": "on"}).status == 422
     assert service.ask("/closings/undo", method="POST", body={**said, "alert_id": HOSTILE_ID}).status == 404
     other = {"Origin": "https://elsewhere.example"}
