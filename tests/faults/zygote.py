@@ -6,10 +6,12 @@ A line of standard input is one order: {"arguments", "environment", "output", "f
 process group of its own and answers with its pid; {"wait": pid} answers with its exit status, negative for a signal.
 """
 
+import atexit
 import json
 import os
 import resource
 import sys
+import threading
 
 
 def main() -> None:
@@ -42,7 +44,16 @@ def main() -> None:
         if order.get("file_limit"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"],) * 2)
         sys.argv = ["heed", *order["arguments"]]
-        cli.main(prog_name="heed")  # ends by SystemExit, so that what stands in atexit happens
+        try:
+            cli.main(prog_name="heed")
+        except SystemExit as ended:
+            # What a process does at its end, but for the destructors of C++: libraries that had threads in the parent
+            # may find them missing here, and abort ("terminate called"). Only a fork without exec knows this.
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
 
 
 if __name__ == "__main__":
