@@ -168,23 +168,20 @@ def first_stop(
     all_scores: np.ndarray,
     all_day: np.ndarray,
     seed: int,
-    *,
-    budget: float = BUDGET,
-    days: float = DAYS,
 ) -> tuple[float, str]:
     """(The day on which `watch`, asked once a day, stops first, or the last one; which monitor stopped.)
 
     The monitors' sequences are made once, and looked at after each day: what `watch` does with what is known by then,
     without doing it all again (`test_the_benchmark_stops_when_watch_does`).
     """
-    looks = np.arange(EVERY, days, EVERY)
+    looks = np.arange(EVERY, DAYS, EVERY)
     below = scores < threshold
     sequences = {
-        "check": (excess_logs(below[checked], budget), known[checked], BLOCK),
+        "check": (excess_logs(below[checked], BUDGET), known[checked], BLOCK),
         "shift": (shift_logs(before[before >= threshold], scores[~below], seed), known[~below], BLOCK),
         "crowd": (crowd_logs(all_before, all_scores, seed), all_day, CROWD_BLOCK),
     }
-    first = (days, "")
+    first = (DAYS, "")
     for name, (logs, when, block) in sequences.items():
         lengths = np.searchsorted(when, looks[looks < first[0]], side="right")
         over = np.flatnonzero(evidence_after(logs, lengths, block) >= MONITORS / LEVEL)
