@@ -73,12 +73,11 @@ def memory(pid: int) -> dict[str, int]:
     return made
 
 
-def watch(home: Path, as_of: datetime, trace: Path | None = None) -> tuple[list[Stage], dict[str, object]]:
-    """Run the whole job in a process of its own and watch it; (stages, what `heed run --json` said)."""
-    command = [sys.executable, "-m", "dagster_project.cli", "run", "--retrain", "--json", "--as-of", as_of.isoformat()]
+def watch(home: Path, *words: str, trace: Path | None = None) -> tuple[list[Stage], dict[str, object]]:
+    """Run `heed run --json` with further words in a process of its own; (its stages as watched, what it said)."""
     started = time.monotonic()
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "dagster_project.cli", "run", "--json", *words],
         cwd=ROOT,
         env={**os.environ, "HEED_HOME": str(home)},
         stdout=subprocess.PIPE,
@@ -194,7 +193,7 @@ def main() -> None:
         if tuple(held["company"]) != company_asked:
             raise SystemExit(f"{home} holds another company: {held['company']} (alerts, days, seed)")
         loaded.unlink()
-        stages, said = watch(home, datetime.fromisoformat(held["as_of"]), given.trace)
+        stages, said = watch(home, "--retrain", "--as-of", held["as_of"], trace=given.trace)
     what = f"A simulated company of {given.alerts:,} alerts over {given.days} days, seed {given.seed}, never cleaned."
     made = page(stages, said, what)
     given.out.write_text(made)

@@ -159,7 +159,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="heed-refresh-") as folder:
             home = Path(folder)
             home.chmod(0o755)  # the embedded server runs under its own user when this one is root
-            watch(home, company(home, asked.alerts, 365, asked.seed))
+            as_of = company(home, asked.alerts, 365, asked.seed)
+            watch(home, "--retrain", "--as-of", as_of.isoformat())
             made = page(home, f"A simulated company of a year, seed {asked.seed}.")
     asked.out.write_text(made)
     print(made)
