@@ -28,11 +28,12 @@ from dagster_project.triage.autoclose import (
     CHECK_SHARE,
     CLOSE,
     CROWD_BLOCK,
+    DOUBT,
     FOUND,
     GRID,
     LEVEL,
-    MONITORS,
     MOST_BEFORE,
+    RESERVE,
     acted_needed,
     crowd_logs,
     decide,
@@ -40,14 +41,15 @@ from dagster_project.triage.autoclose import (
     excess_logs,
     find_threshold,
     is_drawn,
+    mean_evidence,
     shift_logs,
 )
 from dagster_project.triage.influence import wilson
 
 ROOT = Path(__file__).resolve().parent.parent
-FIRST = 700_000
+FIRST = 800_000  # constants were chosen on seeds below 10,000
 BUDGET = 0.02
-DAYS, EVERY = 180.0, 1.0  # how long it is in force, and how often the monitors look
+DAYS, EVERY = 180.0, 0.25  # how long it is in force, and how often the monitors look
 DELAY, HORIZON = 2.0, 14.0  # mean days until somebody acts, and the most
 TIMES = np.linspace(0, DAYS, 721)
 
@@ -92,11 +94,11 @@ class Rule:
         new = self.new_kind(day)[None, :]
         return new + (1 - new) * below
 
-    def closed(self, threshold: float, until: float) -> float:
-        """The share of all alerts of the 180 days that lie below the threshold before `until`."""
+    def closed(self, threshold: float, in_force: np.ndarray) -> float:
+        """The share of all alerts of the 180 days that lie below the threshold while it is in force: bool[TIMES]."""
         acted = self.missed(threshold, TIMES)[0]
         below = self.acted_share * acted + (1 - self.acted_share) * norm.cdf(self.standard(threshold))
-        return float(below[until >= TIMES].sum() / len(TIMES))
+        return float((below * in_force).mean())
 
     def oracle(self) -> float | None:
         """The highest threshold of the grid that keeps the budget over the 180 days, truth and drift known."""
@@ -108,7 +110,7 @@ def one_run(rule: Rule, seed: int) -> dict[str, Any]:
     """The test, then 180 days of draws, decisions and monitors."""
     rng = np.random.default_rng(seed)
     before = rule.score(rule.apart + rng.normal(size=rng.poisson(rule.known)))
-    found = find_threshold(before, BUDGET)
+    found = find_threshold(before, (1 - RESERVE) * BUDGET)
     if found.threshold is None:
         return {"status": found.status, "acted": found.acted, "more": found.more}
     day = np.sort(rng.uniform(0, DAYS, rng.poisson(rule.later)))
@@ -132,33 +134,41 @@ def one_run(rule: Rule, seed: int) -> dict[str, Any]:
     would_close = np.array([each == CLOSE for each in decided], bool)
     order = np.argsort(known)
     seen = order[~would_close[order]]
-    stopped, why = first_stop(
+    looks, said = monitor(
         found.threshold, before, scores[seen], drawn[seen], known[seen], all_before, all_scores, all_day, seed
     )
-    closed = would_close & (day <= stopped)
+    over = np.flatnonzero(said >= 1 / LEVEL)
+    stopped = float(looks[over[0]]) if len(over) else DAYS
+    # What the newest look said; before the first one nothing speaks against closing.
+    doubts = np.r_[False, said >= DOUBT]
+
+    def goes_on(when: np.ndarray) -> np.ndarray:
+        return (when <= stopped) & ~doubts[np.searchsorted(looks, when, side="left")]
+
+    closed, in_force = would_close & goes_on(day), goes_on(TIMES)
     truth = rule.missed(found.threshold, TIMES)[0]
     if rule.drift == "kind":  # stays open: it lies below everything from before
         truth = truth - rule.new_kind(TIMES)
     oracle = rule.oracle()
-    best = rule.closed(oracle, DAYS) if oracle is not None else 0.0
-    own = rule.closed(found.threshold, stopped)
+    best = rule.closed(oracle, np.ones(len(TIMES), bool)) if oracle is not None else 0.0
+    own = rule.closed(found.threshold, in_force)
     return {
         "status": found.status,
         "acted": found.acted,
         "more": 0,
         "realised": float(closed.mean()) if len(day) else 0.0,
-        "true": float(truth[stopped >= TIMES].sum() / len(TIMES)) * (1 - CHECK_SHARE),
+        "true": float((truth * in_force).mean()) * (1 - CHECK_SHARE),
         "threshold_true": float(truth[0]),
         "closed": own * (1 - CHECK_SHARE),
         "best": best * (1 - CHECK_SHARE),
         "part": own / best if best > 0 else np.nan,
         "stopped": stopped < DAYS,
         "day": stopped,
-        "why": why,
+        "paused": 1 - in_force[stopped >= TIMES].mean(),
     }
 
 
-def first_stop(
+def monitor(
     threshold: float,
     before: np.ndarray,
     scores: np.ndarray,
@@ -168,26 +178,23 @@ def first_stop(
     all_scores: np.ndarray,
     all_day: np.ndarray,
     seed: int,
-) -> tuple[float, str]:
-    """(The day on which `watch`, asked once a day, stops first, or the last one; which monitor stopped.)
+) -> tuple[np.ndarray, np.ndarray]:
+    """The days of all looks, and what `watch`, asked then, has as evidence.
 
-    The monitors' sequences are made once, and looked at after each day: what `watch` does with what is known by then,
-    without doing it all again (`test_the_benchmark_stops_when_watch_does`).
+    The monitors' sequences are made once, and looked at again and again: what `watch` does with what is known by then,
+    without doing it all again (`test_the_benchmark_sees_what_watch_does`).
     """
     looks = np.arange(EVERY, DAYS, EVERY)
     below = scores < threshold
-    sequences = {
-        "check": (excess_logs(below[checked], BUDGET), known[checked], BLOCK),
-        "shift": (shift_logs(before[before >= threshold], scores[~below], seed), known[~below], BLOCK),
-        "crowd": (crowd_logs(all_before, all_scores, seed), all_day, CROWD_BLOCK),
-    }
-    first = (DAYS, "")
-    for name, (logs, when, block) in sequences.items():
-        lengths = np.searchsorted(when, looks[looks < first[0]], side="right")
-        over = np.flatnonzero(evidence_after(logs, lengths, block) >= MONITORS / LEVEL)
-        if len(over):
-            first = (float(looks[over[0]]), name)
-    return first
+    check, shift, crowd = (
+        evidence_after(logs, np.searchsorted(when, looks, side="right"), block)
+        for logs, when, block in (
+            (excess_logs(below[checked], BUDGET), known[checked], BLOCK),
+            (shift_logs(before[before >= threshold], scores[~below], seed), known[~below], BLOCK),
+            (crowd_logs(all_before, all_scores, seed), all_day, CROWD_BLOCK),
+        )
+    )
+    return looks, mean_evidence(check, shift, crowd)
 
 
 STATIONARY = {
@@ -219,7 +226,7 @@ DRIFTING = {
         for size in (0.01, 0.03, 0.1)
     },
 }
-TOO_FEW = {"about 50 acted alerts known": Rule(50), "about 100": Rule(100), "about 149": Rule(149)}
+TOO_FEW = {"about 50 acted alerts known": Rule(50), "about 100": Rule(100), "about 157": Rule(157)}
 
 
 def share(flags: pd.Series) -> str:
@@ -238,8 +245,9 @@ def in_force(runs: dict[str, pd.DataFrame]) -> str:
     """The table of rules for which a threshold was found."""
     lines = [
         "| rule | a threshold is found | realised miss rate above 2% | true miss rate of the 180 days above 2% | "
-        "realised, mean | 95% of runs below | alerts closed | the oracle's | of the oracle's | stopped | on day |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "realised, mean | 95% of runs below | alerts closed | the oracle's | of the oracle's | paused | stopped | "
+        "on day |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, rows in runs.items():
         found = rows[rows["status"] == FOUND]
@@ -252,14 +260,21 @@ def in_force(runs: dict[str, pd.DataFrame]) -> str:
             f"{found['realised'].quantile(0.95):.2%} | "
             f"{found['closed'].mean():.1%} | {found['best'].mean():.1%} | "
             f"{mean(part) if len(part) and part.median() < 10 else 'the oracle closes next to nothing'} | "
-            f"{share(stopped)} | {day} |"
+            f"{found['paused'].mean():.1%} | {share(stopped)} | {day} |"
         )
     return "\n".join(lines)
 
 
+def together(runs: dict[str, pd.DataFrame]) -> str:
+    """In how many of all runs the budget was exceeded."""
+    found = pd.concat([rows[rows["status"] == FOUND] for rows in runs.values()])
+    over = found["realised"] > BUDGET
+    return f"{int(over.sum()):,} of {len(over):,} runs, {share(over)}"
+
+
 def refusals(runs: dict[str, pd.DataFrame]) -> str:
     """The table of rules with too few acted alerts."""
-    needed = acted_needed(0, BUDGET)
+    needed = acted_needed(0, (1 - RESERVE) * BUDGET)
     lines = [
         f"| rule | acted alerts known | runs with fewer than {needed} | refused of those | "
         "the number missing is right | threshold found in the others |",
@@ -298,13 +313,15 @@ Seeds {FIRST} to {FIRST + asked.seeds - 1}: {asked.seeds} runs per line. Interva
 normal ones for means.
 
 A miss rate of 2% is allowed. Each run is one rule: scores of acted alerts for the test, then 180 days with about 900
-acted alerts, of which {CHECK_SHARE:.0%} are the check sample; the monitors look once a day (production
-looks in each run). Scores and outcomes are drawn directly, not by a simulated company: calibrated scores, acted alerts
-2 standard deviations above the others (AUC 0.92), 15% acted, unless a line says otherwise. Somebody acts after 2 days
-on average. Test, draw, decision and monitors are the functions that a run calls.
+acted alerts, of which {CHECK_SHARE:.0%} are the check sample; the monitors look every {24 * EVERY:g} hours \
+(production looks in each run). The test spends {1 - RESERVE:.0%} of the allowed miss rate. Scores and outcomes are
+drawn directly, not by a simulated company: calibrated scores, acted alerts 2 standard deviations above the others
+(AUC 0.92), 15% acted, unless a line says otherwise. Somebody acts after 2 days on average. Test, draw, decision and
+monitors are the functions that a run calls.
 
 - **Realised miss rate**: acted alerts that were closed / acted alerts, over all 180 days, also after a stop. It has the
   luck of about 900 alerts in it; the *true* one has not.
+- **Paused**: the part of the time until a stop in which the monitors were in doubt and every alert stayed open.
 - **The oracle** knows the truth and the drift: the highest threshold whose miss rate over the 180 days is at most 2%,
   with the same check sample left open. It never stops. Without the check sample it would close
   {1 / (1 - CHECK_SHARE):.2f} times as much.
@@ -323,7 +340,8 @@ such a team is unpredictable, and none of its alerts is closed.
 
 {in_force(drifting)}
 
-A standard deviation is that of acted alerts' scores on the logit scale.
+A standard deviation is that of acted alerts' scores on the logit scale. All slides and falls together exceed 2% in
+{together({name: rows for name, rows in drifting.items() if name.startswith("scores")})}.
 
 ## Too little is known
 
@@ -331,12 +349,10 @@ A standard deviation is that of acted alerts' scores on the logit scale.
 
 ## What falls short
 
-- A sudden, deep fall exceeds the budget too often. All alerts together tell of it within days, but what was closed
-  until then is lost.
-- An alert that scores lower than any before the test stays open, which holds the budget where a new kind does. A new
-  kind *among* the lowest scores looks like what is rightly closed. Where three monitors say nothing of it, only
-  people can: 3% of such acted alerts exceed the budget in most runs, and 10% are noticed after weeks.
-- Under the mildest drifts the share of runs is about the bar, because so little moves that little can be seen.
+- A new kind of acted alert *among* the lowest scores looks like what is rightly closed. Where three monitors say
+  nothing of it, only people can: 3% of such alerts exceed the budget in most runs, and 10% are noticed after weeks. A
+  new kind that scores lower than any alert before the test stays open, and does no harm.
+- Under the mildest slide more runs exceed than when nothing changes, because so little moves that little can be seen.
 - Under drifts of a middle size less than 80% of the oracle's alerts are closed: a stop ends closing, and the oracle,
   who knows the drift, goes on below a lower threshold. With a few hundred acted alerts, the test itself is that
   careful.

@@ -74,6 +74,9 @@ def _serve(
         append_event(warehouse, STOPPED, request.rule, as_of, request_id=request.request_id, who=HEED, why=seen.stop)
         context.log.warning(f"closing stopped for the rule {request.rule}: {seen.stop}")
         return {**row, "finding": f"stopped: {seen.stop}"}
-    made = decide_new_alerts(warehouse, request, found, all_before, as_of)
+    if seen.doubt is not None:
+        context.log.warning(f"closing pauses for the rule {request.rule}: {seen.doubt}")
+    made = decide_new_alerts(warehouse, request, found, all_before, as_of, seen.doubt is not None)
     closed = int((made["decision"] == "close").sum()) if len(made) else 0
-    return {**row, "decided": len(made), "closed": closed, "finding": found.sentence(request.miss_rate)}
+    finding = f"paused: {seen.doubt}" if seen.doubt is not None else found.sentence(request.miss_rate)
+    return {**row, "decided": len(made), "closed": closed, "finding": finding}

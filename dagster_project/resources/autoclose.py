@@ -181,7 +181,7 @@ def threshold_of(warehouse: Warehouse, request: Request, as_of: datetime, days: 
     days : how far back acted alerts count. While there are too few of them, their number alone is looked at; when
     there are enough, the test is made, once, and stands for the whole request.
     """
-    from dagster_project.triage.autoclose import WAITING, Threshold, find_threshold
+    from dagster_project.triage.autoclose import RESERVE, WAITING, Threshold, find_threshold
 
     said = warehouse.read_arrow(
         "SELECT status, threshold, acted, missed, upper, more, scores::text AS scores FROM scoring.autoclose_tests "
@@ -196,7 +196,7 @@ def threshold_of(warehouse: Warehouse, request: Request, as_of: datetime, days: 
     seen = (rows["mode"] != "on") | rows["drawn"].eq(True)
     matured = rows["acted"].astype(bool) & (rows["horizon_ends_at"] <= pd.Timestamp(as_of))
     scores = np.sort(rows.loc[rows["keep_open"].isna() & matured & seen, "probability"].to_numpy(float))
-    found = find_threshold(scores, request.miss_rate)
+    found = find_threshold(scores, (1 - RESERVE) * request.miss_rate)
     if not before or before[0][0].acted != found.acted:
         document = {
             **asdict(found),
@@ -242,10 +242,10 @@ def watch_request(
 
     before, all_before : the scores of acted alerts that the test rests on, and `scores_before`.
     """
-    from dagster_project.triage.autoclose import ABOVE, BELOW, CLOSE, DRAWN, UNSEEN, watch
+    from dagster_project.triage.autoclose import ABOVE, BELOW, CLOSE, DOUBTED, DRAWN, UNSEEN, watch
 
     rows = _considered(warehouse, request.rule, as_of, request.since - FRESH)
-    own = rows[(rows["request_id"] == request.request_id) & rows["reason"].isin([BELOW, ABOVE, DRAWN, UNSEEN])]
+    own = rows[(rows["request_id"] == request.request_id) & rows["reason"].isin([BELOW, ABOVE, DRAWN, UNSEEN, DOUBTED])]
     # What was closed is censored, also where somebody acted on it all the same.
     seen = own[own["acted"].astype(bool) & ~((own["mode"] == "on") & (own["decision"] == CLOSE))]
     checked = seen["drawn"].eq(True) | (seen["mode"] == "shadow")
@@ -263,11 +263,16 @@ def watch_request(
 
 
 def decide_new_alerts(
-    warehouse: Warehouse, request: Request, found: Threshold, all_before: np.ndarray, as_of: datetime
+    warehouse: Warehouse,
+    request: Request,
+    found: Threshold,
+    all_before: np.ndarray,
+    as_of: datetime,
+    in_doubt: bool = False,
 ) -> pd.DataFrame:
     """Decide about the alerts that this run scores for the first time, write it down, and return it.
 
-    all_before : `scores_before`.
+    all_before : `scores_before`. in_doubt : whether the monitors are (`Watch.doubt`).
     """
     from dagster_project.triage.autoclose import decide, is_drawn
 
@@ -281,7 +286,7 @@ def decide_new_alerts(
     keep = [why if isinstance(why, str) else None for why in new["keep_open"]]
     lowest = float(all_before.min()) if len(all_before) else 0.0
     made = [
-        decide(float(score), found.threshold, is_checked, why, lowest)
+        decide(float(score), found.threshold, is_checked, why, lowest, in_doubt)
         for score, is_checked, why in zip(new["probability"], drawn, keep, strict=True)
     ]
     new = new.assign(drawn=drawn, decision=[each for each, _ in made], reason=[why for _, why in made])

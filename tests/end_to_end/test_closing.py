@@ -22,10 +22,12 @@ from dagster_project.resources.autoclose import read_states
 from dagster_project.resources.moment import AS_OF_TAG
 from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
 from dagster_project.resources.tables import publish_scores, read_history
+from dagster_project.triage.autoclose import DOUBTED
 from tests.conftest import PASSWORD, Company
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)  # the company's end
 DAY = timedelta(days=1)
+LOWER = 7  # of 40 acted alerts: enough for a doubt, too few to stop
 
 
 class Place:
@@ -100,7 +102,7 @@ class Place:
 def place(company: Company) -> Iterator[Place]:
     made = Place(company, "closing")
     rng = np.random.default_rng(11)
-    for rule, alerts, acted_share in (("noisy", 3_000, 0.2), ("small", 250, 0.2)):
+    for rule, alerts, acted_share in (("noisy", 3_000, 0.2), ("small", 250, 0.2), ("wavering", 3_000, 0.2)):
         acted = rng.random(alerts) < acted_share
         made.raise_alerts(rule, days_between(rng, alerts), scores_of(rng, acted), acted)
         made.raise_alerts(rule, [NOW - 300 * DAY], np.array([0.5]), np.array([False]))  # no first-seen rule
@@ -137,8 +139,8 @@ def test_too_few_acted_alerts_are_refused_with_how_many_are_missing(place: Place
         "SELECT count(*) FROM marts.alert_outcomes JOIN marts.alerts USING (alert_id) "
         "WHERE rule = 'small' AND outcome = 'acted'"
     )
-    assert 30 < known < 149
-    assert (made["status"], made["more"]) == ("waiting", 149 - known)
+    assert 30 < known < 157
+    assert (made["status"], made["more"]) == ("waiting", 157 - known)
     place.raise_alerts("small", [NOW] * 3, np.full(3, 1e-5), np.zeros(3, bool), as_of=NOW + DAY / 24)
     place.step(NOW + DAY / 24)
     assert place.decisions(NOW + DAY / 24).empty, "nothing is decided until the test can be made"
@@ -263,4 +265,31 @@ def test_closing_stops_by_itself_when_acted_alerts_score_lower(place: Place) -> 
 
     # A new test rests on what came after the stop, and on nothing before.
     made = enabled("noisy", "on", at + DAY)
-    assert (made["status"], made["more"]) == ("waiting", 149)
+    assert (made["status"], made["more"]) == ("waiting", 157)
+
+
+def test_alerts_stay_open_while_the_monitors_doubt_and_no_longer(place: Place) -> None:
+    rng = np.random.default_rng(14)
+    start = NOW + 40 * DAY
+    assert enabled("wavering", "shadow", start)["status"] == "found"
+
+    def day(number: int, lower: int) -> pd.DataFrame:
+        """150 alerts of which 40 are acted upon, `lower` of these scoring like the others: as decided."""
+        at, acted = start + number * DAY, np.arange(150) < 40
+        scores = scores_of(rng, acted & (np.arange(150) >= lower))
+        place.raise_alerts("wavering", [at - DAY / 24] * 150, scores, acted, as_of=at)
+        place.step(at)
+        return place.decisions(at)
+
+    ordinary = "below the threshold"
+    assert set(day(1, 0)["reason"]) == {ordinary, "not below the threshold", "check sample"}
+    day(2, LOWER)
+    doubted = day(3, 0)
+    assert set(doubted["reason"]) == {DOUBTED, "not below the threshold", "check sample"}
+    assert (doubted["decision"] == "leave open").all()
+    for number in range(4, 10):
+        if (day(number, 0)["reason"] == ordinary).any():
+            break
+    else:
+        pytest.fail("the doubts never go")
+    assert place.job.read("SELECT FROM scoring.autoclose_events WHERE rule = 'wavering' AND event = 'stopped'").empty

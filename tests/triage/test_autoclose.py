@@ -10,6 +10,8 @@ from benchmarks import autoclose as autoclose_benchmark
 from dagster_project.errors import HeedError
 from dagster_project.triage.autoclose import (
     BLOCK,
+    DOUBT,
+    DOUBTED,
     FOUND,
     GRID,
     LEVEL,
@@ -207,7 +209,7 @@ def test_the_crowd_stops_without_any_outcome(change: str, stops: bool) -> None:
         assert said.stop.startswith("alerts score otherwise than before the test")
 
 
-def test_the_benchmark_stops_when_watch_does() -> None:
+def test_the_benchmark_sees_what_watch_does() -> None:
     """It makes the monitors' sequences once; production makes them in each run."""
     rng = np.random.default_rng(4)
     threshold, before = found_on(2)
@@ -216,14 +218,17 @@ def test_the_benchmark_stops_when_watch_does() -> None:
     checked = rng.random(300) < 0.2
     all_before, all_scores = logistic(rng.normal(-2, size=1_000)), logistic(rng.normal(-2, size=1_500))
     all_day = np.sort(rng.uniform(0, autoclose_benchmark.DAYS, 1_500))
-    stopped, why = autoclose_benchmark.first_stop(
+    looks, evidence_then = autoclose_benchmark.monitor(
         threshold, before, scores, checked, known, all_before, all_scores, all_day, 5
     )
-    assert why
-    for day in (stopped - autoclose_benchmark.EVERY, stopped):
-        so_far, crowd = known <= day, all_day <= day
+    stops = int(np.flatnonzero(evidence_then >= 1 / LEVEL)[0])
+    doubts = int(np.flatnonzero(evidence_then >= DOUBT)[0])
+    for look in (doubts - 1, doubts, stops - 1, stops):
+        so_far, crowd = known <= looks[look], all_day <= looks[look]
         said = watch(threshold, 0.02, before, scores[so_far], checked[so_far], all_before, all_scores[crowd], seed=5)
-        assert (said.stop is not None) == (day == stopped)
+        assert said.evidence == pytest.approx(evidence_then[look])
+        assert (said.stop is not None) == (look == stops)
+        assert (said.doubt is not None) == (look != doubts - 1)
 
 
 def test_a_reason_to_stay_open_comes_first_and_the_draw_before_the_score() -> None:
@@ -232,6 +237,8 @@ def test_a_reason_to_stay_open_comes_first_and_the_draw_before_the_score() -> No
     assert decide(0.0, 0.1, True, None) == decide(0.9, 0.1, True, None) == ("leave open", "check sample")
     assert decide(0.01, 0.1, False, None, lowest=0.02) == ("leave open", UNSEEN)
     assert decide(0.02, 0.1, False, None, lowest=0.02) == ("close", "below the threshold")
+    assert decide(0.02, 0.1, False, None, in_doubt=True) == ("leave open", DOUBTED)
+    assert decide(0.1, 0.1, False, None, in_doubt=True) == ("leave open", "not below the threshold")
     assert decide(0.0, 0.1, False, "a flood") == decide(0.0, 0.1, True, "a flood") == ("leave open", "a flood")
 
 
