@@ -349,10 +349,10 @@ A standard deviation is that of acted alerts' scores on the logit scale. All sli
 
 ## What falls short
 
-- A new kind of acted alert *among* the lowest scores looks like what is rightly closed. If it is 3% of five acted alerts
-  a day, the check sample sees one in a month, and where nothing changes it sees a miss each quarter. Whoever stopped
-  at that would close nothing anywhere. So 3% of such alerts exceed the budget in most runs, and 10% are noticed after
-  weeks: only people are faster. A new kind that scores lower than any alert before the test stays open.
+- A new kind of acted alert *among* the lowest scores looks like what is rightly closed. If it is 3% of five acted
+  alerts a day, the check sample sees one in a month, and where nothing changes it sees a miss each quarter. Whoever
+  stopped at that would close nothing anywhere. So 3% of such alerts exceed the budget in most runs, and 10%
+  are noticed after weeks: only people are faster. A new kind that scores lower than any alert before stays open.
 - Under the mildest slide about as many runs exceed as the bar allows, because so little moves that little can be seen.
   Of most of them the luck of 900 alerts is the reason: their true miss rate is within the budget.
 - Under drifts of a middle size less than 80% of the oracle's alerts are closed: a stop ends closing, and the oracle,

@@ -1,6 +1,6 @@
 """More at once than on any other day: a thousand readers, a year that is backfilled, a day of ten million alerts.
 
-    python -m benchmarks.load                                  # all three; writes benchmarks/load.md
+    python -m benchmarks.load                                  # all of it; writes benchmarks/load.md
     python -m benchmarks.load --only readers backfill --kept /tmp/l.json    # and the rest later
     python -m benchmarks.load --batch 1e6 3e6 --out /tmp/l.md  # other days
 
@@ -13,6 +13,8 @@ readers : a thousand connections to `heed serve`, each of which asks for a score
 backfill : `heed up` refreshes every minute and alerts keep arriving; the features of all days of a year are asked for
     in its UI as one backfill. Freshness is how old the newest published scores are.
 batch : a file with a day's alerts, most of them raised by one rule, loaded and run; a fresh company for each size.
+
+learning : the same, three weeks ago, and a new model is made.
 
 Lost are alerts of the files that are not among the clean ones, and open alerts without a score.
 """
@@ -55,7 +57,8 @@ PAGE = Path(__file__).with_suffix(".md")
 ALERTS, DAYS, SEED = 60_000, 365, 17
 READERS, EVERY, SESSIONS = 1_000, 2.0, 60
 ARRIVING, ARRIVES_EVERY = 200, 20.0
-BATCHES = (1_000_000, 3_000_000, 10_000_000)
+BATCHES = (1_000_000, 10_000_000)
+LEARNING = 3_000_000
 FLOODING = 0.9  # share of a day's alerts that one rule raises
 _UNSCORED = """
 SELECT count(*) FROM marts.alert_outcomes AS o
@@ -382,6 +385,22 @@ def batch(company: Company, rows: int) -> Iterator[tuple[str, str]]:
     yield "lost", str(company.lost())
 
 
+def learning(company: Company, rows: int) -> Iterator[tuple[str, str]]:
+    """The day was three weeks ago: the outcomes of its alerts are known."""
+    begin = company.end - timedelta(days=21)
+    path = company.file(rows, begin, begin + timedelta(hours=20), FLOODING)
+    company.heed("load", "--alerts", str(path))
+    path.unlink()
+    stages, _ = watch(company.home, "--retrain")
+    taught = company.warehouse.value(
+        "SELECT jsonb_path_query_first(document, '$.**.alerts.mature')::int FROM training.model_versions "
+        "ORDER BY created_at DESC LIMIT 1"
+    )
+    yield from _refresh("the run that cleans the day and learns", stages)
+    yield "alerts that the newest model learned from", f"{taught:,}"
+    yield "lost", str(company.lost())
+
+
 def _refresh(which: str, stages: list[Stage]) -> Iterator[tuple[str, str]]:
     """What a watched refresh took, and where it took it."""
     yield f"seconds of {which}", f"{sum(stage.seconds for stage in stages):.0f}"
@@ -417,9 +436,10 @@ def page(found: dict[str, list[tuple[str, str]]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("readers", "backfill", "batch")
+    parts = ("readers", "backfill", "batch", "learning")
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
-    parser.add_argument("--batch", type=float, nargs="+", default=list(BATCHES))
+    parser.add_argument("--batch", type=float, nargs="+", default=list(BATCHES), help="alerts of the day of `batch`")
+    parser.add_argument("--learning", type=float, default=LEARNING, help="alerts of the day of `learning`")
     parser.add_argument("--kept", type=Path, help="a file with the figures of earlier calls, to which these are added")
     parser.add_argument("--out", type=Path, default=PAGE)
     asked = parser.parse_args()
@@ -431,6 +451,9 @@ def main() -> None:
     if "batch" in asked.only:
         for rows in map(int, asked.batch):
             measures[f"a day of {rows:,} alerts"] = lambda company, rows=rows: batch(company, rows)
+    if "learning" in asked.only:
+        rows = int(asked.learning)
+        measures[f"what is learned after a day of {rows:,} alerts"] = lambda company: learning(company, rows)
     found: dict[str, list[tuple[str, str]]] = {}
     if asked.kept and asked.kept.exists():
         found = json.loads(asked.kept.read_text())

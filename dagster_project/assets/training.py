@@ -7,9 +7,10 @@ Does not belong here: learning and judging (`triage/`).
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 
 from dagster_project.assets.features import ALERT_FEATURES
@@ -26,12 +27,16 @@ from dagster_project.resources.tables import read_flags, read_history, read_infl
 from dagster_project.resources.training import FrameFile
 from dagster_project.settings import Settings
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 TRAINING_SET = dg.AssetKey(["training", "training_set"])
 CANDIDATE_MODEL = dg.AssetKey(["training", "candidate_model"])
 MODEL_EVALUATION = dg.AssetKey(["training", "model_evaluation"])
 MODEL_AUDIT = dg.AssetKey(["training", "model_audit"])
 CHAMPION_MODEL = dg.AssetKey(["training", "champion_model"])
 _OWNERS = ["team:data-science"]
+FLAGGED_AT_ONCE = 10_000  # see `read_taught`
 
 
 @dg.asset(
@@ -52,19 +57,8 @@ def training_set(
     warehouse: dg.ResourceParam[Warehouse],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
-    from dagster_project.triage.steps import FACTS, training_frame
-
     as_of = run_moment(context)
-    first = as_of - timedelta(days=settings.learning.training_days)
-    made = features.read(first.date(), as_of.date())
-    if not len(made):
-        made = pd.DataFrame(columns=list(FACTS))
-        made["raised_at"] = made["raised_at"].astype("datetime64[us, UTC]")
-    outcomes = read_history(warehouse, as_of, first, ("alert_id", "raised_at", "acted", "known_at"))
-    frame = training_frame(
-        made, outcomes, *read_flags(warehouse), cut=as_of, training_days=settings.learning.training_days
-    )
-    del made, outcomes
+    frame, left_out = read_taught(features, warehouse, as_of, settings.learning.training_days)
     touched = read_influenced(warehouse, as_of)
     if len(touched):
         frame["influenced"] = frame["alert_id"].isin(touched).to_numpy()
@@ -83,9 +77,41 @@ def training_set(
             "dagster/column_schema": frame_schema(frame),
             "acted": int(frame["acted"].sum()),
             "left out (flagged)": int(frame["excluded"].sum()),
+            "flagged beyond what evaluation needs": left_out,
             "outcomes that a shown score may have changed": int(frame["influenced"].sum()) if len(touched) else 0,
         },
     )
+
+
+def read_taught(
+    features: FeatureStore, warehouse: Warehouse, as_of: datetime, training_days: float, most: int = FLAGGED_AT_ONCE
+) -> tuple[pd.DataFrame, int]:
+    """The training set at `as_of` as `training_frame` makes it, and how many flagged alerts it goes without.
+
+    most : of the flagged alerts of a day, or of each ALERTS_AT_ONCE on a day of more, so many come along.
+    """
+    from dagster_project.triage.steps import FACTS, at_most_flagged, training_frame
+
+    first = as_of - timedelta(days=training_days)
+    flags = read_flags(warehouse)
+    left_out = 0
+
+    def needed(day: "pa.Table") -> np.ndarray:
+        nonlocal left_out
+        if day.num_rows <= most:
+            return np.ones(day.num_rows, bool)
+        mask = at_most_flagged(day.select(list(FACTS)).to_pandas(), *flags, as_of, most)
+        left_out += int((~mask).sum())
+        return mask
+
+    made = features.read(first.date(), as_of.date(), keep=needed)
+    if not len(made):
+        made = pd.DataFrame(columns=list(FACTS))
+        made["raised_at"] = made["raised_at"].astype("datetime64[us, UTC]")
+    outcomes = read_history(warehouse, as_of, first, ("alert_id", "raised_at", "acted", "known_at"))
+    if left_out:
+        outcomes = outcomes[outcomes["alert_id"].isin(made["alert_id"])]
+    return training_frame(made, outcomes, *flags, cut=as_of, training_days=training_days), left_out
 
 
 @dg.asset(

@@ -10,7 +10,7 @@ A directory per feature contract: features made under another contract are never
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import date, timedelta
 from itertools import groupby, pairwise
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.aside import Aside
+from dagster_project.resources.aside import ALERTS_AT_ONCE, Aside
 from dagster_project.resources.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -70,15 +70,27 @@ class FeatureStore:
             self.path(day).unlink(missing_ok=True)
         return len(found)
 
-    def read(self, first: date, last: date, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    def read(
+        self,
+        first: date,
+        last: date,
+        columns: Sequence[str] | None = None,
+        keep: Callable[[pa.Table], np.ndarray] | None = None,
+    ) -> pd.DataFrame:
         """The features of alerts raised from `first` to `last`, both included, in order of time.
 
         Days without a file hold no alerts; a frame without rows and columns means that no day had any.
-        columns : those that are needed; None reads all.
+        columns : those that are needed; None reads all. keep : which rows, bool[rows] of a day's or a part of a day's
+            features; None keeps all.
         """
         import pyarrow as pa
 
-        tables = [table for path in self._days(first, last) for table in _read(path, None, columns)]
+        rows = ALERTS_AT_ONCE if keep else None
+        tables = [
+            table.filter(pa.array(keep(table))) if keep else table
+            for path in self._days(first, last)
+            for table in _read(path, rows, columns)
+        ]
         if not tables:
             return pd.DataFrame()
         whole = pa.concat_tables(tables, promote_options="permissive")

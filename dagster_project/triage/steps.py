@@ -177,15 +177,37 @@ def training_frame(
     # Found by their ids alone: the features are wide, and are copied once.
     frame = features[taught].reset_index(drop=True)
     outcomes = known[["acted", "known_at"]].iloc[place[taught]].reset_index(drop=True)
-    # What is only suspected at the cut may still be cleared: an incident must not vanish from what is learned.
-    decided = known_by(flood_days, moment)
-    decided = decided[decided["status"] != "suspected"]
+    decided = _decided(flood_days, moment)
     flags = flag_alerts(frame, decided, visibility_only, as_of=moment)
     since = excluded_since(frame, decided, visibility_only, moment).array
     marks = pd.DataFrame(
         {"excluded": (flags["flood"] | flags["visibility_only"]).to_numpy(), "excluded_since": since}, index=frame.index
     )
     return pd.concat([frame, outcomes, marks], axis=1)
+
+
+def at_most_flagged(
+    alerts: pd.DataFrame, flood_days: pd.DataFrame, visibility_only: pd.DataFrame, cut: datetime, most: int
+) -> np.ndarray:
+    """Which of the alerts `training_frame` needs, bool[alerts]: all but those that it would mark as excluded at the
+    cut, and of these at most `most`, one in so many. Nothing learns from them, and evaluation looks at a part of them:
+    without this, a flood of millions would stand in memory whole wherever something is learned.
+
+    alerts : in order of time, with what `flag_alerts` looks at.
+    """
+    moment = pd.Timestamp(cut)
+    flags = flag_alerts(alerts, _decided(flood_days, moment), visibility_only, as_of=moment)
+    flagged = (flags["flood"] | flags["visibility_only"]).to_numpy()
+    needed = ~flagged
+    needed[np.flatnonzero(flagged)[:: max(1, -(-int(flagged.sum()) // most))]] = True
+    return needed
+
+
+def _decided(flood_days: pd.DataFrame, moment: pd.Timestamp) -> pd.DataFrame:
+    """The floods that were decided at a moment. What is only suspected may still be cleared: an incident must not
+    vanish from what is learned."""
+    known = known_by(flood_days, moment)
+    return known[known["status"] != "suspected"]
 
 
 def untaught(as_of: datetime, settings: LearningSettings) -> Model:

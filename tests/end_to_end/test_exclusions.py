@@ -5,11 +5,15 @@ from __future__ import annotations
 import dagster as dg
 import numpy as np
 import pandas as pd
+from upath import UPath
 
 from dagster_project.assets.quality import FLOOD_DAYS, flags
+from dagster_project.assets.training import read_taught
+from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.moment import AS_OF_TAG
 from dagster_project.resources.tables import read_flags, read_history
 from dagster_project.triage.exclusion import flag_alerts
+from dagster_project.triage.features import contract
 from tests.conftest import Company
 
 
@@ -37,6 +41,27 @@ def test_the_days_add_up(company: Company) -> None:
     assert daily["expected"].notna().mean() > 0.8
     known = daily.dropna(subset=["expected"])
     assert (known["upper"] > known["expected"]).all()
+
+
+def test_learning_goes_without_most_alerts_of_a_great_flood_and_without_nothing_else(company: Company) -> None:
+    store = FeatureStore(UPath(company.home) / "features", contract(company.settings.feature_settings())["hash"])
+    days, most = company.settings.learning.training_days, 25
+    whole, none = read_taught(store, company.warehouse, company.end, days)
+    few, left_out = read_taught(store, company.warehouse, company.end, days, most)
+    assert none == 0
+    assert left_out > 100
+    pd.testing.assert_frame_equal(
+        few[~few["excluded"]].reset_index(drop=True), whole[~whole["excluded"]].reset_index(drop=True)
+    )
+    flagged = few[few["excluded"]]
+    pd.testing.assert_frame_equal(
+        flagged.reset_index(drop=True), whole[whole["alert_id"].isin(flagged["alert_id"])].reset_index(drop=True)
+    )
+    by_day = whole["excluded"].groupby(whole["raised_at"].dt.date).sum()
+    kept = few["excluded"].groupby(few["raised_at"].dt.date).sum()
+    assert (kept <= most).all()
+    assert (kept[by_day <= most] == by_day[by_day <= most]).all()
+    assert (kept[by_day > most] > most / 3).all()
 
 
 def test_an_override_of_nothing_is_one_line_on_the_asset_and_changes_nothing(company: Company) -> None:
