@@ -140,17 +140,23 @@ def never(
     tables.append_event(warehouse, tables.ALLOWED if remove else tables.NEVER, rule, moment, who=who, why=why)
 
 
+_COUNTS = ("decided", "closed", "would_have_closed", "open_in_doubt")
+
+
 def list_rules(warehouse: Warehouse, as_of: datetime | None = None) -> list[dict[str, Any]]:
     """Every rule for which anything was ever said: where it stands, what the test said, and what was decided."""
+    from dagster_project.triage.autoclose import DOUBTED
+
     moment = as_of or datetime.now(UTC)
     counts = {
         row["rule"]: row
         for row in _read(
             warehouse,
             """SELECT rule, count(*) AS decided, count(*) FILTER (WHERE decision = 'close' AND mode = 'on') AS closed,
-                      count(*) FILTER (WHERE decision = 'close' AND mode = 'shadow') AS would_have_closed
+                      count(*) FILTER (WHERE decision = 'close' AND mode = 'shadow') AS would_have_closed,
+                      count(*) FILTER (WHERE reason = $2) AS open_in_doubt
                FROM scoring.autoclose_decisions WHERE as_of <= $1 GROUP BY rule""",
-            (moment,),
+            (moment, DOUBTED),
         )
     }
     tests = {
@@ -180,7 +186,7 @@ def list_rules(warehouse: Warehouse, as_of: datetime | None = None) -> list[dict
                 "more": test.get("more"),
                 "threshold": test.get("threshold"),
                 "finding": test.get("finding"),
-                **{name: counts.get(rule, {}).get(name, 0) for name in ("decided", "closed", "would_have_closed")},
+                **{name: counts.get(rule, {}).get(name, 0) for name in _COUNTS},
             }
         )
     return found

@@ -416,7 +416,7 @@ def autoclose_list(as_of: str | None, json_output: bool) -> None:
         if row["decided"]:
             click.echo(
                 f"    decided {row['decided']:,}: closed {row['closed']:,}, "
-                f"would have closed {row['would_have_closed']:,} in shadow"
+                f"would have closed {row['would_have_closed']:,} in shadow, left open in doubt {row['open_in_doubt']:,}"
             )
 
 

@@ -287,6 +287,8 @@ def test_alerts_stay_open_while_the_monitors_doubt_and_no_longer(place: Place) -
     doubted = day(3, 0)
     assert set(doubted["reason"]) == {DOUBTED, "not below the threshold", "check sample"}
     assert (doubted["decision"] == "leave open").all()
+    listed = {row["rule"]: row for row in json.loads(said("list", "--json").output)}
+    assert listed["wavering"]["open_in_doubt"] == (doubted["reason"] == DOUBTED).sum()
     for number in range(4, 10):
         if (day(number, 0)["reason"] == ordinary).any():
             break
