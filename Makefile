@@ -56,7 +56,7 @@ benchmark-engine: .venv-peers/.installed ## history features against what people
 	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-$*.txt
 	@touch $@
 
-benchmark-autoclose: setup ## does closing keep its word? about 8 minutes of one core; writes benchmarks/autoclose.md
+benchmark-autoclose: setup ## does closing keep its word? about 17 minutes of one core; writes benchmarks/autoclose.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.autoclose
 
 benchmark-flags: setup ## flags against known truth, in simulated companies; about 30 minutes

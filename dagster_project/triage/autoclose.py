@@ -58,8 +58,8 @@ ALL_SHIFT = 0.5
 BLOCK, CROWD_BLOCK = 20, 200
 # The crowd is compared with the latest alerts before the test, at most so many.
 MOST_BEFORE = 5_000
-# With so much evidence alerts stay open until it is less, or enough to stop. Where nothing changes, that is about 1% of the
-# time; after a sudden deep fall of acted alerts' scores 13.0% of 200 simulated runs exceeded without it, 5.0% with it.
+# With so much evidence alerts stay open until it is less, or enough to stop. Where nothing changes, that is about 1% of
+# the time; after a sudden deep fall of acted alerts' scores 13.0% of 200 simulated runs exceeded without it, 5.0% with.
 DOUBT = 2.0
 
 FOUND, WAITING, REFUSED = "found", "waiting", "refused"
