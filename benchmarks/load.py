@@ -13,7 +13,6 @@ readers : a thousand connections to `heed serve`, each of which asks for a score
 backfill : `heed up` refreshes every minute and alerts keep arriving; the features of all days of a year are asked for
     in its UI as one backfill. Freshness is how old the newest published scores are.
 batch : a file with a day's alerts, most of them raised by one rule, loaded and run; a fresh company for each size.
-
 learning : the same, three weeks ago, and a new model is made.
 
 Lost are alerts of the files that are not among the clean ones, and open alerts without a score.

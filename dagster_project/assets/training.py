@@ -36,7 +36,7 @@ MODEL_EVALUATION = dg.AssetKey(["training", "model_evaluation"])
 MODEL_AUDIT = dg.AssetKey(["training", "model_audit"])
 CHAMPION_MODEL = dg.AssetKey(["training", "champion_model"])
 _OWNERS = ["team:data-science"]
-FLAGGED_AT_ONCE = 10_000  # see `read_taught`
+MOST_FLAGGED = 10_000  # of a day, or of each ALERTS_AT_ONCE of one: the training set goes without the others
 
 
 @dg.asset(
@@ -84,7 +84,7 @@ def training_set(
 
 
 def read_taught(
-    features: FeatureStore, warehouse: Warehouse, as_of: datetime, training_days: float, most: int = FLAGGED_AT_ONCE
+    features: FeatureStore, warehouse: Warehouse, as_of: datetime, training_days: float, most: int = MOST_FLAGGED
 ) -> tuple[pd.DataFrame, int]:
     """The training set at `as_of` as `training_frame` makes it, and how many flagged alerts it goes without.
 

@@ -190,8 +190,9 @@ def at_most_flagged(
     alerts: pd.DataFrame, flood_days: pd.DataFrame, visibility_only: pd.DataFrame, cut: datetime, most: int
 ) -> np.ndarray:
     """Which of the alerts `training_frame` needs, bool[alerts]: all but those that it would mark as excluded at the
-    cut, and of these at most `most`, one in so many. Nothing learns from them, and evaluation looks at a part of them:
-    without this, a flood of millions would stand in memory whole wherever something is learned.
+    cut, and of these at most `most`, one in so many. The model does not learn from them, and evaluation looks at a part
+    of them (its earlier cuts also learn from those that were flagged later): without this, a flood of millions would
+    stand in memory whole wherever something is learned.
 
     alerts : in order of time, with what `flag_alerts` looks at.
     """
