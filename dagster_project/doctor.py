@@ -72,7 +72,7 @@ def examine() -> list[Finding]:
         )
     else:
         findings.append(Finding("warehouse", "well", f"{where}, version {version // 10000}"))
-    for examination in (_rights, _raw, _runs, _model, _scores):
+    for examination in (_connection, _rights, _raw, _runs, _model, _scores):
         try:
             findings += examination(warehouse, settings)
         except HeedError as error:
@@ -94,6 +94,18 @@ def _home() -> Iterator[Finding]:
         f"{home}, {free / 1024**3:.1f} GB free",
         "" if status == "well" else "Free some room, or move HEED_HOME",
     )
+
+
+def _connection(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    """Whether a session of the server can hold a lock for a whole run."""
+    from dagster_project.resources.turn import POOLED, POOLED_REMEDY, pools_transactions
+
+    if not warehouse.is_embedded:
+        pooled = pools_transactions(warehouse)
+        remedy = POOLED_REMEDY[:1].upper() + POOLED_REMEDY[1:]
+        yield Finding("connection", "wrong", POOLED, remedy) if pooled else Finding(
+            "connection", "well", "a session of the server's own"
+        )
 
 
 def _rights(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:

@@ -25,12 +25,15 @@ from dagster_project.resources.dbt_cli import Dbt
 from dagster_project.resources.meanwhile import load_meanwhile
 from dagster_project.resources.moment import reads_everything, run_moment
 from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.turn import turn_environment
 from dagster_project.settings import Settings
 
 MANIFEST = DBT_PROJECT / "target" / "manifest.json"
 
 # How libpq says that it got no connection: dbt passes it on among other words.
 _REFUSED = re.compile(r"connection to server .{1,300}? failed: .*")
+# What macros of the project raise in heed's words (readers.sql).
+_KEPT = re.compile(r"(?:heed cannot replace \S+, whose definition|heed lost its turn).*?(?= CONTEXT:| compiled code at|$)")
 
 
 class HeedTranslator(DagsterDbtTranslator):
@@ -103,7 +106,8 @@ def _parsed_manifest() -> Path:
 def _build(
     context: dg.AssetExecutionContext, dbt: Dbt, warehouse: Warehouse, settings: Settings, clean: str
 ) -> Iterator[Any]:
-    os.environ.update({**dbt_environment(warehouse, run_moment(context)), CLEAN_VARIABLE: clean})
+    only_now = {CLEAN_VARIABLE: clean, **turn_environment(warehouse)}
+    os.environ.update({**dbt_environment(warehouse, run_moment(context)), **only_now})
     # Unit tests say whether the SQL is right, not whether the data are: they run in `make test`. Nobody reads the
     # documents that dbt writes about itself (0.5 s): its events tell all.
     arguments = ["--no-write-json", "--exclude-resource-type", "unit_test", "--vars", json.dumps(dbt_vars(settings))]
@@ -113,11 +117,20 @@ def _build(
             load_meanwhile()
             yield from building.stream()
     except DagsterDbtError as error:
+        said = " ".join(str(error).split())
         if refused := _REFUSED.search(str(error)):
             raise warehouse.unreachable(refused[0]) from error
+        if kept := _KEPT.search(said):
+            raise HeedError(
+                kept[0], "end that session, SELECT pg_terminate_backend(pid), or let it finish, then run again"
+            ) from error
+        if "due to lock timeout" in said:
+            holders = warehouse.holders(readers=True) or "a session that has ended since"
+            raise HeedError(f"dbt waited too long for a lock: {holders}", "end that session, then run again") from error
         raise
     finally:  # what this run may leave out, no later dbt of this process may
-        os.environ.pop(CLEAN_VARIABLE, None)
+        for name in only_now:
+            os.environ.pop(name, None)
 
 
 @lru_cache(
