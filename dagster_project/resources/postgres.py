@@ -197,6 +197,10 @@ class Warehouse:
         finally:
             self._guards.remove(guard)
 
+    def outside_the_turn(self) -> Warehouse:
+        """The same warehouse for what may be written also when a run has lost its turn: how it ended."""
+        return Warehouse(self.home, self._given_url or "")
+
     def holders(self, *, readers: bool = False) -> str:
         """The sessions that hold tables of heed against writers, in words, the oldest first; empty: none.
 

@@ -36,6 +36,33 @@
   {{ return({'relations': [target]}) }}
 {% endmaterialization %}
 
+{# dbt drops the table of a test that stores its failures, and makes a new one. This one replaces its rows. #}
+{% materialization test, adapter='postgres' %}
+  {%- set standing = adapter.get_relation(database=database, schema=schema, identifier=model['alias']) if should_store_failures() else none -%}
+  {% if standing is none or not standing.is_table or not has_columns_of(standing, sql) %}
+    {{ return(dbt.materialization_test_default()) }}
+  {% endif %}
+  {% call statement(auto_begin=True) %}
+    delete from {{ standing }};
+    insert into {{ standing }} {{ get_limit_subquery_sql(sql, config.get('limit')) }};
+  {% endcall %}
+  {{ adapter.commit() }}
+  {% call statement('main', fetch_result=True) %}
+    {{ get_test_sql('select * from ' ~ standing, config.get('fail_calc'), config.get('warn_if'), config.get('error_if'), limit=none) }}
+  {% endcall %}
+  {{ return({'relations': [standing]}) }}
+{% endmaterialization %}
+
+{# Whether a relation has just the columns that a query gives, in their order and with their types. #}
+{% macro has_columns_of(relation, sql) %}
+  {%- set probe = api.Relation.create(schema='pg_temp', identifier=relation.identifier ~ '__probe', type='view') -%}
+  {% do run_query('create view ' ~ probe ~ ' as (' ~ sql ~ ')') %}
+  {%- set columns = "(select array_agg(attname || ' ' || format_type(atttypid, atttypmod) order by attnum) from pg_attribute where attnum > 0 and not attisdropped and attrelid = to_regclass('" -%}
+  {%- set same = run_query('select ' ~ columns ~ probe ~ "')) = " ~ columns ~ relation ~ "'))").rows[0][0] -%}
+  {% do run_query('drop view ' ~ probe) %}
+  {{ return(same) }}
+{% endmacro %}
+
 {# Take the lock under which a view is replaced. Each attempt waits one second, so that no reader queues for longer;
    `reader_patience` seconds later it gives up and names the sessions that hold the view. OWNER TO the present owner changes
    nothing, and takes that lock on this view alone, which LOCK TABLE would take on the tables beneath it as well. #}
