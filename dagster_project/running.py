@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
+
 @dataclass
 class JobOutcome:
     """What a run did."""

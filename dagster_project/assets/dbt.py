@@ -33,7 +33,9 @@ MANIFEST = DBT_PROJECT / "target" / "manifest.json"
 # How libpq says that it got no connection: dbt passes it on among other words.
 _REFUSED = re.compile(r"connection to server .{1,300}? failed: .*")
 # What macros of the project raise in heed's words (readers.sql).
-_KEPT = re.compile(r"(?:heed cannot replace \S+, whose definition|heed lost its turn).*?(?= CONTEXT:| compiled code at|$)")
+_KEPT = re.compile(
+    r"(?:heed cannot replace \S+, whose definition|heed lost its turn).*?(?= CONTEXT:| compiled code at|$)"
+)
 
 
 class HeedTranslator(DagsterDbtTranslator):

@@ -34,6 +34,7 @@ STEP_WORDS = {
     "reporting": "publishing the reporting views (dbt)",
 }
 
+
 def failure_in_words(step: str, error: Any) -> str:
     """The innermost error that speaks in heed's words, else the innermost one at all, in one line."""
     told, current = None, error

@@ -19,8 +19,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dagster_project.errors import HeedError, one_line
+from dagster_project.resources.moment import AS_OF_TAG, parse_moment
+from dagster_project.resources.turn import close_abandoned_runs
 
 if TYPE_CHECKING:
+    from dagster import DagsterInstance, DagsterRun
+
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import Settings
 
@@ -49,6 +53,21 @@ class RunEnd:
     as_of: datetime | None
     status: str
     what: str = ""
+
+
+def end_of(run: DagsterRun, status: str, what: str = "") -> RunEnd:
+    """How a run of Dagster's ended."""
+    as_of = parse_moment(run.tags[AS_OF_TAG]) if AS_OF_TAG in run.tags else None
+    return RunEnd(run.run_id, run.job_name, as_of, status, what)
+
+
+def tell_of_abandoned_runs(instance: DagsterInstance, warehouse: Warehouse, settings: Settings, say: Say) -> None:
+    """Close the runs whose process is gone, and tell of them: they could not do so themselves."""
+    for run_id, what in close_abandoned_runs(instance, warehouse).items():
+        say(f"run {run_id[:8]} was cut off: {what}")
+        run = instance.get_run_by_id(run_id)
+        if run is not None:
+            run_ended(warehouse, settings, end_of(run, FAILED, f"run {run_id[:8]} was cut off: {what}"), say)
 
 
 def run_ended(warehouse: Warehouse, settings: Settings, end: RunEnd, say: Say = lambda line: None) -> None:

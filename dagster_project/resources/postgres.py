@@ -50,8 +50,8 @@ SELECT activity.pid, coalesce(usename::text, 'unknown') AS who, coalesce(nullif(
 FROM pg_locks AS held JOIN pg_stat_activity AS activity ON activity.pid = held.pid
 JOIN pg_class ON pg_class.oid = held.relation AND pg_class.relkind IN ('r', 'v')
 WHERE held.granted AND held.pid <> pg_backend_pid() AND NOT starts_with(application_name, 'heed run ')
-  AND relnamespace = ANY(ARRAY[to_regnamespace('raw'), to_regnamespace('staging'), to_regnamespace('marts'),
-      to_regnamespace('quality'), to_regnamespace('training'), to_regnamespace('scoring'), to_regnamespace('reporting')]::oid[])
+  AND relnamespace::regnamespace::text IN
+      ('raw', 'staging', 'marts', 'quality', 'training', 'scoring', 'reporting')
   AND (mode NOT IN ('AccessShareLock', 'RowShareLock') OR $1)
 GROUP BY 1, 2, 3, 4, 5, xact_start ORDER BY xact_start LIMIT 5
 """

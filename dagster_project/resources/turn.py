@@ -125,8 +125,8 @@ class _Turn:
 
     def _error(self, why: str) -> HeedError:
         return HeedError(
-            f"{self.name.removeprefix('heed ')[:12]} lost its turn: the session that held its lock, pid {self.pid}, has "
-            f"ended ({why}), so another run may have begun",
+            f"{self.name.removeprefix('heed ')[:12]} lost its turn: the session that held its lock, pid {self.pid}, "
+            f"has ended ({why}), so another run may have begun",
             "run again; where that recurs, see what ends sessions (a person, idle limits of a pooler or a firewall)",
         )
 

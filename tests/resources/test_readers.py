@@ -93,7 +93,9 @@ def test_a_run_that_reads_everything_waits_for_no_reader_and_keeps_no_reader_wai
     own: Warehouse, company: Company
 ) -> None:
     relations = [name for (name,) in rows(own, RELATIONS)]
-    views = "SELECT oid, relname FROM pg_class WHERE relnamespace = 'reporting'::regnamespace AND relkind = 'v' ORDER BY 2"
+    views = (
+        "SELECT oid, relname FROM pg_class WHERE relnamespace = 'reporting'::regnamespace AND relkind = 'v' ORDER BY 2"
+    )
     before = rows(own, views)
     as_of = company.end + timedelta(hours=1)
     started = time.monotonic()
@@ -155,5 +157,3 @@ def test_a_view_that_has_to_change_is_replaced_or_the_run_names_who_holds_it(
     assert rows(own, definition) == [(wrong,)]
     assert build_view()[0] == 0
     assert rows(own, definition) == [(right,)]
-
-

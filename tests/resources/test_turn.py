@@ -144,8 +144,9 @@ def test_a_run_that_only_reads_learns_of_it_too(warehouse: Warehouse, monkeypatc
 def test_a_pooler_in_transaction_mode_is_recognised_and_refused(warehouse: Warehouse, tmp_path: Path) -> None:
     parts = psycopg2.extensions.parse_dsn(warehouse.url())
     assert not pools_transactions(warehouse)
-    with tempfile.TemporaryDirectory() as short, transaction_pooler(
-        Path(parts["host"]) / f".s.PGSQL.{parts.get('port', 5432)}", Path(short)
+    with (
+        tempfile.TemporaryDirectory() as short,
+        transaction_pooler(Path(parts["host"]) / f".s.PGSQL.{parts.get('port', 5432)}", Path(short)),
     ):
         pooled = Warehouse(tmp_path, f"postgresql://{parts['user']}@/{parts['dbname']}?host={short}")
         assert pooled.value("SELECT count(*) FROM scoring.publications") == 0
