@@ -3,9 +3,9 @@
 Belongs here: the record of how runs ended (`scoring.run_ends`), deciding who is told what, and sending it with Apprise.
 Does not belong here: why a run failed (`failures.py`), and when it is asked (`running.py`, `automation.py`).
 
-One message per failed run and one when the same job works again. Several processes may learn of one end (the command that
-ran it, a sensor, the next run that finds it cut off): the first that records it tells. Where the warehouse is
-away nothing can be recorded, and the message is sent all the same.
+One message per failed run and one when the same job works again. Several processes may learn of one end (the command
+that ran it, a sensor, the next run that finds it cut off): the first that records it tells. Where the warehouse is away
+nothing can be recorded, and the message is sent all the same.
 """
 
 from __future__ import annotations

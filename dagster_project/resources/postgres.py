@@ -44,8 +44,9 @@ LOCK_SECONDS = 60
 CHANGE_SECONDS = 30.0
 
 _HOLDERS = """
-SELECT activity.pid, coalesce(usename::text, 'unknown') AS who, coalesce(nullif(application_name, ''), 'unnamed') AS what,
-       state, to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS since,
+SELECT activity.pid, coalesce(usename::text, 'unknown') AS who,
+       coalesce(nullif(application_name, ''), 'unnamed') AS what, state,
+       to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS since,
        string_agg(DISTINCT relation::regclass::text, ', ') AS tables
 FROM pg_locks AS held JOIN pg_stat_activity AS activity ON activity.pid = held.pid
 JOIN pg_class ON pg_class.oid = held.relation AND pg_class.relkind IN ('r', 'v')

@@ -25,7 +25,8 @@ ORDER BY 1
 """
 WAITING = """
 SELECT relation::regclass::text, mode, extract(epoch FROM clock_timestamp() - waitstart) FROM pg_locks
-WHERE NOT granted AND relation IS NOT NULL AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+WHERE NOT granted AND relation IS NOT NULL
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
 

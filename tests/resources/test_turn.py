@@ -116,9 +116,10 @@ def test_a_server_that_ends_idle_sessions_does_not_end_the_turn(warehouse: Wareh
 
 def test_a_run_whose_lock_is_gone_commits_nothing(warehouse: Warehouse) -> None:
     with turn(warehouse, "mine"):
-        with pytest.raises(HeedError, match=r"run mine lost its turn: .* has ended"), warehouse.transaction() as cursor:
-            cursor.execute(PUBLISH)
-            order(warehouse, END)
+        with pytest.raises(HeedError, match=r"run mine lost its turn: .* has ended"):  # noqa: PT012, SIM117
+            with warehouse.transaction() as cursor:
+                cursor.execute(PUBLISH)
+                order(warehouse, END)
         with pytest.raises(HeedError, match="lost its turn"):
             warehouse.value("SELECT 1")
     assert published(warehouse) == 0

@@ -1,6 +1,8 @@
-"""A pooler in transaction mode, as small as one can be: it speaks PostgreSQL's protocol between real clients and the real
-server, and lends a server session to a client for one transaction at a time, the one last returned first (as PgBouncer
-does). No passwords, no COPY, no cancelling."""
+"""A pooler in transaction mode, as small as one can be.
+
+It speaks PostgreSQL's protocol between real clients and the real server, and lends a server session to a client for one
+transaction at a time, the one last returned first (as PgBouncer does). No passwords, no COPY, no cancelling.
+"""
 
 import socket
 import struct
@@ -35,7 +37,7 @@ class _Pooler:
         session = socket.socket(socket.AF_UNIX)
         session.connect(str(self._server))
         session.sendall(startup)
-        greeting = b""
+        greeting = message = b""
         while not greeting or message[:1] != b"Z":
             message = _message(session)
             greeting += message
