@@ -47,7 +47,7 @@ _HOLDERS = """
 SELECT activity.pid, coalesce(usename::text, 'unknown') AS who,
        coalesce(nullif(application_name, ''), 'unnamed') AS what, state,
        to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS since,
-       string_agg(DISTINCT relation::regclass::text, ', ') AS tables
+       array_agg(DISTINCT relation::regclass::text) AS tables
 FROM pg_locks AS held JOIN pg_stat_activity AS activity ON activity.pid = held.pid
 JOIN pg_class ON pg_class.oid = held.relation AND pg_class.relkind IN ('r', 'v')
 WHERE held.granted AND held.pid <> pg_backend_pid() AND NOT starts_with(application_name, 'heed run ')
@@ -213,7 +213,8 @@ class Warehouse:
             return "; ".join(
                 f"pid {row['pid']} (user {row['who']}, application {row['what']}"
                 + (f", {row['state']} since {row['since']} UTC" if row["since"] else "")
-                + f") holds {row['tables']}"
+                + f") holds {', '.join(row['tables'][:3])}"
+                + (f" and {len(row['tables']) - 3} more" if len(row["tables"]) > 3 else "")
                 for row in self.read_arrow(_HOLDERS, (readers,)).to_pylist()
             )
         return ""
