@@ -1,5 +1,6 @@
 """Readers that hold what they read: a run neither waits for them nor makes others wait."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,13 +9,17 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+import dagster as dg
 import psycopg2
 import pytest
 
 from dagster_project.automation import REFRESH, days_back
+from dagster_project.errors import HeedError
 from dagster_project.resources.cleaning import CLEAN_VARIABLE, PUBLISH
 from dagster_project.resources.dbt import _dbt, dbt_directory
+from dagster_project.resources.migrations import mark
 from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.turn import TURN_VARIABLE
 from dagster_project.running import run_job
 from tests.conftest import Company
 
@@ -158,3 +163,65 @@ def test_a_view_that_has_to_change_is_replaced_or_the_run_names_who_holds_it(
     assert rows(own, definition) == [(wrong,)]
     assert build_view()[0] == 0
     assert rows(own, definition) == [(right,)]
+
+
+def test_tables_of_another_version_are_not_waited_for_without_end(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagster_project.resources.postgres.CHANGE_SECONDS", 1.0)
+    with warehouse.transaction() as cursor:
+        cursor.execute("COMMENT ON SCHEMA scoring IS 'heed''s tables, version 1, as of another schema.sql'")
+    with reading(warehouse, ["training.model_evaluations"]) as reader, watching_locks(warehouse) as waits:
+        rescue = threading.Timer(20, reader.close)
+        rescue.start()
+        with pytest.raises(
+            HeedError, match=rf"while others hold them: pid {reader.info.backend_pid} .*model_evaluations"
+        ):
+            warehouse.prepare()
+        rescue.cancel()
+        assert max(waits.values()) < 1.5, waits
+    warehouse.prepare()
+    assert warehouse.made_by() == mark()
+
+
+def test_a_writer_that_waits_names_whom_it_waits_for(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagster_project.resources.postgres.LOCK_SECONDS", 1)
+    with reading(warehouse, []) as other:
+        other.cursor().execute("LOCK TABLE scoring.publications IN SHARE MODE")
+        rescue = threading.Timer(20, other.close)
+        rescue.start()
+        pid = other.info.backend_pid
+        with pytest.raises(HeedError, match=rf"waited 1 s for a lock: pid {pid} \(user .*holds scoring.publications"):
+            put(warehouse)
+        rescue.cancel()
+    put(warehouse)
+
+
+def put(warehouse: Warehouse) -> None:
+    with warehouse.transaction() as cursor:
+        cursor.execute(
+            "INSERT INTO scoring.publications (as_of, published_at, alerts, added) VALUES (now(), now(), 0, 0)"
+        )
+
+
+def test_dbt_commits_nothing_once_the_turn_is_lost(
+    own: Warehouse, build_view: Callable[[], tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TURN_VARIABLE, "1")  # no session of the server has this number, and none holds the lock
+    status, said = build_view()
+    assert status == 1
+    assert "heed lost its turn: the session that held its lock, pid 1, has ended" in said
+    assert "\x1b" not in said
+
+
+def test_a_dbt_test_that_failed_shows_what_it_found(company: Company) -> None:
+    """The messy export holds action types that nobody explained."""
+    records = company.instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(dg.AssetKey(["staging", "stg_actions"]), "unknown_action_types"), limit=1
+    )
+    [record] = records
+    assert record.event is not None
+    evaluation = record.event.asset_check_evaluation
+    assert evaluation is not None
+    assert not evaluation.passed
+    assert re.search(r"\d+ rows(:|, such as) action_type=\S+, actions=\d+", evaluation.description or "")
