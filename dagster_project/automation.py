@@ -14,11 +14,13 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.errors import HeedError
+from dagster_project.resources.failures import what_stopped
 from dagster_project.resources.memory import give_back_memory
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import WHOLE_TAG, run_tags
+from dagster_project.resources.notices import FAILED, SUCCEEDED, end_of, run_ended, tell_of_abandoned_runs
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.turn import WAREHOUSE_TAG, close_abandoned_runs
+from dagster_project.resources.turn import WAREHOUSE_TAG
 from dagster_project.settings import Settings
 
 REFRESH = "refresh_scores"
@@ -153,7 +155,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         under_way = dg.RunsFilter(tags=WAREHOUSE_TAG, statuses=_UNDER_WAY)
         if context.instance.get_run_records(under_way, limit=1):
             # A run that was killed would look busy for ever, and hold up the queue.
-            close_abandoned_runs(context.instance, warehouse)
+            tell_of_abandoned_runs(context.instance, warehouse, settings, context.log.warning)
         if context.instance.get_run_records(under_way, limit=1):
             return dg.SkipReason("a run that changes the warehouse is under way")
         newest = newest_arrival(warehouse, settings)
@@ -210,7 +212,35 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             )
         return dg.SkipReason("the champion can be read, and knows today's features")
 
-    return [new_alerts, damaged_champion]
+    return [new_alerts, damaged_champion, *_sensors_of_ends(settings)]
+
+
+def _sensors_of_ends(settings: Settings) -> list[dg.SensorDefinition]:
+    """`run_failed` and `run_succeeded`: record how runs that Dagster launched ended, and tell people (`[notify]`)."""
+
+    @dg.run_status_sensor(
+        name="run_failed",
+        run_status=dg.DagsterRunStatus.FAILURE,
+        minimum_interval_seconds=SENSOR_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells those whom [notify] names that a run failed, once.",
+    )
+    def run_failed(context: dg.RunStatusSensorContext, warehouse: dg.ResourceParam[Warehouse]) -> None:
+        run = context.dagster_run
+        why = what_stopped(context.instance, run.run_id)
+        run_ended(warehouse, settings, end_of(run, FAILED, why), context.log.warning)
+
+    @dg.run_status_sensor(
+        name="run_succeeded",
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        minimum_interval_seconds=SENSOR_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells those whom [notify] names that a job works again after it had failed, once.",
+    )
+    def run_succeeded(context: dg.RunStatusSensorContext, warehouse: dg.ResourceParam[Warehouse]) -> None:
+        run_ended(warehouse, settings, end_of(context.dagster_run, SUCCEEDED), context.log.warning)
+
+    return [run_failed, run_succeeded]
 
 
 def newest_arrival(warehouse: Warehouse, settings: Settings) -> datetime | None:

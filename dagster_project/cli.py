@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from dagster_project.errors import HeedError, one_line, outage
+from dagster_project.logs import in_json, json_line
 
 
 class OneLineErrors(click.Group):
@@ -28,7 +29,7 @@ class OneLineErrors(click.Group):
         except HeedError as error:
             if context.params.get("json_output") or "--json" in sys.argv:
                 click.echo(json.dumps({"error": error.cause, "remedy": error.remedy}))
-            click.echo(f"heed: {error}", err=True)
+            _complain(error)
             context.exit(1)
         except Exception as error:
             known = outage(error)
@@ -36,7 +37,7 @@ class OneLineErrors(click.Group):
                 raise
             if context.params.get("json_output") or "--json" in sys.argv:
                 click.echo(json.dumps({"error": known.cause, "remedy": known.remedy}))
-            click.echo(f"heed: {known}", err=True)
+            _complain(known)
             context.exit(1)
         except KeyboardInterrupt:
             click.echo("heed: interrupted. What was not finished did not happen; run the command again.", err=True)
@@ -53,8 +54,15 @@ JSON = click.option("--json", "json_output", is_flag=True, help="One JSON docume
 FILE = click.Path(path_type=Path)
 
 
+def _complain(error: HeedError) -> None:
+    click.echo(json_line(error.cause, "error", remedy=error.remedy) if in_json() else f"heed: {error}", err=True)
+
+
 def _say(started: float) -> Callable[[str], None]:
     def say(line: str) -> None:
+        if in_json():
+            click.echo(json_line(one_line(line), seconds=round(time.monotonic() - started, 1)), err=True)
+            return
         click.echo(f"  {time.monotonic() - started:5.1f} s  {one_line(line)}", err=True)
 
     return say
@@ -454,13 +462,28 @@ def serve(host: str, port: int, allowed_host: tuple[str, ...]) -> None:
     """Scores over HTTP, and a board for triagers, until it is stopped."""
     from dagster_project.serving.server import serve as serve_scores
 
-    serve_scores(host, port, allowed_host, say=lambda line: click.echo(f"heed: {line}"))
+    serve_scores(
+        host, port, allowed_host, say=lambda line: click.echo(json_line(line) if in_json() else f"heed: {line}")
+    )
+
+
+@main.command()
+@click.option("--test", is_flag=True, required=True, help="Send a message that says that it is a test.")
+@JSON
+def notify(test: bool, json_output: bool) -> None:
+    """Try the destinations that are told when a run fails."""
+    from dagster_project.resources.notices import send
+    from dagster_project.settings import load_settings
+
+    text = "This is a test of `heed notify --test`. A message like this one comes when a run fails."
+    number = send(load_settings(), "heed: a test", text)
+    click.echo(json.dumps({"sent": number}) if json_output else f"Sent to {number}.")
 
 
 @main.command()
 @JSON
 def doctor(json_output: bool) -> None:
-    """What is wrong, and what to do about it. Exit status 1 when something is."""
+    """What is wrong, and what to do about it. Exit status 1 when something is: also a failed run or stale scores."""
     from dagster_project.doctor import examine
 
     findings = examine()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_project.instance import dagster_home
+from dagster_project.logs import in_json, json_line
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.settings import PROJECT, heed_home, load_settings
 
@@ -38,9 +39,11 @@ def serve_dagster(host: str, port: int) -> int:
     warehouse = Warehouse(home)
     warehouse.prepare()  # this process stays a user of the embedded server as long as the UI is up
     dagster_home(home)
-    print(f"heed: the lineage is on http://{host}:{port}/asset-groups, the warehouse is {warehouse.describe()}")
+    where = f"the lineage is on http://{host}:{port}/asset-groups, the warehouse is {warehouse.describe()}"
+    print(json_line(where) if in_json() else f"heed: {where}")
     program = Path(sys.executable).with_name("dagster")
     command = [str(program), "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", host, "-p", str(port)]
+    command += ["--log-format", "json"] if in_json() else []
     environment = {**os.environ, "HEED_HOME": str(home), "GX_ANALYTICS_ENABLED": "false", "PYTHONWARNINGS": "ignore"}
     # In a group of their own: whoever ends this process, by whichever signal, means the daemon, the UI and their runs
     # as well, and all of them stop in order on what Ctrl-C would send them.
@@ -79,7 +82,8 @@ def keep_code_loaded(address: str, process: subprocess.Popen[bytes]) -> None:
         try:
             found = unreachable_code(address)
             for name in found & dead:  # twice in a row: a moment without an answer is no death
-                print(f"heed: the process that holds heed's code for Dagster ended; {name} is loaded again", flush=True)
+                ended = f"the process that holds heed's code for Dagster ended; {name} is loaded again"
+                print(json_line(ended, "warning") if in_json() else f"heed: {ended}", flush=True)
                 _ask(address, _RELOAD, name=name)
                 found.remove(name)
             dead = found

@@ -32,10 +32,11 @@ from dagster_project.resources.dbt import DBT_PROJECT, dbt_program  # noqa: E402
 from dagster_project.resources.dbt_cli import Dbt  # noqa: E402
 from dagster_project.resources.features import FeatureFiles, FeatureStore  # noqa: E402
 from dagster_project.resources.models import ModelStore  # noqa: E402
+from dagster_project.resources.notices import tell_of_abandoned_runs  # noqa: E402
 from dagster_project.resources.postgres import Warehouse  # noqa: E402
 from dagster_project.resources.training import FrameFiles  # noqa: E402
-from dagster_project.resources.turn import close_abandoned_runs, refuse_if_overtaken, turn  # noqa: E402
-from dagster_project.settings import heed_home, load_settings  # noqa: E402
+from dagster_project.resources.turn import refuse_if_overtaken, turn  # noqa: E402
+from dagster_project.settings import Settings, heed_home, load_settings  # noqa: E402
 
 
 def build_defs(**overrides: Any) -> dg.Definitions:
@@ -53,7 +54,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
     store = FeatureStore(UPath(warehouse.home) / "features", contract(settings.feature_settings())["hash"])
     resources = {
         "settings": settings,
-        "warehouse": _in_turn(warehouse),
+        "warehouse": _in_turn(warehouse, settings),
         "models": ModelStore(warehouse),
         "cluster": Cluster(settings.compute.dask),
         "feature_files": FeatureFiles(store),
@@ -84,7 +85,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
     )
 
 
-def _in_turn(warehouse: Warehouse) -> dg.ResourceDefinition:
+def _in_turn(warehouse: Warehouse, settings: Settings) -> dg.ResourceDefinition:
     """The warehouse for the steps of a run, which has its turn from its first step to its last; a sensor needs none."""
 
     @dg.resource(description="One PostgreSQL database. A run holds its turn to change it.")
@@ -94,8 +95,7 @@ def _in_turn(warehouse: Warehouse) -> dg.ResourceDefinition:
             return
         log = context.log or dg.get_dagster_logger()
         with turn(warehouse, context.run_id, log.warning):
-            for run_id, what in close_abandoned_runs(context.instance, warehouse).items():
-                log.warning(f"run {run_id[:8]} was cut off: {what}")
+            tell_of_abandoned_runs(context.instance, warehouse, settings, log.warning)
             if context.dagster_run is not None:
                 refuse_if_overtaken(warehouse, context.dagster_run)
             yield warehouse

@@ -72,7 +72,7 @@ def examine() -> list[Finding]:
         )
     else:
         findings.append(Finding("warehouse", "well", f"{where}, version {version // 10000}"))
-    for examination in (_rights, _raw, _runs, _model, _scores):
+    for examination in (_connection, _rights, _raw, _runs, _model, _scores, _notices):
         try:
             findings += examination(warehouse, settings)
         except HeedError as error:
@@ -94,6 +94,20 @@ def _home() -> Iterator[Finding]:
         f"{home}, {free / 1024**3:.1f} GB free",
         "" if status == "well" else "Free some room, or move HEED_HOME",
     )
+
+
+def _connection(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    """Whether a session of the server can hold a lock for a whole run."""
+    from dagster_project.resources.turn import POOLED, POOLED_REMEDY, pools_transactions
+
+    if not warehouse.is_embedded:
+        pooled = pools_transactions(warehouse)
+        remedy = POOLED_REMEDY[:1].upper() + POOLED_REMEDY[1:]
+        yield (
+            Finding("connection", "wrong", POOLED, remedy)
+            if pooled
+            else Finding("connection", "well", "a session of the server's own")
+        )
 
 
 def _rights(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
@@ -188,7 +202,7 @@ def _runs(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
             words += f"; before it, {before[1]}"
         yield Finding(
             "runs",
-            "well" if state in ("well", "goes on") else "look",
+            "well" if state in ("well", "goes on") else "wrong",
             words,
             "" if state in ("well", "goes on") else "The next run takes over: `heed run`",
         )
@@ -248,12 +262,22 @@ def _scores(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     old = newest < stale_before(settings.schedule.refresh_scores, datetime.now(UTC))
     yield Finding(
         "scores",
-        "look" if old else "well",
+        "wrong" if old else "well",
         f"the newest publication stands at {newest:%Y-%m-%d %H:%M} UTC"
         + (f", and {MISSED_REFRESHES} scheduled refreshes have passed since" if old else ""),
         "Keep `make up` running, or run `heed run` on a schedule of yours" if old else "",
     )
     yield from _watch(warehouse)
+
+
+def _notices(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    """Whether anybody is told when a run fails; nothing is sent."""
+    from dagster_project.resources.notices import destinations
+
+    number = len(destinations(settings))
+    told = f"{number} destinations are told when a run fails"
+    nobody = f"nobody is told when a run fails: {settings.notify.urls_from} is not set"
+    yield Finding("notices", "well", told if number else nobody, "`heed notify --test` tries them" if number else "")
 
 
 def _watch(warehouse: Warehouse) -> Iterator[Finding]:

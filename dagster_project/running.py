@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.dbt_ahead import prepare_dbt
+from dagster_project.resources.failures import STEP_WORDS as STEP_WORDS
+from dagster_project.resources.failures import failure_in_words
+from dagster_project.resources.failures import what_stopped as what_stopped
 from dagster_project.resources.moment import WHOLE_TAG, run_tags
 from dagster_project.resources.turn import COMMAND_TAG, WAREHOUSE_TAG, turn
 
@@ -28,25 +31,6 @@ if TYPE_CHECKING:
     from dagster_project.settings import Settings
 
 Say = Callable[[str], None]
-
-# What each step is called when people watch it.
-STEP_WORDS = {
-    "clean": "cleaning alerts and actions (dbt)",
-    "clean_alerts_suite": "checking the clean alerts",
-    "clean_actions_suite": "checking the clean actions",
-    "alert_outcomes_suite": "checking the outcomes",
-    "flags": "looking for floods and visibility-only rules",
-    "features__alert_features": "deriving features",
-    "training__training_set": "collecting what is known to learn from",
-    "training__candidate_model": "learning",
-    "training__model_evaluation": "comparing with the simple baselines",
-    "training__model_audit": "auditing for leaks and shortcuts",
-    "training__champion_model": "deciding which model scores",
-    "scoring__alert_scores": "scoring the open alerts",
-    "scoring__autoclose_decisions": "deciding what may be closed",
-    "monitoring": "watching for drift",
-    "reporting": "publishing the reporting views (dbt)",
-}
 
 
 @dataclass
@@ -88,11 +72,12 @@ class JobOutcome:
 
 
 class RunStopped(HeedError):
-    """A run did not reach its end. steps : those that failed, by their Dagster keys."""
+    """A run did not reach its end. steps : those that failed, by their Dagster keys. run_id : as Dagster knows it."""
 
-    def __init__(self, cause: str, remedy: str, steps: list[str]) -> None:
+    def __init__(self, cause: str, remedy: str, steps: list[str], run_id: str) -> None:
         super().__init__(cause, remedy)
         self.steps = steps
+        self.run_id = run_id
 
 
 def run_job(
@@ -159,13 +144,14 @@ def run_job(
                 (failures if check.severity.value == "ERROR" else outcome.warnings).append(line)
         elif kind == "STEP_FAILURE":
             failed.append(str(event.step_key))
-            failures.append(_failure(str(event.step_key), event.step_failure_data.error))
+            failures.append(failure_in_words(str(event.step_key), event.step_failure_data.error))
     if not result.success:
         where = f"run {result.run_id[:8]} of {job} stopped"
         raise RunStopped(
             f"{where}: {failures[0] if failures else 'see its log in the Dagster UI'}",
             "nothing later in the lineage was changed; mend the cause and run again",
             failed,
+            result.run_id,
         )
     return outcome
 
@@ -175,6 +161,7 @@ def run_whole_job(
 ) -> JobOutcome:
     """The whole job once, on this home's warehouse: `retrain` when learning is due, else `refresh_scores`.
 
+    How each run ended is recorded in the warehouse and, where it failed or works again, sent to `[notify]`.
     Where learning fails, the champion scores all the same, before this raises what failed.
 
     as_of : None: the moment at which the run has its turn, so that one which had to wait is not behind the other.
@@ -187,11 +174,25 @@ def run_whole_job(
     HeedError
         A run stopped; says whether scores were published.
     """
+    from dagster_project.resources.notices import FAILED, RunEnd, run_ended
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home, load_settings
 
     settings = load_settings()
     warehouse = Warehouse(heed_home())
+    try:
+        return _run_in_turn(warehouse, settings, as_of, retrain, whole, say)
+    except Exception as error:
+        if not isinstance(error, RunStopped) and not isinstance(error.__cause__, RunStopped):
+            # Nothing of Dagster's ended: there were no alerts, the warehouse was away, another run hung.
+            why = error.cause if isinstance(error, HeedError) else type(error).__name__
+            run_ended(warehouse, settings, RunEnd(str(uuid.uuid4()), "run", as_of, FAILED, why), say)
+        raise
+
+
+def _run_in_turn(
+    warehouse: Warehouse, settings: Settings, as_of: datetime | None, retrain: bool | None, whole: bool, say: Say
+) -> JobOutcome:
     warehouse.prepare()
     require_alerts(warehouse, settings)
     prepare_dbt(warehouse, settings)
@@ -199,6 +200,7 @@ def run_whole_job(
     from dagster_project.automation import REFRESH, RETRAIN, days_back
     from dagster_project.instance import dagster_instance
     from dagster_project.resources.models import ModelStore
+    from dagster_project.resources.notices import FAILED, SUCCEEDED, RunEnd, run_ended
 
     with dagster_instance(warehouse.home) as instance, turn(warehouse, str(uuid.uuid4()), say):
         moment = as_of or datetime.now(UTC)
@@ -206,17 +208,22 @@ def run_whole_job(
         due = models.learning_is_due(moment, settings) if retrain is None else retrain
 
         def run(job: str) -> JobOutcome:
-            back = days_back(job, settings)
-            return run_job(
-                job,
-                moment,
-                settings=settings,
-                warehouse=warehouse,
-                instance=instance,
-                days_back=back,
-                whole=whole,
-                say=say,
-            )
+            try:
+                outcome = run_job(
+                    job,
+                    moment,
+                    settings=settings,
+                    warehouse=warehouse,
+                    instance=instance,
+                    days_back=days_back(job, settings),
+                    whole=whole,
+                    say=say,
+                )
+            except RunStopped as error:
+                run_ended(warehouse, settings, RunEnd(error.run_id, job, moment, FAILED, error.cause), say)
+                raise
+            run_ended(warehouse, settings, RunEnd(outcome.run_id, job, moment, SUCCEEDED), say)
+            return outcome
 
         try:
             return run(RETRAIN if due else REFRESH)
@@ -232,32 +239,6 @@ def run_whole_job(
             ) from error
 
 
-_UNTOLD = "marked as failed from outside the execution context"
-
-
-def what_stopped(instance: dg.DagsterInstance, run_id: str) -> str:
-    """Why a run failed, in one line, from Dagster's own history; empty: it does not say."""
-    from dagster import DagsterEventType
-
-    wanted = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
-    told = ""
-    for entry in instance.all_logs(run_id, of_type=wanted):
-        event = entry.dagster_event
-        if event is None:
-            continue
-        if event.is_step_failure:
-            return _failure(str(event.step_key), event.step_failure_data.error)
-        # A run that never came to its first step carries its error itself; one that was closed has a message only.
-        data = event.event_specific_data
-        error = getattr(data, "error", None)
-        told = _failure("", error).removeprefix(": ") if error else event.message or told
-    if _UNTOLD in told:  # Dagster found its process gone, and says so elsewhere
-        entries = instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT)
-        messages = [entry.dagster_event.message for entry in entries if entry.dagster_event is not None]
-        told = next((each for each in reversed(messages) if each), told)
-    return " ".join(told.split())[:1500].rstrip(".")
-
-
 def require_alerts(warehouse: Warehouse, settings: Settings) -> None:
     """Refuse to run on nothing: an empty company is almost always a forgotten load."""
     source = settings.source
@@ -267,23 +248,6 @@ def require_alerts(warehouse: Warehouse, settings: Settings) -> None:
         raise HeedError(f"there is no table {place}", "load alerts with `heed load`, or correct [source] in heed.toml")
     if not warehouse.value(f"SELECT EXISTS (SELECT 1 FROM {quoted})"):
         raise HeedError(f"{place} holds no alerts", "load some: heed load --alerts FILE --actions FILE")
-
-
-def _failure(step: str, error: Any) -> str:
-    """The innermost error that speaks in heed's words, else the innermost one at all, in one line."""
-    told, current = None, error
-    while current is not None:
-        if current.cls_name in ("HeedError", "ExpectationsFailed", "Failure"):
-            told = current
-        innermost, current = current, current.cause
-    told = told or innermost
-    if told.cls_name == "DagsterExecutionInterruptedError":
-        return f"{STEP_WORDS.get(step, step)}: it was interrupted from outside"
-    # dbt's program puts its command and all of its variables before what went wrong.
-    text = " ".join(str(told.message).split()).rpartition("Errors parsed from dbt logs:")[2].strip()
-    for prefix in ("dagster_project.errors.HeedError:", "dagster._core.definitions.events.Failure:"):
-        text = text.removeprefix(prefix).strip()
-    return f"{STEP_WORDS.get(step, step)}: {text.rstrip('.')[:1500]}"
 
 
 def _teller(say: Say) -> Callable[[EventLogEntry], None]:

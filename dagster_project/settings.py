@@ -153,6 +153,13 @@ class Compute(Section):
         return address
 
 
+class Notify(Section):
+    """Who is told when a run fails, and when it works again. The addresses hold secrets, so they stand in the
+    environment: this is the name of the variable."""
+
+    urls_from: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "HEED_NOTIFY_URLS"
+
+
 class Settings(Section):
     """All settings. `load_settings` makes it."""
 
@@ -165,6 +172,7 @@ class Settings(Section):
     retention: Retention = Retention()
     schedule: Schedule = Schedule()
     compute: Compute = Compute()
+    notify: Notify = Notify()
 
     def feature_settings(self) -> FeatureSettings:
         """The features' own settings."""

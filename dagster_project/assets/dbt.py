@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,32 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
 from dagster_dbt.errors import DagsterDbtError
 
-from dagster_project.errors import HeedError
+from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.cleaning import CLEAN_VARIABLE, PUBLISH, WHOLE, remember_reading, what_to_read
-from dagster_project.resources.dbt import DBT_PROJECT, dbt_directory, dbt_environment, dbt_program, dbt_vars
+from dagster_project.resources.dbt import (
+    DBT_ANYWHERE,
+    DBT_PROJECT,
+    dbt_directory,
+    dbt_environment,
+    dbt_program,
+    dbt_vars,
+)
 from dagster_project.resources.dbt_cli import Dbt
+from dagster_project.resources.expectations import SHOWN_VALUES, row_in_words
 from dagster_project.resources.meanwhile import load_meanwhile
 from dagster_project.resources.moment import reads_everything, run_moment
 from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.turn import turn_environment
 from dagster_project.settings import Settings
 
 MANIFEST = DBT_PROJECT / "target" / "manifest.json"
 
 # How libpq says that it got no connection: dbt passes it on among other words.
 _REFUSED = re.compile(r"connection to server .{1,300}? failed: .*")
+# What macros of the project raise in heed's words (readers.sql).
+_KEPT = re.compile(
+    r"(?:heed cannot replace \S+, whose definition|heed lost its turn).*?(?= CONTEXT:| compiled code at|$)"
+)
 
 
 class HeedTranslator(DagsterDbtTranslator):
@@ -91,7 +105,7 @@ def _parsed_manifest() -> Path:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"},
+        env={**os.environ, **DBT_ANYWHERE},
     )
     if finished.returncode != 0 or not MANIFEST.exists():
         said = " ".join((finished.stdout + finished.stderr).split())
@@ -103,7 +117,8 @@ def _parsed_manifest() -> Path:
 def _build(
     context: dg.AssetExecutionContext, dbt: Dbt, warehouse: Warehouse, settings: Settings, clean: str
 ) -> Iterator[Any]:
-    os.environ.update({**dbt_environment(warehouse, run_moment(context)), CLEAN_VARIABLE: clean})
+    only_now = {CLEAN_VARIABLE: clean, **turn_environment(warehouse)}
+    os.environ.update({**dbt_environment(warehouse, run_moment(context)), **only_now})
     # Unit tests say whether the SQL is right, not whether the data are: they run in `make test`. Nobody reads the
     # documents that dbt writes about itself (0.5 s): its events tell all.
     arguments = ["--no-write-json", "--exclude-resource-type", "unit_test", "--vars", json.dumps(dbt_vars(settings))]
@@ -111,13 +126,44 @@ def _build(
         with dbt_directory(warehouse.home) as directory:
             building = dbt.build(context, arguments, directory)
             load_meanwhile()
-            yield from building.stream()
+            for event in building.stream():
+                yield _with_values(event, warehouse, directory)
     except DagsterDbtError as error:
+        said = " ".join(str(error).split())
         if refused := _REFUSED.search(str(error)):
             raise warehouse.unreachable(refused[0]) from error
+        if kept := _KEPT.search(said):
+            raise HeedError(
+                kept[0], "end that session, SELECT pg_terminate_backend(pid), or let it finish, then run again"
+            ) from error
+        if "due to lock timeout" in said:
+            holders = warehouse.holders(readers=True) or "a session that has ended since"
+            raise HeedError(f"dbt waited too long for a lock: {holders}", "end that session, then run again") from error
         raise
     finally:  # what this run may leave out, no later dbt of this process may
-        os.environ.pop(CLEAN_VARIABLE, None)
+        for name in only_now:
+            os.environ.pop(name, None)
+
+
+def _with_values(event: Any, warehouse: Warehouse, directory: Path) -> Any:
+    """The result of a dbt test that failed, with what its query found: how many rows, and the first of them."""
+    if not isinstance(event, dg.AssetCheckResult) or event.passed:
+        return event
+    metadata = {name: getattr(value, "value", value) for name, value in (event.metadata or {}).items()}
+    if metadata.get("status") == "error":  # it could not be run, and found nothing
+        return event
+    name = str(metadata.get("unique_id", "")).split(".")[2:3]
+    queries = list(directory.glob(f"compiled/**/{name[0]}.sql")) if name else []
+    count = metadata.get("dagster_dbt/failed_row_count")
+    words = f"{count:,} rows" if isinstance(count, int) else "rows"
+    if queries:
+        # What it found is a bonus: a run never fails on that.
+        with suppress(Exception):
+            query = queries[0].read_text(encoding="utf-8")
+            rows = warehouse.read_arrow(f"SELECT * FROM (\n{query}\n) AS failing LIMIT {SHOWN_VALUES}").to_pylist()
+            shown = "; ".join(row_in_words(row) for row in rows)
+            words += f", such as {shown}" if not isinstance(count, int) or count > len(rows) else f": {shown}"
+    return event._replace(description=one_line(words))
 
 
 @lru_cache(

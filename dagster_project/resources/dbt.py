@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 
 DBT_PROJECT = PROJECT / "dbt_project"
 _PARSED = "partial_parse.msgpack"
+# Its output goes into logs and messages, where escape codes of a terminal mean nothing and may hide what was written.
+DBT_ANYWHERE = {
+    "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+    "DBT_USE_COLORS": "false",
+    "DBT_USE_COLORS_FILE": "false",
+    "NO_COLOR": "1",
+}
 
 
 def dbt_program() -> str:
@@ -49,7 +56,7 @@ def dbt_vars(settings: Settings) -> dict[str, Any]:
 
 def dbt_environment(warehouse: Warehouse, as_of: datetime) -> dict[str, str]:
     """What dbt is told of the warehouse and of the moment."""
-    return {**warehouse.dbt_environment(), "HEED_AS_OF": as_of.isoformat(), "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
+    return {**warehouse.dbt_environment(), "HEED_AS_OF": as_of.isoformat(), **DBT_ANYWHERE}
 
 
 @contextmanager
@@ -107,14 +114,19 @@ def write_docs(warehouse: Warehouse, settings: Settings, as_of: datetime, out: P
 
 
 def _dbt(
-    command: Sequence[str], warehouse: Warehouse, settings: Settings, as_of: datetime, directory: Path
+    command: Sequence[str],
+    warehouse: Warehouse,
+    settings: Settings,
+    as_of: datetime,
+    directory: Path,
+    more: Mapping[str, Any] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             *(dbt_program(), "--quiet", *command),
             *("--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)),
             *("--target-path", str(directory), "--log-path", str(directory)),
-            *("--vars", json.dumps(dbt_vars(settings))),
+            *("--vars", json.dumps({**dbt_vars(settings), **(more or {})})),
         ],
         env={**os.environ, **dbt_environment(warehouse, as_of)},
         capture_output=True,

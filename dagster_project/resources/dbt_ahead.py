@@ -21,7 +21,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster_project.resources.dbt import DBT_PROJECT, dbt_directory, dbt_vars
+from dagster_project.resources.dbt import DBT_ANYWHERE, DBT_PROJECT, dbt_directory, dbt_vars
 
 if TYPE_CHECKING:
     from dagster_project.resources.postgres import Warehouse
@@ -36,7 +36,7 @@ def prepare_dbt(warehouse: Warehouse, settings: Settings) -> None:
     with _lock:
         if not _waiting:
             process = _start()
-            environment = {**os.environ, **warehouse.dbt_environment(), "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
+            environment = {**os.environ, **warehouse.dbt_environment(), **DBT_ANYWHERE}
             variables = json.dumps(dbt_vars(settings))
             _tell(process, {"home": str(warehouse.home), "environment": environment, "variables": variables})
             _waiting.append(process)

@@ -19,6 +19,7 @@ from dagster_dbt.asset_utils import get_updated_cli_invocation_params_for_contex
 from dagster_dbt.dagster_dbt_translator import DagsterDbtTranslator
 from packaging.version import Version
 
+from dagster_project.resources.dbt import DBT_ANYWHERE
 from dagster_project.resources.dbt_ahead import run_dbt
 
 
@@ -37,7 +38,7 @@ class Dbt(DbtCliResource):
         environment = {
             **os.environ,
             "DAGSTER_DBT_CLI": "true",
-            "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+            **DBT_ANYWHERE,
             "DBT_LOG_FORMAT": "json",
             "DBT_TARGET_PATH": str(target_path),
             "DBT_LOG_PATH": str(target_path),

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[2] / "expectations"
 PLUGINS = "heed_expectations"
 SAMPLE_ROWS = 10
+SHOWN_VALUES = 5  # in a line that people read on a screen or in a message
 # Runs whose results are kept per suite. Data Docs show them all; 20 runs of 9 suites build in a few seconds.
 KEPT_RESULTS = 20
 
@@ -86,6 +87,8 @@ class ExpectationOutcome:
     unexpected_percent : 0 to 100, of the rows that the expectation is about (null values are usually left
         out).
     sample_rows : up to 10 unexpected rows: the ids and the columns concerned.
+    values : up to 5 unexpected values of the first column concerned, the most frequent first, with how many rows hold
+        each; empty where no value is held by two rows.
     details : what else the expectation gives, such as the table of flags.
     """
 
@@ -100,20 +103,23 @@ class ExpectationOutcome:
     description: str
     notes: str = ""
     details: dict[str, Any] = field(repr=False, compare=False, default_factory=dict)
+    values: list[tuple[Any, int]] = field(default_factory=list)
 
     @property
     def critical_failure(self) -> bool:
         return not self.passed and self.severity == "critical"
 
     def in_words(self) -> str:
-        """One line: the check, how many rows, which ones."""
+        """One line: the check, how many rows, which values, which rows."""
         if self.passed:
             return f"{self.check_name} holds"
         line = f"{self.check_name} ({self.severity})"
         if self.unexpected_count:
             line += f": {self.unexpected_count:,} of {self.element_count:,} rows"
+            if self.values:
+                line += f" ({', '.join(f'{value_in_words(value)}: {count:,}' for value, count in self.values)})"
             if self.sample_rows:
-                shown = "; ".join(_row_in_words(row) for row in self.sample_rows[:3])
+                shown = "; ".join(row_in_words(row) for row in self.sample_rows[:3])
                 line += f", such as {shown}" if self.unexpected_count > 3 else f": {shown}"
         elif self.observed is not None:
             line += f": observed {_short(self.observed)}"
@@ -566,6 +572,7 @@ def _outcome(spec: CheckSpec, result: Any, id_columns: Sequence[str]) -> Expecta
     count = seen.get("unexpected_count")
     observed = seen.get("observed_value")
     sample: list[dict[str, Any]] = []
+    values: list[tuple[Any, int]] = []
     rows = seen.get("unexpected_rows")
     if rows is not None and len(rows):
         details = seen.get("details") or {}
@@ -575,6 +582,11 @@ def _outcome(spec: CheckSpec, result: Any, id_columns: Sequence[str]) -> Expecta
             {str(column): _readable(value) for column, value in row.items()}
             for row in rows[shown].head(SAMPLE_ROWS).to_dict("records")
         ]
+        concerned = [column for column in about if column in rows.columns and column not in id_columns]
+        if concerned:
+            counts = rows[concerned[0]].map(_readable).value_counts(dropna=False)
+            if counts.iloc[0] > 1:  # else the sample rows say it
+                values = [(_readable(value), int(count)) for value, count in counts.head(SHOWN_VALUES).items()]
     percent = seen.get("unexpected_percent")
     details = seen.get("details")
     return ExpectationOutcome(
@@ -589,6 +601,7 @@ def _outcome(spec: CheckSpec, result: Any, id_columns: Sequence[str]) -> Expecta
         description=spec.description,
         notes=spec.notes,
         details=dict(details) if isinstance(details, dict) else {},
+        values=values,
     )
 
 
@@ -615,13 +628,16 @@ def _short(value: Any, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _row_in_words(row: Mapping[str, Any]) -> str:
-    def show(value: Any) -> str:
-        if value is None:
-            return "null"
-        return repr(value[:40]) if isinstance(value, str) and not value.strip() else _short(value, 40)
+def value_in_words(value: Any) -> str:
+    """A value as part of one line, shortened to 40 characters."""
+    if value is None:
+        return "null"
+    return repr(value[:40]) if isinstance(value, str) and not value.strip() else _short(value, 40)
 
-    return ", ".join(f"{column}={show(value)}" for column, value in row.items())
+
+def row_in_words(row: Mapping[str, Any]) -> str:
+    """A row as part of one line: column=value, each value shortened."""
+    return ", ".join(f"{column}={value_in_words(value)}" for column, value in row.items())
 
 
 def _document(gx_result: Any, outcomes: list[ExpectationOutcome]) -> dict[str, Any]:
@@ -632,7 +648,7 @@ def _document(gx_result: Any, outcomes: list[ExpectationOutcome]) -> dict[str, A
         result.result.pop("unexpected_rows", None)
         result.result.pop("details", None)
         if "partial_unexpected_list" in result.result:
-            result.result["partial_unexpected_list"] = [_row_in_words(row) for row in outcome.sample_rows]
+            result.result["partial_unexpected_list"] = [row_in_words(row) for row in outcome.sample_rows]
     # The batch's fingerprint and ids are random per run and say nothing about the rows.
     gx_result.meta = {"great_expectations_version": gx_result.meta["great_expectations_version"]}
     return cast("dict[str, Any]", gx_result.to_json_dict())

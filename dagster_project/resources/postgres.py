@@ -13,7 +13,7 @@ import re
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from dagster_project.errors import HeedError, one_line
@@ -37,6 +37,25 @@ _PASSES = re.compile(
     "too many connections"
 )
 PATIENCE_SECONDS = 15.0  # a restart takes a few seconds; who waits for `heed doctor` should not wait much longer
+# Readers hold up no statement of an ordinary run; somebody's LOCK TABLE or CREATE INDEX does. Longer than an index on a
+# million rows takes, shorter than a person looks at a run that does not move.
+LOCK_SECONDS = 60
+# For how long the tables of an older heed ask for the locks that their change needs, a second at a time.
+CHANGE_SECONDS = 30.0
+
+_HOLDERS = """
+SELECT activity.pid, coalesce(usename::text, 'unknown') AS who,
+       coalesce(nullif(application_name, ''), 'unnamed') AS what, state,
+       to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS since,
+       array_agg(DISTINCT relation::regclass::text) AS tables
+FROM pg_locks AS held JOIN pg_stat_activity AS activity ON activity.pid = held.pid
+JOIN pg_class ON pg_class.oid = held.relation AND pg_class.relkind IN ('r', 'v')
+WHERE held.granted AND held.pid <> pg_backend_pid() AND NOT starts_with(application_name, 'heed run ')
+  AND relnamespace::regnamespace::text IN
+      ('raw', 'staging', 'marts', 'quality', 'training', 'scoring', 'reporting')
+  AND (mode NOT IN ('AccessShareLock', 'RowShareLock') OR $1)
+GROUP BY 1, 2, 3, 4, 5, xact_start ORDER BY xact_start LIMIT 5
+"""
 
 # The role that owns what dbt builds; the others are in `roles.py`.
 TRANSFORMER = "heed_transformer"
@@ -52,6 +71,16 @@ _PASSED_ON = {
     **{name: f"PG{name.upper()}" for name in ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "options")},
     **{"passfile": "PGPASSFILE", "channel_binding": "PGCHANNELBINDING", "target_session_attrs": "PGTARGETSESSIONATTRS"},
 }
+
+
+class Guard(Protocol):
+    """What must hold while a run writes: see `turn.py`."""
+
+    def require(self) -> None:
+        """Raise `HeedError` where it is known not to hold any more."""
+
+    def verify(self, cursor: Cursor) -> None:
+        """Ask the server in the cursor's transaction, and raise `HeedError` where it does not hold."""
 
 
 class Warehouse:
@@ -72,6 +101,7 @@ class Warehouse:
         self.history_stands = False
         self._keepers = 0
         self._idle: list[Connection] = []
+        self._guards: list[Guard] = []
 
     @property
     def is_embedded(self) -> bool:
@@ -113,7 +143,11 @@ class Warehouse:
             try:
                 connection = dbapi.connect(url)
                 with connection.cursor() as cursor:
-                    cursor.execute("SET TIME ZONE 'UTC'")
+                    cursor.execute(
+                        "SELECT set_config('timezone', 'UTC', false), set_config('lock_timeout', $1, false)",
+                        parameters=(f"{LOCK_SECONDS}s",),
+                    )
+                    cursor.fetchall()
                 connection.commit()
                 return connection
             except Error as error:
@@ -153,8 +187,43 @@ class Warehouse:
         return self._keepers > 0
 
     @contextmanager
+    def guarded(self, guard: Guard) -> Iterator[None]:
+        """Within it, nothing is read or written, let alone committed, once the guard says no."""
+        if guard in self._guards:
+            yield
+            return
+        self._guards.append(guard)
+        try:
+            yield
+        finally:
+            self._guards.remove(guard)
+
+    def outside_the_turn(self) -> Warehouse:
+        """The same warehouse for what may be written also when a run has lost its turn: how it ended."""
+        return Warehouse(self.home, self._given_url or "")
+
+    def holders(self, *, readers: bool = False) -> str:
+        """The sessions that hold tables of heed against writers, in words, the oldest first; empty: none.
+
+        readers : name those as well that only read.
+        """
+        from adbc_driver_manager import Error
+
+        with suppress(Error, HeedError):
+            return "; ".join(
+                f"pid {row['pid']} (user {row['who']}, application {row['what']}"
+                + (f", {row['state']} since {row['since']} UTC" if row["since"] else "")
+                + f") holds {', '.join(row['tables'][:3])}"
+                + (f" and {len(row['tables']) - 3} more" if len(row["tables"]) > 3 else "")
+                for row in self.read_arrow(_HOLDERS, (readers,)).to_pylist()
+            )
+        return ""
+
+    @contextmanager
     def _lent(self) -> Iterator[Connection]:
         """A connection for one use, outside any transaction before and after it."""
+        for guard in self._guards:
+            guard.require()
         connection = self._idle.pop() if self._idle else None
         if connection is not None and not _answers(connection):
             _close(connection)
@@ -173,15 +242,34 @@ class Warehouse:
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
-        """A cursor in one transaction: committed at the end, rolled back on any error."""
-        with self._lent() as connection:
-            with connection.cursor() as cursor:
-                try:
-                    yield cursor
-                except BaseException:
-                    connection.rollback()
-                    raise
-            connection.commit()
+        """A cursor in one transaction: committed at the end, rolled back on any error.
+
+        Raises
+        ------
+        HeedError
+            The run has lost its turn, or others held a lock for too long; names them.
+        """
+        from adbc_driver_manager import Error
+
+        try:
+            with self._lent() as connection:
+                with connection.cursor() as cursor:
+                    try:
+                        yield cursor
+                        for guard in self._guards:
+                            guard.verify(cursor)
+                    except BaseException:
+                        connection.rollback()
+                        raise
+                connection.commit()
+        except Error as error:
+            if "lock timeout" not in str(error):
+                raise
+            holders = self.holders() or "a session that has ended since"
+            raise HeedError(
+                f"writing waited {LOCK_SECONDS} s for a lock: {holders}",
+                "end that session, SELECT pg_terminate_backend(pid), or let it finish, then run again",
+            ) from error
 
     def read_arrow(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of a query as an Arrow table. Values go as `$1, $2, ...`, never into the text."""
@@ -282,9 +370,22 @@ class Warehouse:
         from dagster_project.resources.turn import has_turn
 
         connection = psycopg2.connect(self.url())
+        until = time.monotonic() + CHANGE_SECONDS
         try:
             with connection, connection.cursor() as cursor:
-                bring_forward(cursor, has_turn=has_turn(self))
+                while True:
+                    try:
+                        bring_forward(cursor, has_turn=has_turn(self))
+                        break
+                    except psycopg2.errors.LockNotAvailable as error:
+                        connection.rollback()
+                        if time.monotonic() > until:
+                            raise HeedError(
+                                "the tables cannot be brought to this version of heed while others hold them: "
+                                + (self.holders(readers=True) or "a session that has ended since"),
+                                "end that session, SELECT pg_terminate_backend(pid), or let it finish, then try again",
+                            ) from error
+                    time.sleep(1)  # whoever queued behind this one reads meanwhile
                 yield cursor
         finally:
             connection.close()

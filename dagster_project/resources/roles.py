@@ -87,7 +87,7 @@ RIGHTS: tuple[Right, ...] = (
     Right(ANALYST, "training", _READ),
     Right(ANALYST, "scoring", _READ, but=_SALT),
     Right(ANALYST, "reporting", _READ),
-    Right(SERVER, "marts", _READ, ("alerts", "alert_outcomes", "rules")),
+    Right(SERVER, "marts", _READ, ("alerts", "alert_outcomes", "rules", "load_reconciliation")),
     Right(SERVER, "reporting", _READ),
     Right(SERVER, "training", _READ, ("model_versions", "reliability", "team_scorecards")),
     Right(SERVER, "scoring", _READ, but=_SALT),

@@ -133,6 +133,12 @@ CREATE TABLE IF NOT EXISTS scoring.publications (
     added bigint NOT NULL
 );
 CREATE INDEX IF NOT EXISTS publications_newest ON scoring.publications (as_of DESC, published_at DESC);
+-- How runs ended, so that each end is told once, by whichever process learns of it first.
+CREATE TABLE IF NOT EXISTS scoring.run_ends (
+    run_id text PRIMARY KEY, job text NOT NULL, as_of timestamptz, ended_at timestamptz NOT NULL DEFAULT now(),
+    status text NOT NULL CHECK (status IN ('succeeded', 'failed')), what text
+);
+CREATE INDEX IF NOT EXISTS run_ends_newest ON scoring.run_ends (job, ended_at DESC);
 -- The random holdout: one row per alert, made when it was first scored. Nobody can foretell a draw without the salt.
 CREATE TABLE IF NOT EXISTS scoring.holdout_salt (
     only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one), salt text NOT NULL,
@@ -395,6 +401,13 @@ COMMENT ON COLUMN scoring.publications.published_at IS 'When it was written.';
 COMMENT ON COLUMN scoring.publications.model_version IS 'The model that scored; null: there was no open alert.';
 COMMENT ON COLUMN scoring.publications.alerts IS 'Open alerts that were scored.';
 COMMENT ON COLUMN scoring.publications.added IS 'Rows added to scoring.alert_scores: the scores that changed.';
+COMMENT ON TABLE scoring.run_ends IS 'How runs ended: one row per run, append-only.';
+COMMENT ON COLUMN scoring.run_ends.run_id IS 'The run, as Dagster knows it.';
+COMMENT ON COLUMN scoring.run_ends.job IS 'refresh_scores, retrain or prune; run: a command that failed before its job began.';
+COMMENT ON COLUMN scoring.run_ends.as_of IS 'The moment at which the run stands; null: not known.';
+COMMENT ON COLUMN scoring.run_ends.ended_at IS 'When its end was recorded.';
+COMMENT ON COLUMN scoring.run_ends.status IS 'succeeded or failed.';
+COMMENT ON COLUMN scoring.run_ends.what IS 'Why it failed, in one line.';
 COMMENT ON TABLE scoring.holdout_salt IS 'The secret of this warehouse''s draws, made once. Who knows it can foretell which alerts are held out.';
 COMMENT ON COLUMN scoring.holdout_salt.only_one IS 'Keeps the table at one row.';
 COMMENT ON COLUMN scoring.holdout_salt.salt IS 'Random text.';

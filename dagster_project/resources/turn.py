@@ -11,18 +11,19 @@ ends. The connection's name says which run holds it or waits for it: that is how
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dagster_project.errors import HeedError
+from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.moment import AS_OF_TAG, parse_moment
 from dagster_project.resources.postgres import RUN_LOCK, Warehouse
 
 if TYPE_CHECKING:
-    from adbc_driver_postgresql.dbapi import Connection
+    from adbc_driver_postgresql.dbapi import Connection, Cursor
     from dagster import DagsterInstance, DagsterRun
 
 Say = Callable[[str], None]
@@ -41,7 +42,96 @@ WAIT_SECONDS = 3600.0
 # A run that Dagster's daemon launched has started a moment before it asks for its turn.
 GRACE = timedelta(minutes=1)
 
-_held: dict[str, Connection] = {}
+# How often the session that holds the lock is used: pools and firewalls end sessions that are idle for minutes.
+HEARTBEAT_SECONDS = 15.0
+TURN_VARIABLE = "HEED_TURN"  # tells dbt which session holds the lock: each model asks before it commits
+
+# On the session that holds the lock nothing happens for as long as a run takes, and it must not end for that.
+_STAY = """
+SELECT set_config('idle_session_timeout', '0', false), set_config('tcp_keepalives_idle', '60', false),
+       set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '6', false)
+"""
+_IS_HELD = """
+SELECT EXISTS (
+    SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND granted AND classid = 0 AND objid = $1 AND pid = $2 AND application_name = $3
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+"""
+
+
+class _Turn:
+    """The session that holds the lock, kept awake by a thread, and the guard of what its run writes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._one_at_a_time = threading.Lock()  # a connection is not for two threads at once
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lost = ""
+        self.name = ""
+        self.pid = 0
+
+    def take(self, warehouse: Warehouse, run_id: str, say: Say) -> None:
+        """Wait for the lock, and hold it."""
+        self._ask(_STAY)
+        self.rename(run_id)
+        _wait(warehouse, self._connection, say)
+        self.pid = int(self._ask("SELECT pg_backend_pid()"))
+        self._thread = threading.Thread(target=self._stay_awake, name="heed turn", daemon=True)
+        self._thread.start()
+
+    def rename(self, run_id: str) -> None:
+        """Say which run holds the lock, or waits for it."""
+        self.name = _NAME + run_id
+        self._ask("SELECT set_config('application_name', $1, false)", (self.name,))
+
+    def require(self) -> None:
+        """Raise where the session is known to have ended."""
+        if self._lost:
+            raise self._error(self._lost)
+
+    def verify(self, cursor: Cursor) -> None:
+        """Ask in another session's transaction, just before it commits, whether the lock is still held."""
+        self.require()
+        cursor.execute(_IS_HELD, parameters=(TURN_LOCK, self.pid, self.name))
+        row = cursor.fetchone()
+        if not (row and row[0]):
+            self._lost = "the server does not know it any more"
+            self.require()
+
+    def end(self) -> None:
+        """Release the lock."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        with suppress(Exception):  # the server may be gone, and with it the lock
+            self._connection.close()
+
+    def _ask(self, query: str, values: Sequence[Any] = ()) -> Any:
+        with self._one_at_a_time, self._connection.cursor() as cursor:
+            cursor.execute(query, parameters=tuple(values) or None)
+            row = cursor.fetchone()
+            self._connection.commit()
+        return row[0] if row else None
+
+    def _stay_awake(self) -> None:
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            try:
+                self._ask("SELECT 1")
+            except Exception as error:  # whatever the driver calls it: without this session there is no lock
+                self._lost = one_line(str(error))[:200].rstrip(". ")
+                return
+
+    def _error(self, why: str) -> HeedError:
+        return HeedError(
+            f"{self.name.removeprefix('heed ')[:12]} lost its turn: the session that held its lock, pid {self.pid}, "
+            f"has ended ({why}), so another run may have begun",
+            "run again; where that recurs, see what ends sessions (a person, idle limits of a pooler or a firewall)",
+        )
+
+
+_held: dict[str, _Turn] = {}
 
 
 @contextmanager
@@ -51,30 +141,64 @@ def turn(warehouse: Warehouse, run_id: str, say: Say = lambda line: None) -> Ite
     Raises
     ------
     HeedError
-        Another run has held it for too long.
+        Another run has held it for too long; a pooler shares the sessions of the server out transaction by transaction,
+        so that none can hold a lock; or, while the run works, the session that holds the lock has ended.
     """
     key = warehouse.url()
     if key in _held:
-        _name(_held[key], run_id)
-        with warehouse.keeping_a_connection():
+        _held[key].rename(run_id)
+        with warehouse.guarded(_held[key]), warehouse.keeping_a_connection():
             yield
         return
-    connection = warehouse.connect()
+    if not warehouse.is_embedded and pools_transactions(warehouse):
+        raise HeedError(POOLED, POOLED_REMEDY)
+    held = _Turn(warehouse.connect())
     try:
-        _name(connection, run_id)
-        _wait(warehouse, connection, say)
-        _held[key] = connection
-        with warehouse.keeping_a_connection():
+        held.take(warehouse, run_id, say)
+        _held[key] = held
+        with warehouse.guarded(held), warehouse.keeping_a_connection():
             yield
     finally:
         _held.pop(key, None)
-        with suppress(Exception):  # the server may be gone, and with it the lock
-            connection.close()
+        held.end()
+
+
+POOLED = "the warehouse is reached through a pooler in transaction mode, in which no run can hold a lock"
+POOLED_REMEDY = "name the server itself in HEED_DATABASE_URL, or set the pooler to session mode"
+
+
+def pools_transactions(warehouse: Warehouse) -> bool:
+    """Whether one connection reaches more than one session of the server, as behind a pooler in transaction mode."""
+    first, second = warehouse.connect(), None
+    try:
+        before = _session(first)
+        first.commit()  # a pooler now lends this session to whoever asks next
+        second = warehouse.connect()
+        # Not committed: the session stays lent while the first asks again.
+        return _session(second) == before or _session(first) != before
+    finally:
+        for connection in (second, first):
+            with suppress(Exception):
+                if connection is not None:
+                    connection.close()
+
+
+def _session(connection: Connection) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        row = cursor.fetchone()
+    return int(row[0]) if row else 0
 
 
 def has_turn(warehouse: Warehouse) -> bool:
     """Whether this process has its turn at a warehouse."""
     return warehouse.url() in _held
+
+
+def turn_environment(warehouse: Warehouse) -> dict[str, str]:
+    """What tells dbt which session holds this process's turn; empty where there is none."""
+    held = _held.get(warehouse.url())
+    return {TURN_VARIABLE: str(held.pid)} if held else {}
 
 
 def living_runs(warehouse: Warehouse) -> set[str]:
@@ -154,13 +278,6 @@ def close_abandoned_runs(instance: DagsterInstance, warehouse: Warehouse) -> dic
         if run is not None:
             instance.report_run_failed(run, f"The run was cut off: {what}.")
     return found
-
-
-def _name(connection: Connection, run_id: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('application_name', $1, false)", parameters=(_NAME + run_id,))
-        cursor.fetchall()
-    connection.commit()
 
 
 def _wait(warehouse: Warehouse, connection: Connection, say: Say) -> None:

@@ -32,6 +32,7 @@ from dagster_project.serving.board import Board, Filter, turn_to
 from dagster_project.serving.closing import Undo, closings, undo
 from dagster_project.serving.feedback import Feedback, give, newest_feedback
 from dagster_project.serving.freshness import Freshness, read_freshness
+from dagster_project.serving.metrics import CONTENT_TYPE, Metrics
 from dagster_project.serving.openapi import description
 from dagster_project.serving.pages import board_page, problem_page, row_name
 from dagster_project.serving.pool import Pool
@@ -93,7 +94,8 @@ def create_app(
     clock : what time it is.
     board : the open alerts, when they were read already.
     """
-    endpoints = _Endpoints(pool, refresh_cron, clock, board or Board(pool))
+    metrics = Metrics(pool, refresh_cron, clock)
+    endpoints = _Endpoints(pool, refresh_cron, clock, board or Board(pool), metrics)
     app = Starlette(
         routes=[
             Route("/", endpoints.board),
@@ -103,12 +105,14 @@ def create_app(
             Route("/feedback", endpoints.feedback, methods=["POST"]),
             Route("/closings/undo", endpoints.undo, methods=["POST"]),
             Route("/health", endpoints.health),
+            Route("/health/fresh", endpoints.fresh),
+            Route("/metrics", endpoints.metrics),
             Route("/openapi.json", endpoints.openapi),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         exception_handlers={Problem: _on_problem, HTTPException: _on_http, 500: _on_bug},
     )
-    return _Guard(app, frozenset(name.lower() for name in hosts) if hosts is not None else None)
+    return _Guard(app, frozenset(name.lower() for name in hosts) if hosts is not None else None, metrics)
 
 
 _About = TypeVar("_About", Feedback, Undo)
@@ -117,11 +121,14 @@ _About = TypeVar("_About", Feedback, Undo)
 class _Endpoints:
     """The answers. Those that are not async run in threads, because the warehouse's driver waits."""
 
-    def __init__(self, pool: Pool, refresh_cron: str, clock: Callable[[], datetime], board: Board) -> None:
+    def __init__(
+        self, pool: Pool, refresh_cron: str, clock: Callable[[], datetime], board: Board, metrics: Metrics
+    ) -> None:
         self._pool = pool
         self._cron = refresh_cron
         self._clock = clock
         self._board = board
+        self._metrics = metrics
 
     def _freshness(self, cursor: Cursor) -> Freshness:
         found = read_freshness(cursor, self._cron, self._clock())
@@ -210,14 +217,26 @@ class _Endpoints:
             return HTMLResponse(problem_page(problem.status, problem.cause, problem.remedy), problem.status)
 
     def health(self, request: Request) -> Response:
+        """Whether the service can answer: for load balancers. Stale scores are served, and say that they are stale."""
+        return self._health(stale=200)
+
+    def fresh(self, request: Request) -> Response:
+        """Whether its answers are fresh as well: for monitoring."""
+        return self._health(stale=503)
+
+    def _health(self, stale: int) -> Response:
         fresh = self._pool.read(self._freshness)
         return JSONResponse(
             {
                 "status": "stale" if fresh.is_stale else "ok",
                 "model_version": fresh.model_version,
                 "freshness": fresh.to_document(),
-            }
+            },
+            stale if fresh.is_stale else 200,
         )
+
+    def metrics(self, request: Request) -> Response:
+        return Response(self._metrics.page(), headers={"Content-Type": CONTENT_TYPE})
 
     def openapi(self, request: Request) -> Response:
         return JSONResponse(description())
@@ -290,14 +309,17 @@ def _refuse_other_sites(request: Request) -> None:
 class _Guard:
     """Around everything: refuses names that are not the service's own, and adds headers to each answer."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, metrics: Metrics) -> None:
         self._app = app
         self._hosts = hosts
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+
+        see = self._metrics.timed(scope)
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -307,6 +329,7 @@ class _Guard:
                     *((k.lower().encode(), v.encode()) for k, v in _HEADERS.items() if k.lower().encode() not in there),
                 ]
             await send(message)
+            see(message)
 
         if self._hosts is not None and _host_name(scope) not in self._hosts:
             answer = _error(

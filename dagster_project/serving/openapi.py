@@ -223,6 +223,20 @@ def description() -> dict[str, Any]:
                     "responses": {"200": _answer("They can.", _ref("Health")), **_DOWN},
                 }
             },
+            "/health/fresh": {
+                "get": {
+                    "summary": "Whether scores can be read and are fresh",
+                    "responses": {"200": _answer("They are.", _ref("Health")), **_DOWN},
+                }
+            },
+            "/metrics": {
+                "get": {
+                    "summary": "Numbers for monitoring, in Prometheus' text format",
+                    "responses": {
+                        "200": {"description": "Text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+                    },
+                }
+            },
             "/openapi.json": {
                 "get": {
                     "summary": "This description",

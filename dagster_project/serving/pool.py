@@ -32,7 +32,7 @@ WAIT_SECONDS = 10.0
 CONNECT_SECONDS = 5
 # The longest query is the board's, once per publication.
 STATEMENT_SECONDS = 60
-# A run replaces the reporting views; a reader that falls into that moment tries once more after this long.
+# An upgrade replaces reporting views; a reader that falls into that moment tries once more after this long.
 REPLACED_SECONDS = 0.3
 
 _SESSION = f"SET timezone = 'UTC'; SET jit = off; SET statement_timeout = '{STATEMENT_SECONDS}s'"

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dagster_project.errors import HeedError
+from dagster_project.logs import server_logging
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.serving.problem import Problem
 from dagster_project.settings import heed_home, load_settings
@@ -40,6 +41,7 @@ def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str
     with listening:
         prepare(warehouse, say)
         import uvicorn
+        from uvicorn.config import LOGGING_CONFIG
 
         from dagster_project.serving.app import create_app
         from dagster_project.serving.pool import Pool
@@ -50,6 +52,7 @@ def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str
         config = uvicorn.Config(
             create_app(pool, settings.schedule.refresh_scores, hosts=hosts, board=board),
             log_level="warning",
+            log_config=server_logging() or LOGGING_CONFIG,
             access_log=False,
             server_header=False,
             proxy_headers=False,

@@ -23,7 +23,7 @@
 
 {# A post-hook: after 1,000 rows of a million the planner's figures still hold, and autovacuum sees to them. #}
 {% macro analyze_after_whole() -%}
-  {% if not only_new() %}analyze {{ this }}{% endif %}
+  {% if not only_new() %}analyze (skip_locked) {{ this }}{% endif %}
 {%- endmacro %}
 
 {# When this run began: marks the rows that it staged. #}
@@ -43,10 +43,10 @@
     {{ as_owner() }}
     create unlogged table if not exists staging.touched (day date, since timestamptz);
     comment on table staging.touched is 'What the last run wrote or took away: the days of the alerts, and the first moments at which that could be known.';
-    truncate staging.touched;
+    delete from staging.touched;
     create unlogged table if not exists staging.built_with (fingerprint text, as_of timestamptz);
     comment on table staging.built_with is 'What the clean tables were built with. Empty: nobody knows, and the next run reads everything.';
-    truncate staging.built_with;
+    delete from staging.built_with;
   {% endif %}
 {% endmacro %}
 
@@ -159,7 +159,7 @@ to_read as materialized (
     where old.raw_place = new.raw_place and old.raw_version = new.raw_version;
     delete from {{ target }} where placement = 'gone' and exists (select 1 from {{ new }});
   {% else %}
-    truncate {{ target }};
+    {{ empty_table(target) }}
   {% endif %}
   insert into {{ target }} ({{ names }}) select {{ names }} from {{ new }};
 {% endmacro %}

@@ -517,7 +517,7 @@ def test_a_failure_names_its_rows():
     frame = clean_alerts()
     frame.loc[[3, 5], "rule"] = " "
     result = run("clean_alerts", frame)
-    words = "rule_is_not_blank (critical): 2 of 200 rows: alert_id=a3, rule=' '; alert_id=a5, rule=' '"
+    words = "rule_is_not_blank (critical): 2 of 200 rows (' ': 2): alert_id=a3, rule=' '; alert_id=a5, rule=' '"
     assert words in result.in_words()
     with pytest.raises(ex.ExpectationsFailed, match="alert_id=a3"):
         result.raise_if_critical()
@@ -550,7 +550,7 @@ def test_rows_in_parts_fare_as_they_do_together():
     for one, other in zip(together.results, whole.results, strict=True):
         assert replace(one, observed=None) == replace(other, observed=None)
     assert together.results[0].observed == N
-    assert "rule_is_not_blank (critical): 2 of 200 rows: alert_id=a3" in together.in_words()
+    assert "rule_is_not_blank (critical): 2 of 200 rows (' ': 2): alert_id=a3" in together.in_words()
     assert ex.validate_parts("clean_alerts", [clean_alerts()]).passed
 
 

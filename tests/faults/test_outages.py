@@ -18,7 +18,7 @@ def stopped_in_one_line(soak: Soak, line: str, *words: str) -> None:
     """The command, the doctor and Dagster's run say the same, in one line each."""
     finding = soak.doctor("runs")
     assert finding is not None
-    assert finding.status == "look"
+    assert finding.status == "wrong"
     for word in words:
         assert word in line
         assert word in finding.found

@@ -44,7 +44,7 @@ def test_killed_while_dbt_cleans(soak: Soak, row: Row) -> None:
         soak.run().is_blocked_at("marts.alert_outcomes").kill()
     finding = soak.doctor("runs")
     assert finding is not None
-    assert finding.status == "look"
+    assert finding.status == "wrong"
     assert "was cut off: its process ended without a word in the step clean" in finding.found
     row("killed in dbt", "kill -9 between two tables", soak.recovers(cut_off=True))
 

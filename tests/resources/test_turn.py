@@ -2,17 +2,25 @@
 
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
+import psycopg2
+import psycopg2.extensions
 import pytest
 
+from dagster_project.doctor import _connection
 from dagster_project.errors import HeedError
 from dagster_project.resources.moment import AS_OF_TAG
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.turn import living_runs, refuse_if_overtaken, turn
+from dagster_project.resources.turn import living_runs, pools_transactions, refuse_if_overtaken, turn
+from dagster_project.settings import Settings
 from tests.conftest import PROJECT
+from tests.resources.transaction_pooler import transaction_pooler
 
 HOLDER = """
 import sys
@@ -76,3 +84,75 @@ def test_only_a_scheduled_run_can_be_overtaken(warehouse: Warehouse) -> None:
     refuse_if_overtaken(warehouse, run(now - timedelta(minutes=10), **scheduled))
     refuse_if_overtaken(warehouse, run(now, **scheduled))
     refuse_if_overtaken(warehouse, run(now - timedelta(minutes=15)))
+
+
+END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'heed run mine'"
+PUBLISH = "INSERT INTO scoring.publications (as_of, published_at, alerts, added) VALUES (now(), now(), 0, 0)"
+
+
+def published(warehouse: Warehouse) -> int:
+    return int(Warehouse(warehouse.home, warehouse.url()).value("SELECT count(*) FROM scoring.publications"))
+
+
+def order(warehouse: Warehouse, statement: str) -> None:
+    """As somebody else."""
+    connection = psycopg2.connect(warehouse.url())
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()
+
+
+def test_a_server_that_ends_idle_sessions_does_not_end_the_turn(warehouse: Warehouse) -> None:
+    name = warehouse.value("SELECT current_database()")
+    order(warehouse, f"ALTER DATABASE {name} SET idle_session_timeout = '2s'")
+    with turn(warehouse, "mine"):
+        time.sleep(3.5)
+        assert living_runs(warehouse) == {"mine"}
+        with warehouse.transaction() as cursor:
+            cursor.execute(PUBLISH)
+    assert published(warehouse) == 1
+
+
+def test_a_run_whose_lock_is_gone_commits_nothing(warehouse: Warehouse) -> None:
+    with turn(warehouse, "mine"):
+        with pytest.raises(HeedError, match=r"run mine lost its turn: .* has ended"):  # noqa: PT012, SIM117
+            with warehouse.transaction() as cursor:
+                cursor.execute(PUBLISH)
+                order(warehouse, END)
+        with pytest.raises(HeedError, match="lost its turn"):
+            warehouse.value("SELECT 1")
+    assert published(warehouse) == 0
+    with turn(warehouse, "next"), warehouse.transaction() as cursor:
+        cursor.execute(PUBLISH)
+    assert published(warehouse) == 1
+
+
+def test_a_run_that_only_reads_learns_of_it_too(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagster_project.resources.turn.HEARTBEAT_SECONDS", 0.05)
+
+    def read_on() -> None:
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            warehouse.value("SELECT 1")
+
+    with turn(warehouse, "mine"):
+        order(warehouse, END)
+        with pytest.raises(HeedError, match="lost its turn"):
+            read_on()
+
+
+def test_a_pooler_in_transaction_mode_is_recognised_and_refused(warehouse: Warehouse, tmp_path: Path) -> None:
+    parts = psycopg2.extensions.parse_dsn(warehouse.url())
+    assert not pools_transactions(warehouse)
+    with (
+        tempfile.TemporaryDirectory() as short,
+        transaction_pooler(Path(parts["host"]) / f".s.PGSQL.{parts.get('port', 5432)}", Path(short)),
+    ):
+        pooled = Warehouse(tmp_path, f"postgresql://{parts['user']}@/{parts['dbname']}?host={short}")
+        assert pooled.value("SELECT count(*) FROM scoring.publications") == 0
+        assert pools_transactions(pooled)
+        with pytest.raises(HeedError, match="pooler in transaction mode"), turn(pooled, "mine"):
+            pass
+        assert [finding.status for finding in _connection(pooled, Settings())] == ["wrong"]
+    assert [finding.status for finding in _connection(warehouse, Settings())] == ["well"]

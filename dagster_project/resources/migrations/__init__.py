@@ -72,6 +72,8 @@ def bring_forward(cursor: ScriptCursor, *, has_turn: bool) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (TURN_LOCK,))
     # Concurrent CREATE IF NOT EXISTS of the same object collide in PostgreSQL; one at a time does not.
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (RUN_LOCK + 1,))
+    # Changing a table waits for its readers, and later readers wait behind: for a second, then the caller tries again.
+    cursor.execute("SET LOCAL lock_timeout = '1s'")
     for step in _due(cursor):  # again: somebody else may have done it meanwhile
         cursor.execute(step.read_text(encoding="utf-8"))
     cursor.execute(SCHEMA_FILE.read_text(encoding="utf-8"))

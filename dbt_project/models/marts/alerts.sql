@@ -2,7 +2,7 @@
     incremental_strategy='converge', unique_key='alert_id',
     meta={'changed': 'changed_alerts', 'since': 'raised_at'},
     indexes=[{'columns': ['alert_id'], 'unique': true}, {'columns': ['raised_at']}],
-    post_hook="create index if not exists alerts_unreadable on {{ this }} (alert_id) where attributes ? 'unreadable'",
+    post_hook="{{ index_once('alerts_unreadable', \"(alert_id) where attributes ? 'unreadable'\") }}",
 ) }}
 
 select

@@ -3,7 +3,7 @@
     indexes=[{'columns': ['alert_id'], 'type': 'hash'}, {'columns': ['staged_at']}, {'columns': ['placement']}],
     post_hook=[
         "{{ analyze_after_whole() }}",
-        "create index if not exists stg_alerts_unreadable on {{ this }} (alert_id) where unreadable_numbers is not null",
+        "{{ index_once('stg_alerts_unreadable', '(alert_id) where unreadable_numbers is not null') }}",
     ],
 ) }}
 

@@ -1,0 +1,156 @@
+"""Telling people that a run failed, and that it works again.
+
+Belongs here: the record of how runs ended (`scoring.run_ends`), deciding who is told what, and sending it with Apprise.
+Does not belong here: why a run failed (`failures.py`), and when it is asked (`running.py`, `automation.py`).
+
+One message per failed run and one when the same job works again. Several processes may learn of one end (the command
+that ran it, a sensor, the next run that finds it cut off): the first that records it tells. Where the warehouse is away
+nothing can be recorded, and the message is sent all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from dagster_project.errors import HeedError, one_line
+from dagster_project.resources.moment import AS_OF_TAG, parse_moment
+from dagster_project.resources.turn import close_abandoned_runs
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance, DagsterRun
+
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import Settings
+
+Say = Callable[[str], None]
+
+SUCCEEDED, FAILED = "succeeded", "failed"
+# A run has ended when this is sent, and its command waits no longer than this for a slow destination.
+SEND_SECONDS = 20.0
+MOST_CHARACTERS = 1500  # a text message of the strictest services holds no more
+
+_RECORD = """
+INSERT INTO scoring.run_ends (run_id, job, as_of, status, what) VALUES ($1, $2, $3::timestamptz, $4, $5)
+ON CONFLICT DO NOTHING RETURNING ended_at
+"""
+_BEFORE = """
+SELECT run_id, status, ended_at FROM scoring.run_ends WHERE job = $1 AND run_id <> $2 ORDER BY ended_at DESC LIMIT 1
+"""
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """How a run ended. status : SUCCEEDED or FAILED. what : why it failed, in one line."""
+
+    run_id: str
+    job: str
+    as_of: datetime | None
+    status: str
+    what: str = ""
+
+
+def end_of(run: DagsterRun, status: str, what: str = "") -> RunEnd:
+    """How a run of Dagster's ended."""
+    as_of = parse_moment(run.tags[AS_OF_TAG]) if AS_OF_TAG in run.tags else None
+    return RunEnd(run.run_id, run.job_name, as_of, status, what)
+
+
+def tell_of_abandoned_runs(instance: DagsterInstance, warehouse: Warehouse, settings: Settings, say: Say) -> None:
+    """Close the runs whose process is gone, and tell of them: they could not do so themselves."""
+    for run_id, what in close_abandoned_runs(instance, warehouse).items():
+        say(f"run {run_id[:8]} was cut off: {what}")
+        run = instance.get_run_by_id(run_id)
+        if run is not None:
+            run_ended(warehouse, settings, end_of(run, FAILED, f"run {run_id[:8]} was cut off: {what}"), say)
+
+
+def run_ended(warehouse: Warehouse, settings: Settings, end: RunEnd, say: Say = lambda line: None) -> None:
+    """Record how a run ended, and send what there is to say. Never raises: the run is what counts."""
+    try:
+        message = _message(warehouse, end)
+    except Exception as error:  # the warehouse may be why the run failed
+        say(f"how the run ended could not be recorded ({type(error).__name__})")
+        message = _failure(end) if end.status == FAILED else None
+    if message is None:
+        return
+    try:
+        if destinations(settings):
+            send(settings, *message)
+    except Exception as error:
+        say(f"nobody could be told: {one_line(error.cause) if isinstance(error, HeedError) else type(error).__name__}")
+
+
+def _message(warehouse: Warehouse, end: RunEnd) -> tuple[str, str] | None:
+    """Record it; (title, text) of what to send, or None: somebody else told, or there is nothing to tell."""
+    with warehouse.outside_the_turn().transaction() as cursor:
+        cursor.execute(_RECORD, parameters=(end.run_id, end.job, end.as_of, end.status, end.what))
+        if cursor.fetchone() is None:
+            return None
+        if end.status == FAILED:
+            return _failure(end)
+        cursor.execute(_BEFORE, parameters=(end.job, end.run_id))
+        before = cursor.fetchone()
+    if before is None or before[1] != FAILED:
+        return None
+    since = before[2].astimezone(UTC)
+    text = f"Run {end.run_id[:8]} ended well. Run {before[0][:8]} had failed at {since:%Y-%m-%d %H:%M} UTC."
+    return f"heed: {end.job} works again", text
+
+
+def _failure(end: RunEnd) -> tuple[str, str]:
+    text = f"{end.what or 'it does not say why'}. Published scores stay as they are. `heed doctor` tells more."
+    return f"heed: {end.job} failed", one_line(text)[:MOST_CHARACTERS]
+
+
+def destinations(settings: Settings) -> list[str]:
+    """The addresses to send to, from the environment: they hold secrets, so never log them."""
+    return os.environ.get(settings.notify.urls_from, "").replace(",", " ").split()
+
+
+def send(settings: Settings, title: str, text: str) -> int:
+    """Send a message to every destination, and return how many there are.
+
+    Raises
+    ------
+    HeedError
+        There is none, an address cannot be read, or a destination did not take it in time. Quotes no address.
+    """
+    import apprise
+
+    logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its messages name addresses
+    variable = settings.notify.urls_from
+    urls = destinations(settings)
+    if not urls:
+        raise HeedError(f"there is nobody to tell: {variable} is not set", f"set {variable}, see docs/operations.md")
+    refused: list[str] = []
+    threads = []
+    for number, url in enumerate(urls, 1):
+        name = f"destination {number} of {variable} ({url.partition(':')[0][:20]})"
+        service = apprise.Apprise.instantiate(url)
+        if service is None:
+            refused.append(f"{name} is no address that Apprise knows")
+            continue
+
+        def deliver(name: str = name, service: apprise.NotifyBase = service) -> None:
+            try:
+                if not service.notify(title=title, body=text):
+                    refused.append(f"{name} did not take the message")
+            except Exception as error:
+                refused.append(f"{name} did not take the message ({type(error).__name__})")
+
+        thread = threading.Thread(target=deliver, name=name, daemon=True)
+        thread.start()
+        threads.append(thread)
+    for thread in threads:
+        thread.join(SEND_SECONDS)
+        if thread.is_alive():
+            refused.append(f"{thread.name} did not answer within {SEND_SECONDS:.0f} s")
+    if refused:
+        raise HeedError("; ".join(refused), f"correct {variable}, and try it with `heed notify --test`")
+    return len(urls)
