@@ -132,12 +132,12 @@ def send(settings: Settings, title: str, text: str) -> int:
     threads = []
     for number, url in enumerate(urls, 1):
         name = f"destination {number} of {variable} ({url.partition(':')[0][:20]})"
-        service = apprise.Apprise.instantiate(url)
-        if service is None:
+        known = apprise.Apprise.instantiate(url)
+        if known is None:
             refused.append(f"{name} is no address that Apprise knows")
             continue
 
-        def deliver(name: str = name, service: apprise.NotifyBase = service) -> None:
+        def deliver(name: str = name, service: apprise.NotifyBase = known) -> None:
             try:
                 if not service.notify(title=title, body=text):
                     refused.append(f"{name} did not take the message")

@@ -10,7 +10,7 @@ is 0 and what the service knows of itself is still told. Labels are bounded: nev
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,9 @@ from starlette.types import Message, Scope
 from dagster_project.serving.freshness import read_freshness
 from dagster_project.serving.pool import Pool, rows
 from dagster_project.serving.problem import Problem
+
+# Values by the values of their labels.
+Labelled = Mapping[tuple[str, ...], float]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 # From what a score takes (a few ms) to where the pool gives up (10 s): seconds.
@@ -99,7 +102,7 @@ class _Warehouse(Collector):
     def _read(self, cursor: Cursor) -> list[Metric]:
         metrics: list[Metric] = []
 
-        def gauge(name: str, text: str, values: dict[tuple[str, ...], float], labels: tuple[str, ...] = ()) -> None:
+        def gauge(name: str, text: str, values: Labelled, labels: tuple[str, ...] = ()) -> None:
             family = GaugeMetricFamily(f"heed_{name}", text, labels=labels)
             for key, value in values.items():
                 family.add_metric(key, value)
@@ -122,13 +125,13 @@ class _Warehouse(Collector):
             text = "Alerts that a flag keeps out of learning and headline metrics."
             gauge("flagged_alerts", text, {(name,): number for name, number in flagged[0].items()}, ("flag",))
         if rejected := ask("marts.load_reconciliation", _REJECTED):
-            values = {(row["source"],): float(row["rejected_rows"] or 0) for row in rejected}
+            values: Labelled = {(row["source"],): float(row["rejected_rows"] or 0) for row in rejected}
             gauge(
                 "rejected_rows", "Loaded rows that cannot be used; marts.rejected_rows says why.", values, ("source",)
             )
         if ends := ask("scoring.run_ends", _RUNS):
-            failed = {(row["job"],): float(row["status"] == "failed") for row in ends}
+            failed: Labelled = {(row["job"],): float(row["status"] == "failed") for row in ends}
             gauge("run_failed", "1: the newest ended run of the job failed.", failed, ("job",))
-            when = {(row["job"],): row["ended_at"].timestamp() for row in ends}
+            when: Labelled = {(row["job"],): row["ended_at"].timestamp() for row in ends}
             gauge("run_ended_seconds", "When the newest run of the job ended (Unix).", when, ("job",))
         return metrics
