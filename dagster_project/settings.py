@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 import tomllib
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,6 +47,8 @@ class Source(Section):
     rules: str = "rules"
     time_zone: str = "UTC"
     clock_skew_minutes: Annotated[float, Field(ge=0, le=1440)] = 5
+    # The expectations stop a run at earlier times, so that staging must reject those at least.
+    earliest: Annotated[date, Field(ge=date(2000, 1, 1), le=date(2099, 12, 31))] = date(2000, 1, 1)
 
     @field_validator("time_zone")
     @classmethod

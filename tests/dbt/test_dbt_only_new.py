@@ -16,9 +16,12 @@ from dagster_project.settings import Outcome, Settings, Source
 from tests.dbt.conftest import Dbt, require_kept_is_what_stands
 
 BEGIN = datetime(2025, 3, 1, tzinfo=UTC)
-TABLES = ("alerts", "actions", "alert_outcomes", "daily_alert_volume", "rejected_rows", "rules", "load_reconciliation")
+TABLES = (
+    *("alerts", "actions", "alert_outcomes", "daily_alert_volume", "rejected_rows", "rules", "load_reconciliation"),
+    *("alert_fact_changes", "action_meanings"),
+)
 RULES = ["disk full", "Disk full", "DISK FULL", "login failed", "Login failed", " ", "backup late"]
-TYPES = ["fixed", "dismissed", "seen", "acknowledged", "nobody knows", ""]
+TYPES = ["fixed", "dismissed", "seen", "Re-opened", "nobody knows", ""]
 
 # More of them: HEED_SEEDS="1 2 3 4".
 SEEDS = [int(seed) for seed in os.environ.get("HEED_SEEDS", "1").split()]
