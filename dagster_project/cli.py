@@ -193,8 +193,8 @@ def action_types_command(out: Path, json_output: bool) -> None:
         click.echo(json.dumps({"out": str(out), "action_types": [each.to_document() for each in types]}))
         return
     click.echo(
-        f"{out}: {len(types)} action types, {unknown} without a meaning. Correct what is wrong, write acted, dismissed, "
-        f"neutral or reopened where nothing is said, then `heed load --action-types {out}`."
+        f"{out}: {len(types)} action types, {unknown} without a meaning. Correct what is wrong, write acted, "
+        f"dismissed, neutral or reopened where nothing is said, then `heed load --action-types {out}`."
     )
 
 

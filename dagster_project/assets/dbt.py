@@ -19,12 +19,14 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_
 from dagster_dbt.errors import DagsterDbtError
 
 from dagster_project.errors import HeedError
+from dagster_project.resources.action_types import clean_types, how_to_explain, unknown_in_words
 from dagster_project.resources.cleaning import CLEAN_VARIABLE, PUBLISH, WHOLE, remember_reading, what_to_read
 from dagster_project.resources.dbt import DBT_PROJECT, dbt_directory, dbt_environment, dbt_program, dbt_vars
 from dagster_project.resources.dbt_cli import Dbt
 from dagster_project.resources.meanwhile import load_meanwhile
 from dagster_project.resources.moment import reads_everything, run_moment
 from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.tables import shared_ids_in_words
 from dagster_project.settings import Settings
 
 MANIFEST = DBT_PROJECT / "target" / "manifest.json"
@@ -111,13 +113,26 @@ def _build(
         with dbt_directory(warehouse.home) as directory:
             building = dbt.build(context, arguments, directory)
             load_meanwhile()
-            yield from building.stream()
+            for event in building.stream():
+                yield _with_its_cause(event, warehouse, settings)
     except DagsterDbtError as error:
         if refused := _REFUSED.search(str(error)):
             raise warehouse.unreachable(refused[0]) from error
         raise
     finally:  # what this run may leave out, no later dbt of this process may
         os.environ.pop(CLEAN_VARIABLE, None)
+
+
+def _with_its_cause(event: Any, warehouse: Warehouse, settings: Settings) -> Any:
+    """The result of a failed check that people have to answer, naming what it found and what to do."""
+    if not isinstance(event, dg.AssetCheckResult) or event.passed:
+        return event
+    found = ""
+    if event.check_name == "unknown_action_types":
+        found = f"{unknown_in_words(clean_types(warehouse))}. {how_to_explain(settings)}"
+    elif event.check_name == "ids_of_several_alerts":
+        found = shared_ids_in_words(warehouse)
+    return event._replace(description=found) if found else event
 
 
 @lru_cache(

@@ -114,8 +114,8 @@ class LoadReport:
             line += f", {self.rows_unchanged:,} unchanged"
         if self.rows_of_loaded_ids and self.kind == "alerts":
             line += (
-                f", {self.rows_of_loaded_ids:,} of them tell other facts of alerts that were loaded before: heed uses those "
-                "loaded first (load with --correction where these are right)"
+                f", {self.rows_of_loaded_ids:,} of them tell other facts of alerts that were loaded before: heed uses "
+                "those loaded first (load with --correction where these are right)"
             )
         if self.rows_undecodable:
             line += f", {self.rows_undecodable:,} undecodable and set aside in raw.undecodable_rows"
@@ -398,8 +398,8 @@ class _Load:
 
         They are rows of ids that raw holds or that occur twice in the file, and rows without an id that raw holds.
         """
-        # Every version in raw of an id in the file, and which one is the newest. A correction is added although raw holds
-        # the same row as the newest one: it must win over the older ones, too.
+        # Every version in raw of an id in the file, and which one is the newest. A correction is added although raw
+        # holds the same row as the newest one: it must win over the older ones, too.
         corrects = "AND load_id IN (SELECT load_id FROM raw.corrections)" if self.correction else ""
         cursor.execute("DROP TABLE IF EXISTS pg_temp.stored, pg_temp.judged")
         cursor.execute(

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 MEANINGS = ("acted", "dismissed", "neutral", "reopened")
 
-# Of the actions that decide or may decide, the share without a known meaning above which nothing is learned. Each of them
-# may be a lost label, so every probability may be off by this share of itself; 5% is the size of the calibration error
-# that the real alerts show anyway (decile error 0.048).
+# Of the actions that decide or may decide, the share without a known meaning above which nothing is learned. Each of
+# them may be a lost label, so every probability may be off by this share of itself; 5% is the size of the calibration
+# error that the real alerts show anyway (decile error 0.048).
 MOST_UNKNOWN = 0.05
 
 SHOWN = 8  # types in a message: the most frequent ones
@@ -108,7 +108,7 @@ def raw_types(warehouse: Warehouse, settings: Settings) -> list[SeenType]:
 
 
 def clean_types(warehouse: Warehouse, as_of: datetime | None = None) -> list[SeenType]:
-    """The types of clean actions, the most frequent first; with `as_of` those of which one had happened by then."""
+    """The types of clean actions, the most frequent first. as_of : only those of which one had happened by then."""
     if not _exists(warehouse, "marts.action_meanings"):
         return []
     rows = warehouse.read_arrow(
@@ -148,8 +148,8 @@ def how_to_explain(settings: Settings) -> str:
             f"{schema}.action_types (action_type, meaning)"
         )
     return (
-        "`heed action-types --out action_types.csv` writes a list; fill in what each means (neutral is an answer), then "
-        "`heed load --action-types action_types.csv`"
+        "`heed action-types --out action_types.csv` writes a list; fill in what each means (neutral is an answer), "
+        "then `heed load --action-types action_types.csv`"
     )
 
 
@@ -207,9 +207,5 @@ def _exists(warehouse: Warehouse, table: str) -> bool:
 
 
 def _has_column(warehouse: Warehouse, table: str, column: str) -> bool:
-    return bool(
-        warehouse.value(
-            "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped)",
-            (table, column),
-        )
-    )
+    query = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND attnum > 0)"
+    return bool(warehouse.value(query, (table, column)))

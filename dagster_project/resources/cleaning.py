@@ -4,8 +4,8 @@ Belongs here: what the clean tables were built with (a fingerprint and an as-of)
 Does not belong here: how dbt reads only what is new (`dbt_project/macros/only_new.sql`).
 
 The answer is "only what is new" when the tables that stand came from the same raw tables (not emptied, rewritten or
-replaced since), the same dbt project, the same settings, the same meanings of action types and corrections, no later as-of, and a run
-that went well. In doubt dbt reads everything: the tables are the same, only later.
+replaced since), the same dbt project, the same settings, the same meanings of action types and corrections, no later
+as-of, and a run that went well. In doubt dbt reads everything: the tables are the same, only later.
 """
 
 from __future__ import annotations

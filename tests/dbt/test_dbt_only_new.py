@@ -43,15 +43,25 @@ class Feed:
             time += timedelta(days=30) if self.random.random() < 0.03 else timedelta(0)
             return None if self.random.random() < 0.03 else time.isoformat()
 
+        def alert() -> dict[str, str | None]:
+            """Of most ids every row was raised at the same moment: they are versions. The others share an id."""
+            name = int(number(400))
+            first = (BEGIN + timedelta(minutes=name * 20)).isoformat()
+            return {
+                "alert_id": pick(["", f" a{name}", f"a{name}", f"a{name}"]),
+                "raised_at": first if self.random.random() < 0.8 else moment(BEGIN),
+            }
+
+        if self.random.random() < 0.7:
+            self.made.sql("INSERT INTO raw.corrections (load_id) VALUES (%s)", (self.loads,))
         rows = [
             {
-                "alert_id": pick(["", f" a{number(400)}", f"a{number(400)}", f"a{number(400)}"]),
-                "raised_at": moment(BEGIN),
+                **alert(),
                 "rule": pick(RULES),
                 "entity": f"e{number(5)}",
                 "team": pick([None, "Ops", "ops", "dev"]),
                 "value": pick(["1", "2.5", "many"]),
-                "attributes": pick([None, '{"a": 1}', "[]"]),
+                "attributes": pick([None, '{"a": 1}', '{"a": 2, "b": 1}', "[]"]),
                 "loaded_at": pick(loaded),
                 "row_hash": f"{number(1 << 30)}",
                 "load_id": self.loads,
@@ -125,6 +135,10 @@ def test_reading_what_is_new_equals_reading_everything(dbt_database: Callable[[]
     for name in new:
         assert new[name] == whole[name], name
     assert new["alerts"] != before["alerts"]
+    reasons = dict(made.sql("SELECT reason, count(*) FROM marts.rejected_rows GROUP BY 1"))
+    assert reasons["the id belongs to another alert (raised at another time)"] > 20
+    assert reasons["the id of its alert belongs to several alerts"] > 20
+    assert len(new["alert_fact_changes"]) > 20
     assert len({row for row in new["alert_outcomes"]} - set(before["alert_outcomes"])) > 20
 
 
