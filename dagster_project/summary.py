@@ -22,6 +22,13 @@ WHERE is_open AND probability IS NOT NULL ORDER BY flood, visibility_only, proba
 """
 
 
+_REOPENED = """
+SELECT count(DISTINCT dismissals.alert_id) AS alerts FROM marts.actions AS reopenings
+JOIN marts.actions AS dismissals USING (alert_id)
+WHERE reopenings.meaning = 'reopened' AND dismissals.meaning = 'dismissed' AND dismissals.acted_at < reopenings.acted_at
+"""
+
+
 def collect(warehouse: Warehouse) -> dict[str, Any]:
     """Everything the summary shows, as plain values."""
     if warehouse.value("SELECT to_regclass('reporting.alert_scores_latest') IS NULL"):
@@ -50,6 +57,7 @@ def collect(warehouse: Warehouse) -> dict[str, Any]:
             "SELECT ltrim(column_name, '@') AS name, count(*) AS alerts FROM marts.alert_fact_changes GROUP BY 1 "
             "ORDER BY 2 DESC, 1 LIMIT 8"
         ),
+        "reopened": read(_REOPENED)[0]["alerts"],
         "action_types": [each.to_document() for each in clean_types(warehouse)],
         "floods": read(
             "SELECT day, scope_kind, scope, volume, expected, acted_share, status, evidence FROM quality.flood_days "
@@ -98,6 +106,13 @@ def show(found: dict[str, Any]) -> None:
     for row in found["fact_changes"]:
         console.print(
             plain(f"  {row['name']} changed after the raise for {row['alerts']} alerts; heed uses the first-seen value")
+        )
+    if found["reopened"]:
+        console.print(
+            plain(
+                f"  {found['reopened']} alerts were dismissed and reopened: that dismissal does not count, and histories "
+                "take them as undecided from the dismissal on"
+            )
         )
     _show_meanings(console, [SeenType(**each) for each in found["action_types"]], plain)
 

@@ -32,12 +32,15 @@ LATE = datetime(2026, 7, 1, tzinfo=UTC)
 BEFORE_REOPENING = datetime(2026, 5, 1, 9, 30, tzinfo=UTC)
 
 # As GitHub, Microsoft, ServiceNow, Jira, Bugzilla and DefectDojo write them in their exports.
-ACTED = """TruePositive|true_positive|fix_started|RESOLVED|Solved (Permanently)|Solved (Work Around)|Done|Fixed|FIXED|
+ACTED = """TruePositive|true_positive|fix_started|
+RESOLVED|Solved (Permanently)|Solved (Work Around)|Done|Fixed|FIXED|
 mitigated|Closed - True Positive|Complete|completed|remediated|resolve|Closed/Resolved by Caller|revoked"""
-DISMISSED = """won't fix|Won't Do|Won’t Fix|wontfix|WONTFIX|Cannot Reproduce|false positive|FalsePositive|BenignPositive|
+DISMISSED = """won't fix|Won't Do|Won’t Fix|wontfix|WONTFIX|Cannot Reproduce|false positive|FalsePositive|
+BenignPositive|
 used in tests|tolerable_risk|no_bandwidth|
 inaccurate|not_used|SUPPRESSED|ARCHIVED|Not Solved (Not Reproducible)|Canceled|
-Cancelled|false_p|risk_accepted|Closed - False Positive|Resolved - Auto|auto-resolved|auto_dismissed|downstream|
+Cancelled|false_p|risk_accepted|Closed - False Positive|Resolved - Auto|auto-resolved|auto_dismissed|
+downstream|
 WORKSFORME|INVALID|INCOMPLETE|DUPLICATE|No Action Required"""
 NEUTRAL = "Undetermined|NOTIFIED|Ack|acknowledge|unacknowledge|Close|escalate|snooze|OK|recovered"
 WORDS = [
@@ -75,8 +78,8 @@ def action(name: str, of: str, acted_at: datetime, what: str, load: int = 1) -> 
 
 
 def exports() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Four exports in one: a snapshot before people changed severities, ids that a spreadsheet rounded, alerts that were
-    dismissed, reopened and fixed, and decisions in the words of vendors."""
+    """Four exports in one: a snapshot before people changed severities, ids that a spreadsheet rounded, alerts that
+    were dismissed, reopened and fixed, and decisions in the words of vendors."""
     hour = timedelta(hours=1)
     alerts = [alert(f"s{n}", at, 1, severity="low", attributes='{"comments": "0"}') for n, at in enumerate(RAISED)]
     alerts += [alert("1.23457E+16", at, 1, rule=f"rule{n}") for n, at in enumerate(RAISED)]
