@@ -110,8 +110,8 @@ def show(found: dict[str, Any]) -> None:
     if found["reopened"]:
         console.print(
             plain(
-                f"  {found['reopened']} alerts were dismissed and reopened: that dismissal does not count, and histories "
-                "take them as undecided from the dismissal on"
+                f"  {found['reopened']} alerts were dismissed and reopened: that dismissal does not count, and later "
+                "histories take them as undecided from the dismissal on"
             )
         )
     _show_meanings(console, [SeenType(**each) for each in found["action_types"]], plain)
