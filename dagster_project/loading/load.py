@@ -13,10 +13,12 @@ After a load, the newest version of each id in the file is the one that stands l
   is a correction back, and is added again;
 - a row without an id is skipped when raw holds its content.
 
-Newest is by `loaded_at`, then `load_id`, as in staging. Of an alert staging uses the oldest version, unless a later load
-is a correction: then that one, and its rows are added even where raw holds the same as the newest. All rows of a load carry one `loaded_at`, later than that of
+Newest is by `loaded_at`, then `load_id`, as in staging. All rows of a load carry one `loaded_at`, later than that of
 any load before; only where a file holds different versions of one id, each carries a microsecond more than the one
 before.
+
+Of an alert staging uses the oldest version, unless a later load is a correction: then that one. So the rows of a
+correction are added although raw holds the same ones as the newest.
 """
 
 from __future__ import annotations
