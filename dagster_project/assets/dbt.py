@@ -127,12 +127,12 @@ def _with_its_cause(event: Any, warehouse: Warehouse, settings: Settings) -> Any
     """The result of a failed check that people have to answer, naming what it found and what to do."""
     if not isinstance(event, dg.AssetCheckResult) or event.passed:
         return event
-    found = ""
+    description = ""
     if event.check_name == "unknown_action_types":
-        found = f"{unknown_in_words(clean_types(warehouse))}. {how_to_explain(settings)}"
+        description = f"{unknown_in_words(clean_types(warehouse))}. {how_to_explain(settings)}"
     elif event.check_name == "ids_of_several_alerts":
-        found = shared_ids_in_words(warehouse)
-    return event._replace(description=found) if found else event
+        description = shared_ids_in_words(warehouse)
+    return event._replace(description=description) if description else event
 
 
 @lru_cache(
