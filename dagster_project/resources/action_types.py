@@ -77,17 +77,17 @@ _LOADED = "SELECT action_type::text AS action_type, lower(btrim(meaning::text)) 
 def raw_types(warehouse: Warehouse, settings: Settings) -> list[SeenType]:
     """The types of all raw actions, the most frequent first. Rows are counted as they came, copies included."""
     source = settings.source
-    if not _readable(warehouse, _table(source.database_schema, source.actions)):
+    if not _readable(warehouse, source.database_schema, source.actions):
         return []
     loaded: dict[str, str] = {}
     types = _table(source.database_schema, "action_types")
-    if _readable(warehouse, types):
+    if _readable(warehouse, source.database_schema, "action_types"):
         newest = " ORDER BY loaded_at NULLS FIRST" if _has_column(warehouse, types, "loaded_at") else ""
         for row in warehouse.read_arrow(_LOADED.format(table=types) + newest).to_pylist():
             if row["action_type"] and row["meaning"] in MEANINGS:
                 loaded[type_key(row["action_type"].strip())] = row["meaning"]
     undecided = {}
-    if _readable(warehouse, "marts.action_meanings"):
+    if _readable(warehouse, "marts", "action_meanings"):
         query = "SELECT action_type, alerts_without_decision AS alerts FROM marts.action_meanings"
         undecided = {
             type_key(row["action_type"]): int(row["alerts"]) for row in warehouse.read_arrow(query).to_pylist()
@@ -109,7 +109,7 @@ def raw_types(warehouse: Warehouse, settings: Settings) -> list[SeenType]:
 
 def clean_types(warehouse: Warehouse, as_of: datetime | None = None) -> list[SeenType]:
     """The types of clean actions, the most frequent first. as_of : only those of which one had happened by then."""
-    if not _readable(warehouse, "marts.action_meanings"):
+    if not _readable(warehouse, "marts", "action_meanings"):
         return []
     rows = warehouse.read_arrow(
         "SELECT action_type, meaning, defined_in, actions, example, alerts_without_decision FROM marts.action_meanings "
@@ -202,13 +202,16 @@ def _table(schema: str, name: str) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name))
 
 
-def _readable(warehouse: Warehouse, table: str) -> bool:
-    """Whether the table exists and this login may read it: one that only loads may not read the marts."""
+def _readable(warehouse: Warehouse, schema: str, name: str) -> bool:
+    """Whether the table exists and this login may read it: one that only loads may not see the marts.
+
+    Not by `to_regclass`, which fails in a schema that the login may not use.
+    """
     return bool(
         warehouse.value(
-            "SELECT has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT') FROM pg_class "
-            "WHERE oid = to_regclass($1)",
-            (table,),
+            "SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') FROM pg_class AS c "
+            "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
+            (schema, name),
         )
     )
 
