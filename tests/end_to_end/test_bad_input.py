@@ -239,7 +239,7 @@ def test_words_that_nobody_explained(heed: Shell, tmp_path: Path) -> None:
     assert lines[1:] == [
         "adjusted,,20,nobody,20,d0",
         "escalated,neutral,20,heed assumes it,20,d1",
-        "fixed,acted,20,heed assumes it,0,d2",
+        "fixed,acted,20,heed assumes it,0,d11",
     ]
     answered = [line.replace(",,", ",acted,").replace("neutral", "acted") for line in lines]
     listed.write_text("\n".join(answered) + "\n")
