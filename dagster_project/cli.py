@@ -12,12 +12,15 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dagster_project.errors import HeedError, one_line, outage
 from dagster_project.logs import in_json, json_line
+
+if TYPE_CHECKING:
+    from dagster_project.resources.postgres import Warehouse
 
 
 class OneLineErrors(click.Group):
@@ -97,8 +100,9 @@ def init(json_output: bool) -> None:
 @click.option("--alerts", type=FILE, help="File of alerts: CSV, TSV or JSON lines, also gzipped, or Parquet.")
 @click.option("--actions", type=FILE, help="File of actions.")
 @click.option("--rules", type=FILE, help="File that declares facts about rules.")
-@click.option("--action-types", type=FILE, help="File: action_type, meaning (acted, dismissed or neutral).")
+@click.option("--action-types", type=FILE, help="File: action_type, meaning (acted, dismissed, neutral or reopened).")
 @click.option("--mapping", type=FILE, help="TOML file that names your columns.")
+@click.option("--correction", is_flag=True, help="These alerts are right, and what was loaded of them before is not.")
 @JSON
 def load(
     alerts: Path | None,
@@ -106,6 +110,7 @@ def load(
     rules: Path | None,
     action_types: Path | None,
     mapping: Path | None,
+    correction: bool,
     json_output: bool,
 ) -> None:
     """Load files into the raw tables. The same file twice changes nothing."""
@@ -121,6 +126,11 @@ def load(
         "action_types": action_types,
     }
     wanted = {kind: path for kind, path in given.items() if path is not None}
+    if correction and alerts is None:
+        raise HeedError(
+            "--correction is about alerts, and no file of alerts is named",
+            "leave it out: of actions, rules and action types the newest version counts anyway",
+        )
     if not wanted:
         raise HeedError("there is nothing to load", "name a file: heed load --alerts FILE --actions FILE")
     for path in wanted.values():
@@ -136,12 +146,64 @@ def load(
     reports = []
     for kind, path in wanted.items():
         say(f"loading {kind} from {path}")
-        report = load_file(kind, path, warehouse.connect, mapping=columns, progress=lambda at: say(f"  {at.summary()}"))
+        report = load_file(
+            kind,
+            path,
+            warehouse.connect,
+            mapping=columns,
+            correction=correction and kind == "alerts",
+            progress=lambda at: say(f"  {at.summary()}"),
+        )
         reports.append(report)
         if not json_output:
             click.echo(one_line(report.summary()))
+    if actions or action_types:
+        _warn_of_unknown_types(warehouse)
     if json_output:
         click.echo(json.dumps([report.to_document() for report in reports]))
+
+
+def _warn_of_unknown_types(warehouse: Warehouse) -> None:
+    from dagster_project.resources.action_types import (
+        MOST_UNKNOWN,
+        how_to_explain,
+        raw_types,
+        unknown_in_words,
+        unknown_share,
+    )
+    from dagster_project.settings import load_settings
+
+    settings = load_settings()
+    types = raw_types(warehouse, settings)
+    if words := unknown_in_words(types):
+        share = unknown_share(types)
+        refused = f"; these are {share:.0%} of the actions that may decide, and nothing is learned" * (
+            share > MOST_UNKNOWN
+        )
+        click.echo(one_line(f"heed: warning: {words}{refused}. {how_to_explain(settings)}."), err=True)
+
+
+@main.command("action-types")
+@click.option("--out", default=Path("action_types.csv"), show_default=True, type=FILE, help="Where the list goes.")
+@JSON
+def action_types_command(out: Path, json_output: bool) -> None:
+    """Every action type that was loaded, with what heed takes it for: a list to fill in and load."""
+    from dagster_project.resources.action_types import raw_types, write_types
+    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.settings import heed_home, load_settings
+
+    types = raw_types(Warehouse(heed_home()), load_settings())
+    if not types:
+        raise HeedError("no action was loaded yet", "load some: heed load --actions FILE")
+    write_types(types, out)
+    unknown = sum(each.meaning is None for each in types)
+    if json_output:
+        click.echo(json.dumps({"out": str(out), "action_types": [each.to_document() for each in types]}))
+        return
+    click.echo(
+        f"{out}: {len(types)} action types, {unknown} without a meaning. Correct what is wrong, write acted, "
+        f"dismissed, neutral or reopened where nothing is said, then `heed load --action-types {out}`."
+    )
 
 
 @main.command()

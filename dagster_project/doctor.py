@@ -165,6 +165,40 @@ def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
             f"{rejected} rows were set aside",
             "SELECT source, reason, count(*) FROM marts.rejected_rows GROUP BY 1, 2 says why",
         )
+    if _count(warehouse, "marts.alert_fact_changes") is not None:
+        yield from _meanings(warehouse, settings)
+
+
+def _meanings(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    """What was read otherwise than somebody may expect: ids of several alerts, facts that changed, unknown words."""
+    from dagster_project.resources.action_types import (
+        MOST_UNKNOWN,
+        clean_types,
+        how_to_explain,
+        unknown_in_words,
+        unknown_share,
+    )
+    from dagster_project.resources.tables import shared_ids_in_words
+
+    if words := shared_ids_in_words(warehouse):
+        cause, _, remedy = words.rpartition(". ")
+        yield Finding("alert ids", "look", cause, remedy)
+    changes = warehouse.read_arrow(
+        "SELECT ltrim(column_name, '@') AS name, count(*) AS alerts FROM marts.alert_fact_changes GROUP BY 1 "
+        "ORDER BY 2 DESC, 1 LIMIT 5"
+    ).to_pylist()
+    if changes:
+        named = ", ".join(f"{row['name'][:60]} of {row['alerts']} alerts" for row in changes)
+        yield Finding("facts that changed after the raise", "well", f"{named}: heed uses the first-seen values")
+    types = clean_types(warehouse)
+    if words := unknown_in_words(types):
+        refused = unknown_share(types) > MOST_UNKNOWN
+        yield Finding(
+            "action types",
+            "wrong" if refused else "look",
+            words + "; nothing is learned until somebody explains them" * refused,
+            how_to_explain(settings),
+        )
 
 
 def _runs(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:

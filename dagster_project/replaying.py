@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError
+from dagster_project.resources.action_types import require_known_meanings
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt import build_clean_tables
 from dagster_project.resources.postgres import Warehouse
@@ -79,7 +80,8 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
     Raises
     ------
     HeedError
-        Nothing was raised in that time, or the file cannot be written.
+        Nothing was raised in that time, too many actions have a type that nobody explained, or the file cannot be
+        written.
     """
     from dagster_project.triage.replay import compare, cuts_between, replay
 
@@ -97,6 +99,7 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
     say("cleaning alerts and actions (dbt)")
     with turn(warehouse, f"replay-{uuid.uuid4()}", say):
         build_clean_tables(warehouse, settings, until)
+        require_known_meanings(warehouse, settings, until)
         history = read_history(warehouse, until)
     if not (history["raised_at"] >= first).any():
         raise HeedError(

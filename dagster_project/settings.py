@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 import tomllib
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,6 +47,19 @@ class Source(Section):
     rules: str = "rules"
     time_zone: str = "UTC"
     clock_skew_minutes: Annotated[float, Field(ge=0, le=1440)] = 5
+    earliest: str = "2000-01-01"
+
+    @field_validator("earliest")
+    @classmethod
+    def _a_date(cls, text: str) -> str:
+        try:
+            day = date.fromisoformat(text)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is not a date, write one like '2015-01-01'") from error
+        # The expectations stop a run at earlier times, so that staging must reject those at least.
+        if not date(2000, 1, 1) <= day < date(2100, 1, 1):
+            raise ValueError(f"{text!r} is not from 2000-01-01 to 2099-12-31")
+        return day.isoformat()
 
     @field_validator("time_zone")
     @classmethod

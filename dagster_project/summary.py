@@ -11,6 +11,7 @@ from typing import Any
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.reporting.words import contender
+from dagster_project.resources.action_types import MEANINGS, SeenType, clean_types, unknown_in_words
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.postgres import Warehouse
 
@@ -18,6 +19,13 @@ _TOP = """
 SELECT alert_id, raised_at, rule, entity, team, probability, reasons::text AS reasons, flood, visibility_only
 FROM reporting.alert_scores_latest
 WHERE is_open AND probability IS NOT NULL ORDER BY flood, visibility_only, probability DESC, alert_id LIMIT 10
+"""
+
+
+_REOPENED = """
+SELECT count(DISTINCT dismissals.alert_id) AS alerts FROM marts.actions AS reopenings
+JOIN marts.actions AS dismissals USING (alert_id)
+WHERE reopenings.meaning = 'reopened' AND dismissals.meaning = 'dismissed' AND dismissals.acted_at < reopenings.acted_at
 """
 
 
@@ -45,6 +53,12 @@ def collect(warehouse: Warehouse) -> dict[str, Any]:
         "rejected": read(
             "SELECT source, reason, count(*) AS rows FROM marts.rejected_rows GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 8"
         ),
+        "fact_changes": read(
+            "SELECT ltrim(column_name, '@') AS name, count(*) AS alerts FROM marts.alert_fact_changes GROUP BY 1 "
+            "ORDER BY 2 DESC, 1 LIMIT 8"
+        ),
+        "reopened": read(_REOPENED)[0]["alerts"],
+        "action_types": [each.to_document() for each in clean_types(warehouse)],
         "floods": read(
             "SELECT day, scope_kind, scope, volume, expected, acted_share, status, evidence FROM quality.flood_days "
             "WHERE status <> 'cleared' AND superseded_at IS NULL ORDER BY volume DESC LIMIT 8"
@@ -89,6 +103,18 @@ def show(found: dict[str, Any]) -> None:
     console.print(loaded)
     for row in found["rejected"]:
         console.print(plain(f"  set aside: {row['rows']} {row['source']}: {row['reason']}"))
+    for row in found["fact_changes"]:
+        console.print(
+            plain(f"  {row['name']} changed after the raise for {row['alerts']} alerts; heed uses the first-seen value")
+        )
+    if found["reopened"]:
+        console.print(
+            plain(
+                f"  {found['reopened']} alerts were dismissed and reopened: that dismissal does not count, and later "
+                "histories take them as undecided from the dismissal on"
+            )
+        )
+    _show_meanings(console, [SeenType(**each) for each in found["action_types"]], plain)
 
     console.print()
     floods = table("Flagged as floods: a bug made them, not the business", "day", "scope", "alerts", "usual", "why")
@@ -132,6 +158,38 @@ _NUMERIC = {
     "log-loss",
     "AUC",
 }
+
+
+# A word that means neutral although this share of its alerts has no other decision may be the company's own decision.
+_ENDS_ALERTS = 0.5
+
+
+def _show_meanings(console: Any, types: list[SeenType], plain: Any) -> None:
+    """What heed takes each action type for, and which ones need a person's word."""
+    if not types:
+        return
+    console.print()
+    console.print("[bold]What heed takes action types for[/]")
+    for meaning in MEANINGS:
+        words = [each for each in types if each.meaning == meaning]
+        if words:
+            named = ", ".join(f"{each.action_type[:40]} {each.actions:,}" for each in words[:_WORDS_SHOWN])
+            more = f" and {len(words) - _WORDS_SHOWN} more" if len(words) > _WORDS_SHOWN else ""
+            console.print(plain(f"  {meaning}: {named}{more}"))
+    if unknown := unknown_in_words(types):
+        console.print(plain(f"  {unknown}"))
+    for each in types:
+        undecided = each.alerts_without_decision or 0
+        if each.meaning == "neutral" and each.defined_in == "project" and undecided > _ENDS_ALERTS * each.actions:
+            console.print(
+                plain(
+                    f"  {each.action_type[:40]}: {undecided:,} alerts have it and no decision. If it is one, say so: "
+                    "`heed action-types`"
+                )
+            )
+
+
+_WORDS_SHOWN = 12
 
 
 def _show_evaluation(console: Any, found: dict[str, Any], table: Any, plain: Any) -> None:

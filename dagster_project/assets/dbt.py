@@ -20,6 +20,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_
 from dagster_dbt.errors import DagsterDbtError
 
 from dagster_project.errors import HeedError, one_line
+from dagster_project.resources.action_types import clean_types, how_to_explain, unknown_in_words
 from dagster_project.resources.cleaning import CLEAN_VARIABLE, PUBLISH, WHOLE, remember_reading, what_to_read
 from dagster_project.resources.dbt import (
     DBT_ANYWHERE,
@@ -35,6 +36,7 @@ from dagster_project.resources.meanwhile import load_meanwhile
 from dagster_project.resources.moment import reads_everything, run_moment
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.turn import turn_environment
+from dagster_project.resources.tables import shared_ids_in_words
 from dagster_project.settings import Settings
 
 MANIFEST = DBT_PROJECT / "target" / "manifest.json"
@@ -127,7 +129,7 @@ def _build(
             building = dbt.build(context, arguments, directory)
             load_meanwhile()
             for event in building.stream():
-                yield _with_values(event, warehouse, directory)
+                yield _with_its_cause(_with_values(event, warehouse, directory), warehouse, settings)
     except DagsterDbtError as error:
         said = " ".join(str(error).split())
         if refused := _REFUSED.search(str(error)):
@@ -164,6 +166,18 @@ def _with_values(event: Any, warehouse: Warehouse, directory: Path) -> Any:
             shown = "; ".join(row_in_words(row) for row in rows)
             words += f", such as {shown}" if not isinstance(count, int) or count > len(rows) else f": {shown}"
     return event._replace(description=one_line(words))
+
+
+def _with_its_cause(event: Any, warehouse: Warehouse, settings: Settings) -> Any:
+    """The result of a failed check that people have to answer, naming what it found and what to do."""
+    if not isinstance(event, dg.AssetCheckResult) or event.passed:
+        return event
+    description = ""
+    if event.check_name == "unknown_action_types":
+        description = f"{unknown_in_words(clean_types(warehouse))}. {how_to_explain(settings)}"
+    elif event.check_name == "ids_of_several_alerts":
+        description = shared_ids_in_words(warehouse)
+    return event._replace(description=description) if description else event
 
 
 @lru_cache(

@@ -18,6 +18,7 @@ from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
 from dagster_project.assets.showing import frame_schema, table, table_schema
 from dagster_project.checks import check_before_publishing, suite_check_specs
 from dagster_project.errors import HeedError
+from dagster_project.resources.action_types import require_known_meanings
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.models import ModelStore
@@ -58,6 +59,7 @@ def training_set(
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
     as_of = run_moment(context)
+    require_known_meanings(warehouse, settings, as_of)
     frame, left_out = read_taught(features, warehouse, as_of, settings.learning.training_days)
     touched = read_influenced(warehouse, as_of)
     if len(touched):

@@ -16,6 +16,9 @@ After a load, the newest version of each id in the file is the one that stands l
 Newest is by `loaded_at`, then `load_id`, as in staging. All rows of a load carry one `loaded_at`, later than that of
 any load before; only where a file holds different versions of one id, each carries a microsecond more than the one
 before.
+
+Of an alert staging uses the oldest version, unless a later load is a correction: then that one. So the rows of a
+correction are added although raw holds the same ones as the newest.
 """
 
 from __future__ import annotations
@@ -87,6 +90,7 @@ class LoadReport:
     already_loaded : this content was loaded before, so nothing was read or changed; the counts say what it held.
     ignored_columns : columns of the file that were not loaded.
     load_id : the row in raw.loads.
+    rows_of_loaded_ids : rows added whose id had been loaded before with other content.
     """
 
     file: str
@@ -99,6 +103,7 @@ class LoadReport:
     already_loaded: bool
     ignored_columns: tuple[str, ...] = ()
     load_id: int | None = None
+    rows_of_loaded_ids: int = 0
 
     def summary(self) -> str:
         """One line in words."""
@@ -110,6 +115,11 @@ class LoadReport:
         line = f"{self.file}: {self.rows_read:,} {kind} read in {self.seconds:.1f} s, {self.rows_added:,} added"
         if self.rows_unchanged:
             line += f", {self.rows_unchanged:,} unchanged"
+        if self.rows_of_loaded_ids and self.kind == "alerts":
+            line += (
+                f", {self.rows_of_loaded_ids:,} of them tell other facts of alerts that were loaded before: heed uses "
+                "those loaded first (load with --correction where these are right)"
+            )
         if self.rows_undecodable:
             line += f", {self.rows_undecodable:,} undecodable and set aside in raw.undecodable_rows"
         if self.ignored_columns:
@@ -127,6 +137,7 @@ def load_file(
     connect: Callable[[], Connection],
     *,
     mapping: Mapping | None = None,
+    correction: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
     loaded_at: datetime | None = None,
     progress_seconds: float = PROGRESS_SECONDS,
@@ -139,6 +150,8 @@ def load_file(
     path : a CSV (also .csv.gz), Parquet or JSON lines file.
     connect : makes a connection to the warehouse, not in autocommit mode, with the raw tables in place.
     mapping : names of the file's columns; without it the contract's names are looked for.
+    correction : a person says that these rows are right and what was loaded before is not: of alerts, their facts count
+        also for the past. Without it the facts that were loaded first count.
     progress : called at most every `progress_seconds`.
     loaded_at : the moment the rows count as loaded, with a zone; now by default. Must be later than any load before.
 
@@ -157,7 +170,7 @@ def load_file(
 
     source = SourceFile(Path(path))
     try:
-        load = _Load(kind, source, mapping, _Teller(kind, source, progress, progress_seconds))
+        load = _Load(kind, source, mapping, _Teller(kind, source, progress, progress_seconds), correction)
         try:
             return load.run(connect, loaded_at)
         except Error as error:
@@ -198,8 +211,10 @@ class _Teller:
 class _Load:
     """One load. Names of tables and columns below are heed's own constants; values only ever go as parameters."""
 
-    def __init__(self, kind: Kind, source: SourceFile, mapping: Mapping | None, tell: _Teller) -> None:
-        self.kind, self.source, self.mapping, self.tell = kind, source, mapping, tell
+    def __init__(
+        self, kind: Kind, source: SourceFile, mapping: Mapping | None, tell: _Teller, correction: bool
+    ) -> None:
+        self.kind, self.source, self.mapping, self.tell, self.correction = kind, source, mapping, tell, correction
         self.table = f'raw."{kind}"'
         self.id = f'"{COLUMNS[kind][0]}"'
         self.undecodable = 0
@@ -211,6 +226,8 @@ class _Load:
 
         reader = open_reader(self.kind, self.source, self.mapping)
         fingerprint = self.mapping.fingerprint(self.kind) if self.mapping else b""
+        if self.correction:  # the same content says something else
+            fingerprint += b"correction"
         sha256 = self.source.sha256(fingerprint, lambda: self.tell("checking"))
         reader = open_reader(self.kind, self.source, self.mapping)  # again from the start
 
@@ -231,12 +248,15 @@ class _Load:
         if (before := self._loaded_before(cursor, sha256)) is not None:
             return before
         load_id, loaded_at = self._begin(cursor, sha256, loaded_at)
+        if self.correction:
+            cursor.execute("INSERT INTO raw.corrections (load_id) VALUES ($1)", parameters=(load_id,))
         self._stage(cursor, reader)
         self.source.check_unchanged()
         self.tell("comparing")
         self._judge(cursor)
         added = self._insert(cursor, load_id, loaded_at)
         self._keep_undecodable(cursor, load_id, loaded_at)
+        known = 0 if self.correction else self._of_loaded_ids(cursor)
         read = self.tell.rows
         unchanged = read - added - self.undecodable
         cursor.execute(
@@ -259,6 +279,7 @@ class _Load:
             already_loaded=False,
             ignored_columns=reader.ignored,
             load_id=load_id,
+            rows_of_loaded_ids=known,
         )
 
     def _wait_for_turn(self, cursor: Cursor) -> None:
@@ -380,13 +401,15 @@ class _Load:
 
         They are rows of ids that raw holds or that occur twice in the file, and rows without an id that raw holds.
         """
-        # Every version in raw of an id in the file, and which one is the newest.
+        # Every version in raw of an id in the file, and which one is the newest. A correction is added although raw
+        # holds the same row as the newest one: it must win over the older ones, too.
+        corrects = "AND load_id IN (SELECT load_id FROM raw.corrections)" if self.correction else ""
         cursor.execute("DROP TABLE IF EXISTS pg_temp.stored, pg_temp.judged")
         cursor.execute(
             f"""CREATE TEMPORARY TABLE stored AS
                 SELECT {self.id} AS id, row_hash,
                        row_number() OVER (PARTITION BY {self.id} COLLATE "C" ORDER BY loaded_at DESC NULLS LAST,
-                           load_id DESC NULLS LAST, row_hash COLLATE "C" DESC) = 1 AS is_newest
+                           load_id DESC NULLS LAST, row_hash COLLATE "C" DESC) = 1 {corrects} AS is_newest
                 FROM {self.table}
                 WHERE {self.id} IN (SELECT {self.id} FROM pg_temp.incoming WHERE reason IS NULL)"""
         )
@@ -469,6 +492,15 @@ class _Load:
                 SELECT count(*) FROM added""",
             loaded_at,
             load_id,
+        )
+        return int(row[0])
+
+    def _of_loaded_ids(self, cursor: Cursor) -> int:
+        """Rows added whose id was in raw before."""
+        row = _row(
+            cursor,
+            f"""SELECT count(*) FROM pg_temp.incoming JOIN pg_temp.judged USING (seq)
+                WHERE is_added AND {self.id} IN (SELECT id FROM pg_temp.stored)""",
         )
         return int(row[0])
 

@@ -4,8 +4,8 @@ Belongs here: what the clean tables were built with (a fingerprint and an as-of)
 Does not belong here: how dbt reads only what is new (`dbt_project/macros/only_new.sql`).
 
 The answer is "only what is new" when the tables that stand came from the same raw tables (not emptied, rewritten or
-replaced since), the same dbt project, the same settings, the same meanings of action types, no later as-of, and a run
-that went well. In doubt dbt reads everything: the tables are the same, only later.
+replaced since), the same dbt project, the same settings, the same meanings of action types and corrections, no later
+as-of, and a run that went well. In doubt dbt reads everything: the tables are the same, only later.
 """
 
 from __future__ import annotations
@@ -83,6 +83,9 @@ def _fingerprint(warehouse: Warehouse, settings: Settings) -> str:
     meanings = None
     if not warehouse.value("SELECT to_regclass($1) IS NULL", (types,)):
         meanings = warehouse.value(f"SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {types} AS t")
+    corrections = None
+    if not warehouse.value("SELECT to_regclass('raw.corrections') IS NULL"):
+        corrections = warehouse.value("SELECT string_agg(load_id::text, ' ' ORDER BY load_id) FROM raw.corrections")
     files = sorted(
         path
         for folder in ("models", "macros", "seeds", "tests")
@@ -90,7 +93,7 @@ def _fingerprint(warehouse: Warehouse, settings: Settings) -> str:
         if path.is_file()
     )
     content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in [*files, DBT_PROJECT / "dbt_project.yml"]]
-    told = json.dumps([tables, meanings, dbt_vars(settings), content], sort_keys=True)
+    told = json.dumps([tables, meanings, corrections, dbt_vars(settings), content], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
 
 

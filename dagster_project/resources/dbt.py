@@ -50,6 +50,7 @@ def dbt_vars(settings: Settings) -> dict[str, Any]:
         "raw_rules": settings.source.rules,
         "source_time_zone": settings.source.time_zone,
         "clock_skew_minutes": settings.source.clock_skew_minutes,
+        "earliest": settings.source.earliest,
         "horizon_days": settings.outcome.horizon_days,
     }
 

@@ -36,6 +36,10 @@ CREATE TABLE IF NOT EXISTS raw.loads (
     rows_read bigint, rows_added bigint, rows_unchanged bigint, rows_undecodable bigint,
     started_at timestamptz NOT NULL DEFAULT now(), finished_at timestamptz
 );
+-- Loads whose rows replace facts that were loaded before, also for the past (`heed load --correction`).
+CREATE TABLE IF NOT EXISTS raw.corrections (
+    load_id bigint PRIMARY KEY, said_at timestamptz NOT NULL DEFAULT now()
+);
 CREATE TABLE IF NOT EXISTS raw.undecodable_rows (
     load_id bigint, file text, line bigint, reason text, content text, loaded_at timestamptz DEFAULT now()
 );

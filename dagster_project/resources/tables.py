@@ -102,6 +102,34 @@ def _as_known(warehouse: Warehouse, history: pd.DataFrame, as_of: datetime) -> p
     return history
 
 
+# As the macro reject_reasons in dbt_project has it.
+_OTHER_ALERT = "the id belongs to another alert (raised at another time)"
+
+
+def shared_ids_in_words(warehouse: Warehouse) -> str:
+    """How many rows were rejected because they have the id of another alert, with examples; empty: none."""
+    rows, ids = (
+        warehouse.read_arrow(
+            "SELECT count(*) AS rows, count(DISTINCT row_id) AS ids FROM marts.rejected_rows "
+            "WHERE source = 'alerts' AND reason = $1",
+            (_OTHER_ALERT,),
+        )
+        .to_pylist()[0]
+        .values()
+    )
+    if not rows:
+        return ""
+    some = warehouse.read_arrow(
+        "SELECT DISTINCT row_id FROM marts.rejected_rows WHERE source = 'alerts' AND reason = $1 ORDER BY 1 LIMIT 3",
+        (_OTHER_ALERT,),
+    ).to_pylist()
+    examples = ", ".join(row["row_id"][:60] for row in some)
+    return (
+        f"{rows:,} rows have the id of an alert that was raised at another time, and were rejected ({ids:,} ids, for "
+        f"example {examples}). Give alerts an id that is unique, of several columns where none is, and load again"
+    )
+
+
 def unchecked_rows(
     warehouse: Warehouse, table: str, suite: str, expectations: str, witness: str, *, whole: bool = False
 ) -> tuple[Iterator[pd.DataFrame], bool, int]:

@@ -66,8 +66,8 @@ class MessyExport:
 
     `counts["alerts" | "actions" | "rules"]` holds, in rows: `rows` (in the file), `clean`, and then
 
-    - duplicates: `identical_duplicate`, `changed_duplicate` (the same id, other content; the true row stands
-      later in the file);
+    - duplicates: `identical_duplicate`, `changed_duplicate` (the same id, other content; of alerts the true
+      row stands earlier in the file, of actions later);
     - rejects: `empty_id`, `unreadable_time`, `future_time`, and for alerts `empty_rule`, for actions
       `orphan`, `empty_type` and `before_alert` (by days);
     - what a good cleaner repairs, counted inside `clean`: `letter_case`, `blanks`, `nulls` (optional fields
@@ -232,7 +232,7 @@ def _messy_alerts(world: World, rng: np.random.Generator) -> tuple[pd.DataFrame,
     mess.spoil("broken_attributes", rows, "attributes", mess.choice(_BROKEN_JSON, rows.size))
 
     mess.add("identical_duplicate", 0.01, place=0.5)
-    mess.add("changed_duplicate", 0.005, place=-0.5, title="Draft: the text was corrected later", value="1")
+    mess.add("changed_duplicate", 0.005, place=0.6, title="Closed: the text was changed later", value="1")
     mess.add("empty_id", 0.001, alert_id=lambda c: [None if i % 2 else "  " for i in range(len(c))])
     mess.add("empty_rule", 0.0005, alert_id=_fresh_ids("no-rule"), rule=None)
     mess.add(

@@ -66,6 +66,16 @@
   select {{ names }} from {{ arg_dict["temp_relation"] }};
 {% endmacro %}
 
+{# As `replace`, where only new rows are read: the rows of the keys that `changed` in meta names. #}
+{% macro get_incremental_replace_changed_sql(arg_dict) %}
+  {%- set names = arg_dict["dest_columns"] | map(attribute="quoted") | join(', ') -%}
+  delete from {{ arg_dict["target_relation"] }}
+  {%- if only_new() %} where alert_id in (select alert_id from staging.{{ config.get('meta', {}).get('changed') }}){% endif %};
+
+  insert into {{ arg_dict["target_relation"] }} ({{ names }})
+  select {{ names }} from {{ arg_dict["temp_relation"] }};
+{% endmacro %}
+
 {# Replace all rows in one transaction: for small tables and for those without a key. #}
 {% macro get_incremental_replace_sql(arg_dict) %}
   {%- set names = arg_dict["dest_columns"] | map(attribute="quoted") | join(', ') -%}

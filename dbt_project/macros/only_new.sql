@@ -23,7 +23,7 @@
 
 {# A post-hook: after 1,000 rows of a million the planner's figures still hold, and autovacuum sees to them. #}
 {% macro analyze_after_whole() -%}
-  {% if not only_new() %}analyze (skip_locked) {{ this }}{% endif %}
+  {% if not only_new() and model.config.materialized != 'view' %}analyze (skip_locked) {{ this }}{% endif %}
 {%- endmacro %}
 
 {# When this run began: marks the rows that it staged. #}

@@ -21,9 +21,9 @@
 {%- endmacro %}
 
 {#
-  One placement per raw row. Rows with a reason are rejected. Of the others with the same id the newest is clean and the
-  rest are duplicates: latest loaded_at, then highest load_id, then highest row_hash, so that the same rows always give
-  the same answer. A newer version that is rejected therefore does not hide an older one that is valid.
+  One placement per raw action or rule. Rows with a reason are rejected. Of the others with the same id the newest is clean
+  and the rest are duplicates: latest loaded_at, then highest load_id, then highest row_hash, so that the same rows always
+  give the same answer. A newer version that is rejected therefore does not hide an older one that is valid.
 #}
 {% macro place_rows(id) -%}
   case
@@ -41,4 +41,40 @@
    loaded while dbt runs do not look like rows lost. #}
 {% macro count_raw_rows(raw, columns) -%}
   (select count(*) from {{ raw_rows(raw, columns) }} as counted) as raw_rows
+{%- endmacro %}
+
+{#
+  Alerts are placed otherwise: the version loaded FIRST is clean, because its facts were known at the raise, or nearly so.
+  Later versions may hold what people learned or decided since, and are duplicates (marts.alert_fact_changes says what they
+  changed). Only where a person said that a load is a correction (raw.corrections) its rows win, the newest of them.
+
+  A row that was raised in another second than every version of its alert (the first one and the corrections) is another
+  alert with the same id, and is rejected. Seconds, because systems cut fractions off in one export and not in the next.
+
+  The step `ranked` needs only one sort for its three window functions.
+#}
+{% macro rank_versions() -%}
+        row_number() over (partition by {{ version_group() }} order by not is_correction, {{ version_order() }}) as version,
+        first_value(second) over (
+            partition by {{ version_group() }}, not is_correction order by {{ version_order() }}
+        ) as first_second,
+        array_agg(second) filter (where is_correction) over (partition by {{ version_group() }}) as corrected_seconds
+{%- endmacro %}
+
+{% macro version_group() -%} alert_id collate "C", (reject_reason is null) {%- endmacro %}
+
+{# Of corrections the newest comes first, of all others the oldest; then load_id and row_hash, so that the same rows always
+   give the same answer. #}
+{% macro version_order() -%}
+  case when is_correction then loaded_at end desc nulls last, case when is_correction then load_id end desc nulls last,
+  loaded_at nulls first, load_id nulls first, row_hash collate "C"
+{%- endmacro %}
+
+{# Whether a row is of a load that a person called a correction. Load numbers of other schemas are not heed's. #}
+{% macro is_correction(relation, columns) -%}
+  {%- if columns is none or 'load_id' not in columns or relation.schema != 'raw' -%}
+    false
+  {%- else -%}
+    coalesce(src.load_id::bigint in (select load_id from raw.corrections), false)
+  {%- endif -%}
 {%- endmacro %}

@@ -39,5 +39,6 @@ select
 from {{ raw_rows(types, columns) }} as src
 where
     {{ raw_text(columns, 'action_type') }} is null
-    or coalesce(lower({{ raw_text(columns, 'meaning') }}), '') not in ('acted', 'dismissed', 'neutral')
+    -- Without a meaning: a list that is not filled in yet.
+    or lower({{ raw_text(columns, 'meaning') }}) not in ('acted', 'dismissed', 'neutral', 'reopened')
 having count(*) > 0

@@ -38,12 +38,19 @@ ALERTS = [
     alert("clean", alert_id="array", attributes="[1, 2]"),
     alert("clean", alert_id="null character", attributes='{"a": "\\u0000"}'),
     alert("clean", alert_id="deep", attributes='{"a":' * 20_000 + "1" + "}" * 20_000),
-    alert("duplicate", alert_id="twice", title="old", loaded_at=LOADED - timedelta(days=1)),
-    alert("clean", alert_id="twice", title="new"),
+    alert("clean", alert_id="twice", title="first", loaded_at=LOADED - timedelta(days=1)),
+    alert("duplicate", alert_id="twice", title="later"),
     alert("duplicate", alert_id="same"),
     alert("clean", alert_id="same"),
-    alert("clean", alert_id="fallback", title="valid", loaded_at=LOADED - timedelta(days=1)),
-    alert("the time cannot be read", alert_id="fallback", raised_at="later"),
+    alert("the time cannot be read", alert_id="fallback", raised_at="later", loaded_at=LOADED - timedelta(days=1)),
+    alert("clean", alert_id="fallback", title="valid"),
+    alert(
+        "the id belongs to another alert (raised at another time)", alert_id="fallback", raised_at="2025-06-02T10:00Z"
+    ),
+    alert("the time lies before the earliest that can be true", alert_id="1970", raised_at="1970-01-01T00:00:00Z"),
+    alert("the time lies before the earliest that can be true", alert_id="1999", raised_at="0946684799"),
+    alert("the id is missing", alert_id="\u00a0"),
+    alert("the rule is missing", alert_id="no-break space", rule="\u00a0\u3000"),
     alert("the id is missing", alert_id=None),
     alert("the id is missing", alert_id=" \t\r\n"),
     alert("the id is missing", alert_id=""),
@@ -69,8 +76,9 @@ ACTIONS = [
     action("clean", action_id="2", action_type="False_Positive"),
     action("clean", action_id="skewed", acted_at="2025-06-01T09:55:00Z"),
     action("clean", action_id="unknown type", action_type="Danced"),
-    action("clean", action_id="on fallback", alert_id=" fallback "),
+    action("clean", action_id="on fallback", alert_id=" fallback ", acted_at="2025-06-02T09:59:59Z"),
     action("the action lies before its alert", action_id="before", acted_at="2025-06-01T09:54:59Z"),
+    action("the id of its alert belongs to several alerts", action_id="whose", alert_id="fallback"),
     action("the alert is not known", action_id="orphan", alert_id="nobody"),
     action("the alert is not known", action_id="rejected alert", alert_id="calendar"),
     action("the alert is not known", action_id="other case", alert_id="PLAIN"),
@@ -146,7 +154,7 @@ def test_each_rejected_row_carries_its_own_reason_and_content(messy):
     assert content["raised_at"] == "2025-02-30T10:00:00Z"
 
 
-def test_duplicates_are_counted_and_the_newest_valid_version_wins(messy):
+def test_duplicates_are_counted_and_the_first_valid_version_wins(messy):
     assert set(messy.sql("SELECT source, row_id, duplicates FROM staging.duplicate_rows")) == {
         ("alerts", "twice", 1),
         ("alerts", "same", 1),
@@ -154,7 +162,7 @@ def test_duplicates_are_counted_and_the_newest_valid_version_wins(messy):
         ("rules", "r", 1),
     }
     titles = dict(messy.sql("SELECT alert_id, title FROM marts.alerts"))
-    assert titles["twice"] == "new"
+    assert titles["twice"] == "first"
     assert titles["fallback"] == "valid"
 
 
@@ -213,7 +221,15 @@ def test_action_within_the_clock_skew_counts_as_at_the_raise_moment(messy):
 
 def test_refresh_equals_a_rebuild_and_keeps_what_depends_on_it(messy):
     """Late, corrected and deleted rows: what the refresh leaves is what a full refresh builds."""
-    tables = ["alerts", "actions", "alert_outcomes", "daily_alert_volume", "rules", "rejected_rows"]
+    tables = [
+        "alerts",
+        "actions",
+        "alert_outcomes",
+        "daily_alert_volume",
+        "rules",
+        "rejected_rows",
+        "alert_fact_changes",
+    ]
 
     def contents() -> dict[str, Any]:
         tables_and_reports = [f"marts.{name}" for name in [*tables, "load_reconciliation"]]

@@ -16,9 +16,12 @@ from dagster_project.settings import Outcome, Settings, Source
 from tests.dbt.conftest import Dbt, require_kept_is_what_stands
 
 BEGIN = datetime(2025, 3, 1, tzinfo=UTC)
-TABLES = ("alerts", "actions", "alert_outcomes", "daily_alert_volume", "rejected_rows", "rules", "load_reconciliation")
+TABLES = (
+    *("alerts", "actions", "alert_outcomes", "daily_alert_volume", "rejected_rows", "rules", "load_reconciliation"),
+    *("alert_fact_changes", "action_meanings"),
+)
 RULES = ["disk full", "Disk full", "DISK FULL", "login failed", "Login failed", " ", "backup late"]
-TYPES = ["fixed", "dismissed", "seen", "acknowledged", "nobody knows", ""]
+TYPES = ["fixed", "dismissed", "seen", "Re-opened", "nobody knows", ""]
 
 # More of them: HEED_SEEDS="1 2 3 4".
 SEEDS = [int(seed) for seed in os.environ.get("HEED_SEEDS", "1").split()]
@@ -40,15 +43,25 @@ class Feed:
             time += timedelta(days=30) if self.random.random() < 0.03 else timedelta(0)
             return None if self.random.random() < 0.03 else time.isoformat()
 
+        def alert() -> dict[str, str | None]:
+            """Of most ids every row was raised at the same moment: they are versions. The others share an id."""
+            name = int(number(400))
+            first = (BEGIN + timedelta(minutes=name * 20)).isoformat()
+            return {
+                "alert_id": pick(["", f" a{name}", f"a{name}", f"a{name}"]),
+                "raised_at": first if self.random.random() < 0.8 else moment(BEGIN),
+            }
+
+        if self.loads == 2:
+            self.made.sql("INSERT INTO raw.corrections (load_id) VALUES (%s)", (self.loads,))
         rows = [
             {
-                "alert_id": pick(["", f" a{number(400)}", f"a{number(400)}", f"a{number(400)}"]),
-                "raised_at": moment(BEGIN),
+                **alert(),
                 "rule": pick(RULES),
                 "entity": f"e{number(5)}",
                 "team": pick([None, "Ops", "ops", "dev"]),
                 "value": pick(["1", "2.5", "many"]),
-                "attributes": pick([None, '{"a": 1}', "[]"]),
+                "attributes": pick([None, '{"a": 1}', '{"a": 2, "b": 1}', "[]"]),
                 "loaded_at": pick(loaded),
                 "row_hash": f"{number(1 << 30)}",
                 "load_id": self.loads,
@@ -122,6 +135,10 @@ def test_reading_what_is_new_equals_reading_everything(dbt_database: Callable[[]
     for name in new:
         assert new[name] == whole[name], name
     assert new["alerts"] != before["alerts"]
+    reasons = dict(made.sql("SELECT reason, count(*) FROM marts.rejected_rows GROUP BY 1"))
+    assert reasons["the id belongs to another alert (raised at another time)"] > 5
+    assert reasons["the id of its alert belongs to several alerts"] > 5
+    assert len(new["alert_fact_changes"]) > 5
     assert len({row for row in new["alert_outcomes"]} - set(before["alert_outcomes"])) > 20
 
 

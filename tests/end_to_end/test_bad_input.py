@@ -17,6 +17,7 @@ import pytest
 
 from dagster_project.instance import dagster_instance
 from dagster_project.loading import load_file
+from dagster_project.resources.action_types import raw_types
 from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
 from dagster_project.running import JobOutcome, run_job
 from dagster_project.settings import Settings
@@ -177,7 +178,16 @@ def test_companies_with_little_to_learn_from_are_scored_all_the_same(
         ]
         for n, alert in enumerate(answered)
     ]
+    # One alert that cannot be true, one that is only very old, and one with the id of another stop nothing.
+    alerts += [["epoch", "1970-01-01T00:00:00Z", "r", "e", "t"], ["old", "2001-02-03T04:05:06Z", "rule 1", "e1", "t1"]]
+    alerts.append(["a0", (START + timedelta(days=20)).isoformat(), "rule 1", "e1", "t1"])
     warehouse, outcome = run_on(alerts, actions, START + timedelta(days=days), tmp_path, new_database())
+    assert warehouse.read("SELECT row_id, reason FROM marts.rejected_rows ORDER BY 1").to_numpy().tolist() == [
+        ["a0", "the id belongs to another alert (raised at another time)"],
+        ["epoch", "the time lies before the earliest that can be true"],
+    ]
+    assert any("ids_of_several_alerts: 1 rows have the id of an alert" in line for line in outcome.warnings)
+    assert warehouse.value("SELECT outcome FROM marts.alert_outcomes WHERE alert_id = 'old'") == "not_acted"
     scores = warehouse.read("SELECT * FROM scoring.alert_scores")
     assert len(scores) == outcome.to_document()["open_alerts"] > 0
     assert scores["probability"].between(0, 1, inclusive="neither").all()
@@ -187,7 +197,54 @@ def test_companies_with_little_to_learn_from_are_scored_all_the_same(
         assert "too little" in why or "prior" in why
     if case.startswith("one rule"):
         assert warehouse.value("SELECT rule FROM marts.alerts LIMIT 1") == NASTY_RULE
-        show(collect(warehouse))
+        found = collect(warehouse)
+        assert {(each["action_type"], each["meaning"]) for each in found["action_types"]} == {
+            ("resolved", "acted"),
+            ("dismissed", "dismissed"),
+        }
+        show(found)
+
+
+def test_words_that_nobody_explained(heed: Shell, tmp_path: Path) -> None:
+    """A third of the decisions in a word that heed does not know: `load` names it, learning is refused, a list is
+    written and answered. Ids that several alerts share are named by the run, too."""
+    times = [START + timedelta(hours=n) for n in range(60)]
+    alerts: list[list[object]] = [[f"a{n}", at.isoformat(), "r", "e", "t"] for n, at in enumerate(times)]
+    alerts.append(["a0", times[9].isoformat(), "other", "e", "t"])
+    words = ("adjusted", "escalated", "fixed")
+    actions: list[list[object]] = [
+        [f"d{n}", f"a{n}", (at + timedelta(minutes=30)).isoformat(), words[n % 3]] for n, at in enumerate(times)
+    ]
+    files = (
+        "--alerts",
+        alerts_file(tmp_path / "a.csv", alerts),
+        "--actions",
+        actions_file(tmp_path / "d.csv", actions),
+    )
+    said = heed("load", *map(str, files)).stderr
+    assert "adjusted (20, for example d0)" in said
+    assert "nothing is learned" in said
+    refused = heed.refuses("run", "--as-of", "2025-03-01")
+    assert "50% of the actions that may decide" in refused
+    assert "adjusted (20, for example d0)" in refused
+    out = str(tmp_path / "o.parquet")
+    assert "adjusted" in heed.refuses("replay", "--from", "2025-01-02", "--to", "2025-03-01", "--out", out)
+    examined = {line["what"]: line for line in json.loads(heed("doctor", "--json").stdout)}
+    assert examined["action types"]["status"] == "wrong"
+    assert "1 rows have the id of an alert" in examined["alert ids"]["found"]
+
+    listed = tmp_path / "types.csv"
+    assert "3 action types, 1 without a meaning" in heed("action-types", "--out", str(listed)).stdout
+    lines = listed.read_text().splitlines()
+    assert lines[1:] == [
+        "adjusted,,20,nobody,20,d0",
+        "escalated,neutral,20,heed assumes it,20,d1",
+        "fixed,acted,20,heed assumes it,0,d11",
+    ]
+    answered = [line.replace(",,", ",acted,").replace("neutral", "acted") for line in lines]
+    listed.write_text("\n".join(answered) + "\n")
+    assert "warning" not in heed("load", "--action-types", str(listed)).stderr
+    assert all(each.meaning == "acted" for each in raw_types(heed.warehouse, Settings()))
 
 
 def test_a_moment_before_the_first_alert(tmp_path: Path, new_database: Callable[[], str]) -> None:

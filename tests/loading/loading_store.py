@@ -10,7 +10,7 @@ import psycopg2
 from dagster_project.loading import LoadReport, load_file
 from dagster_project.resources.postgres import Warehouse
 
-RAW_TABLES = "raw.alerts, raw.actions, raw.rules, raw.action_types, raw.loads, raw.undecodable_rows"
+RAW_TABLES = "raw.alerts, raw.actions, raw.rules, raw.action_types, raw.loads, raw.corrections, raw.undecodable_rows"
 
 
 class Store:

@@ -214,3 +214,19 @@ def test_any_files_one_after_the_other(store, files):
             assert store.load("alerts", store.write("b.csv", text)).rows_added == 0
             assert store.count() == count
         seen.append(rows)
+
+
+def test_a_correction_is_marked_and_counts_although_its_rows_are_the_newest(store):
+    load(store, "a1", "b1")
+    later = load(store, "a2", "b1")
+    assert later.rows_of_loaded_ids == 1
+    assert "1 of them tell other facts of alerts that were loaded before" in later.summary()
+    assert "--correction" in later.summary()
+    assert load(store, "a2", "b1").already_loaded
+    corrected = load(store, "a2", "b1", correction=True)
+    assert (corrected.rows_added, corrected.already_loaded) == (2, False)
+    assert store.rows("SELECT load_id FROM raw.corrections") == [(corrected.load_id,)]
+    assert "--correction" not in corrected.summary()
+    assert load(store, "a2", "b1", correction=True).already_loaded
+    again = load(store, "a2", "b1", "c1", correction=True)
+    assert (again.rows_added, again.rows_unchanged) == (1, 2), "what a correction says already, no second one adds"

@@ -76,7 +76,7 @@ def test_a_plain_cleaner_gets_the_alerts_back(messy):
     frame["raised_at"] = moments(frame["raised_at"])
     frame = frame[~blank(frame["alert_id"]) & frame["rule"].notna()]
     frame = frame[frame["raised_at"] <= pd.Timestamp(WORLD.config.end)]
-    clean = frame.drop_duplicates("alert_id", keep="last").sort_values("alert_id").reset_index(drop=True)
+    clean = frame.drop_duplicates("alert_id", keep="first").sort_values("alert_id").reset_index(drop=True)
     truth = WORLD.alerts
     assert clean["alert_id"].tolist() == truth["alert_id"].tolist()
     assert clean["raised_at"].tolist() == truth["raised_at"].tolist()

@@ -13,7 +13,7 @@ select
     actions.actor,
     actions.loaded_at
 from {{ ref('stg_actions') }} as actions
-left join {{ ref('stg_action_types') }} as types on types.action_type = actions.action_type
+left join {{ ref('stg_action_types') }} as types on types.type_key = {{ type_key('actions.action_type') }}
 where
     actions.placement = 'clean'
     {% if only_new() -%} and actions.action_id in (select action_id from {{ ref('changed_actions') }}) {%- endif %}

@@ -1,6 +1,6 @@
 {{ config(materialized='view') }}
 
--- How many older or equal versions of each row there are beside the clean one.
+-- How many other versions and copies of each clean row there are.
 {% for table, model, id in [('alerts', 'stg_alerts', 'alert_id'), ('actions', 'stg_actions', 'action_id'),
                              ('rules', 'stg_rules', 'rule_key')] -%}
 select

@@ -1,3 +1,5 @@
+{{ config(materialized='incremental', incremental_strategy='replace', on_schema_change='sync_all_columns') }}
+
 {%- set raw = source('raw', 'action_types') -%}
 {%- set columns = raw_columns(raw, ['action_type', 'meaning'], optional_table=true) -%}
 
@@ -24,7 +26,7 @@ both_sources as (
         loaded_at,
         'loaded' as defined_in
     from loaded
-    where action_type is not null and meaning in ('acted', 'dismissed', 'neutral')
+    where action_type is not null and meaning in ('acted', 'dismissed', 'neutral', 'reopened')
     union all
     select
         {{ read_action_type('action_type') }},
@@ -34,9 +36,10 @@ both_sources as (
     from {{ ref('action_types') }}
 )
 
-select distinct on (action_type collate "C")
+select distinct on ({{ type_key('action_type') }} collate "C")
     action_type,
+    {{ type_key('action_type') }} as type_key,
     meaning,
     defined_in
 from both_sources
-order by action_type collate "C", defined_in, loaded_at desc nulls last, meaning
+order by {{ type_key('action_type') }} collate "C", defined_in, loaded_at desc nulls last, meaning, action_type collate "C"

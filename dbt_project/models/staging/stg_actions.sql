@@ -32,28 +32,32 @@ read as (
         {{ raw_load_id(columns) }} as load_id,
         {{ raw_hash(columns) }} as row_hash,
         alerts.raised_at,
+        shared.shared_from,
         src.heed_place,
         src.heed_version,
         {{ count_versions(raw_text(columns, 'action_id')) }}
     from {{ rows_to_stage(raw, columns) }} as src
     left join {{ ref('stg_alerts') }} as alerts
         on alerts.alert_id = {{ raw_text(columns, 'alert_id') }} and alerts.placement = 'clean'
+    left join {{ ref('shared_ids') }} as shared on shared.alert_id = {{ raw_text(columns, 'alert_id') }}
 ),
 
 judged as (
     select
         *,
         case
-            when action_id is null then {{ reason('no_id') }}
+            when action_id is null or {{ is_blank('action_id') }} then {{ reason('no_id') }}
             when {{ id_is_too_long('action_id') }} then {{ reason('id_too_long') }}
             when alert_id is null then {{ reason('no_alert_id') }}
-            when action_type is null then {{ reason('no_type') }}
+            when action_type is null or {{ is_blank('action_type') }} then {{ reason('no_type') }}
             when acted_at_text is null then {{ reason('no_time') }}
             when acted_at is null then {{ reason('time_unreadable') }}
             when {{ is_future('acted_at', 'loaded_at') }} then {{ reason('time_in_future') }}
             when raised_at is null then {{ reason('unknown_alert') }}
             when acted_at < raised_at - make_interval(secs => 60.0 * {{ var('clock_skew_minutes') }})
                 then {{ reason('before_alert') }}
+            when {{ is_too_early('acted_at') }} then {{ reason('time_too_early') }}
+            when acted_at >= shared_from then {{ reason('ambiguous_alert') }}
         end as reject_reason
     from read
 )
