@@ -104,7 +104,7 @@ def load(
     from dagster_project.demo import holds_demo, make_way
     from dagster_project.loading import Kind, load_file, read_mapping
     from dagster_project.resources.postgres import Warehouse
-    from dagster_project.settings import heed_home
+    from dagster_project.settings import heed_home, load_settings
 
     given: dict[Kind, Path | None] = {
         "alerts": alerts,
@@ -119,6 +119,7 @@ def load(
         if not path.exists():
             raise HeedError(f"the file {path} does not exist", "correct the path; nothing was loaded")
     columns = read_mapping(mapping) if mapping else None
+    zone = load_settings().source.time_zone
     warehouse = Warehouse(heed_home())
     warehouse.prepare()
     say = _say(time.monotonic())
@@ -128,10 +129,19 @@ def load(
     reports = []
     for kind, path in wanted.items():
         say(f"loading {kind} from {path}")
-        report = load_file(kind, path, warehouse.connect, mapping=columns, progress=lambda at: say(f"  {at.summary()}"))
+        report = load_file(
+            kind,
+            path,
+            warehouse.connect,
+            mapping=columns,
+            progress=lambda at: say(f"  {at.summary()}"),
+            time_zone=zone,
+        )
         reports.append(report)
         if not json_output:
             click.echo(one_line(report.summary()))
+            for warning in report.warnings:
+                click.echo(one_line(f"  WARNING: {warning.line()}"))
     if json_output:
         click.echo(json.dumps([report.to_document() for report in reports]))
 
