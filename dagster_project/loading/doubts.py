@@ -136,18 +136,18 @@ class Observed:
             yield LoadWarning(
                 "cut_ids",
                 count,
-                f"{count:,} rows have a {name} like {shown(self.examples[f'{_SCIENTIFIC} {name}'])}: a spreadsheet or "
-                "a floating-point column has cut off its last digits, so that different rows share one id",
+                f"{_values(count, name)}, such as {shown(self.examples[f'{_SCIENTIFIC} {name}'])}, lost digits in a "
+                "spreadsheet or a floating-point column, so different rows may share one id",
                 "export the ids as text, straight from the system that made them",
             )
         for name, texts in self.placeholders.items():
-            some = ", ".join(f"{shown(text)} {count:,} times" for text, count in texts.most_common(EXAMPLES_SHOWN))
+            some = ", ".join(f"{count:,} {shown(text)}" for text, count in texts.most_common(EXAMPLES_SHOWN))
             listed = ", ".join(f'"{text}"' for text, _ in texts.most_common())
             yield LoadWarning(
                 "placeholders",
                 texts.total(),
-                f"{texts.total():,} rows have a {name} that looks like an empty cell ({some}) and is read as a name",
-                f"if it means empty, write empty = [{listed}] under [{self.kind}] in the mapping",
+                f"{_values(texts.total(), name)} may mean an empty cell ({some}) and will be read as a name",
+                f"if it does, write empty = [{listed}] under [{self.kind}] in the mapping",
             )
         yield from self._about_numbers(decimals, delimiter)
 
@@ -161,6 +161,8 @@ class Observed:
         reason = self.undecodable.most_common(1)[0][0]
         if "UTF-8" in reason:
             return "save the file as UTF-8 (`iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW_FILE`)"
+        if "backslash" in reason:
+            return 'write a quote inside a quoted field as ""'
         if "field" in reason or "quote" in reason:
             return 'give each row as many fields as the header, and quote with " (a quote inside is written "")'
         if "header" in reason:
@@ -184,8 +186,8 @@ class Observed:
                 yield LoadWarning(
                     "ambiguous_decimals",
                     count,
-                    f"{count:,} rows have a {name} like {example('ambiguous ,')}, and nothing in the file says whether "
-                    "the comma is for decimals or thousands, so they are not read",
+                    f"{_values(count, name)}, such as {example('ambiguous ,')}, cannot be read: nothing in the file says "
+                    "whether the comma is for decimals or thousands",
                     say,
                 )
             elif name not in decimals and evidence.ambiguous["."] and not evidence.settled["."] and delimiter == ";":
@@ -193,22 +195,26 @@ class Observed:
                 yield LoadWarning(
                     "ambiguous_decimals",
                     count,
-                    f"{count:,} rows have a {name} like {example('ambiguous .')}, read with a decimal point though the "
-                    "file is separated by semicolons, as files with decimal commas are",
+                    f"{_values(count, name)}, such as {example('ambiguous .')}, will be read with a decimal point, though "
+                    "the file is separated by semicolons, as files with decimal commas are",
                     say,
                 )
         for name, count in self.unreadable_numbers.items():
             yield LoadWarning(
                 "unreadable_numbers",
                 count,
-                f"{count:,} rows have a {name} like {shown(self.examples[f'{_NUMBER} {name}'])} that is no number and "
-                "becomes empty",
+                f"{_values(count, name)}, such as {shown(self.examples[f'{_NUMBER} {name}'])}, cannot be read as a "
+                "number and will be empty",
                 f"export it as a plain number, or map another column to {name}",
             )
 
 
+def _values(count: int, name: str) -> str:
+    return f"{count:,} value{'s' if count != 1 else ''} of {name}"
+
+
 @lru_cache(maxsize=1)
-def _read_time() -> str:
+def read_time_function() -> str:
     """The function by which dbt's staging models read times, to be made for this connection alone: a load may come
     before the first run of dbt, and a loader may not write to staging."""
     text = (PROJECT / "dbt_project" / "macros" / "functions.sql").read_text(encoding="utf-8")
@@ -231,7 +237,7 @@ class StagedDoubts:
 
     def _one(self, query: str, *parameters: Any) -> Any:
         if "read_time" in query and not self.has_function:
-            self.cursor.execute(_read_time())
+            self.cursor.execute(read_time_function())
             self.has_function = True
         self.cursor.execute(query, parameters=parameters or None)
         row = self.cursor.fetchone()
@@ -261,7 +267,7 @@ class StagedDoubts:
             return
         first, last, day = examples
         texts = shown(first) if first == last else f"{shown(first)} to {shown(last)}"
-        needed = "rows without a time are kept, but are no clean rows" if self.kind != "rules" else "it becomes empty"
+        then = "the run will reject these rows" if self.kind != "rules" else "it will be empty"
         remedy = f"export {self.time} as 2026-05-01T08:00:00Z, with its offset or in UTC, and load the file again"
         if day is not None:
             remedy = f"a day alone is no moment: {remedy}"
@@ -270,7 +276,7 @@ class StagedDoubts:
         yield LoadWarning(
             "unreadable_times",
             count,
-            f"{count:,} of {rows:,} rows have a {self.time} that cannot be read ({texts}); {needed}",
+            f"{count:,} of {rows:,} rows have a time in {self.time} that cannot be read ({texts}), and {then}",
             remedy,
         )
 
@@ -301,16 +307,16 @@ class StagedDoubts:
             yield LoadWarning(
                 "hour_that_comes_twice",
                 twice,
-                f"{twice:,} rows have a {self.time} like {shown(one_twice)}, which comes twice in {self.zone} when the "
-                "clock goes back; the second pass was taken, which is an hour too late for about half of them",
+                f"{_values(twice, self.time)}, such as {shown(one_twice)}, can mean two moments, because the clock goes "
+                f"back in {self.zone}; the later one will be taken",
                 remedy,
             )
         if never:
             yield LoadWarning(
                 "hour_that_never_comes",
                 never,
-                f"{never:,} rows have a {self.time} like {shown(one_never)}, which never comes in {self.zone} because "
-                "the clock goes forward; an hour later was taken",
+                f"{_values(never, self.time)}, such as {shown(one_never)}, cannot exist, because the clock goes forward "
+                f"in {self.zone}; an hour later will be taken",
                 remedy,
             )
 
@@ -332,8 +338,8 @@ class StagedDoubts:
             yield LoadWarning(
                 "several_alerts_with_one_id",
                 rows,
-                f"{rows:,} rows share {ids:,} alert ids but were raised at different times (such as {shown(example)}): "
-                "these are different alerts, and heed would mix up their decisions",
+                f"{rows:,} rows share {ids:,} alert id{'s' if ids > 1 else ''} (such as {shown(example)}) but were raised "
+                "at different times: they are different alerts, and their decisions cannot be kept apart",
                 f"the id is not unique: {compose}, or export complete ids",
             )
         ids, example, before, after = self._one(
@@ -356,8 +362,8 @@ class StagedDoubts:
             yield LoadWarning(
                 "raised_at_changed",
                 ids,
-                f"{ids:,} alerts were loaded before with another raised_at (such as {shown(example)}: {shown(before)}, "
-                f"now {shown(after)})",
+                f"{ids:,} alert id{'s were' if ids > 1 else ' was'} loaded before with another raised_at (such as "
+                f"{shown(example)}: {shown(before)}, now {shown(after)})",
                 f"if they are corrections, nothing needs doing; if they are other alerts, {compose}",
             )
 
