@@ -186,8 +186,8 @@ class Observed:
                 yield LoadWarning(
                     "ambiguous_decimals",
                     count,
-                    f"{_values(count, name)}, such as {example('ambiguous ,')}, cannot be read: nothing in the file says "
-                    "whether the comma is for decimals or thousands",
+                    f"{_values(count, name)}, such as {example('ambiguous ,')}, cannot be read: nothing in the file "
+                    "says whether the comma is for decimals or thousands",
                     say,
                 )
             elif name not in decimals and evidence.ambiguous["."] and not evidence.settled["."] and delimiter == ";":
@@ -195,8 +195,8 @@ class Observed:
                 yield LoadWarning(
                     "ambiguous_decimals",
                     count,
-                    f"{_values(count, name)}, such as {example('ambiguous .')}, will be read with a decimal point, though "
-                    "the file is separated by semicolons, as files with decimal commas are",
+                    f"{_values(count, name)}, such as {example('ambiguous .')}, will be read with a decimal point, "
+                    "though the file is separated by semicolons, as files with decimal commas are",
                     say,
                 )
         for name, count in self.unreadable_numbers.items():
@@ -307,16 +307,16 @@ class StagedDoubts:
             yield LoadWarning(
                 "hour_that_comes_twice",
                 twice,
-                f"{_values(twice, self.time)}, such as {shown(one_twice)}, can mean two moments, because the clock goes "
-                f"back in {self.zone}; the later one will be taken",
+                f"{_values(twice, self.time)}, such as {shown(one_twice)}, can mean two moments, because the clock "
+                f"goes back in {self.zone}; the later one will be taken",
                 remedy,
             )
         if never:
             yield LoadWarning(
                 "hour_that_never_comes",
                 never,
-                f"{_values(never, self.time)}, such as {shown(one_never)}, cannot exist, because the clock goes forward "
-                f"in {self.zone}; an hour later will be taken",
+                f"{_values(never, self.time)}, such as {shown(one_never)}, cannot exist, because the clock goes "
+                f"forward in {self.zone}; an hour later will be taken",
                 remedy,
             )
 
@@ -338,8 +338,8 @@ class StagedDoubts:
             yield LoadWarning(
                 "several_alerts_with_one_id",
                 rows,
-                f"{rows:,} rows share {ids:,} alert id{'s' if ids > 1 else ''} (such as {shown(example)}) but were raised "
-                "at different times: they are different alerts, and their decisions cannot be kept apart",
+                f"{rows:,} rows share {ids:,} alert id{'s' if ids > 1 else ''} (such as {shown(example)}) but were "
+                "raised at different times: they are different alerts, and their decisions cannot be kept apart",
                 f"the id is not unique: {compose}, or export complete ids",
             )
         ids, example, before, after = self._one(
