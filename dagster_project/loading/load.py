@@ -133,7 +133,7 @@ class LoadReport:
         if self.rows_unchanged:
             line += f", {self.rows_unchanged:,} unchanged"
         if self.rows_undecodable:
-            line += f", {self.rows_undecodable:,} UNDECODABLE and rejected (raw.undecodable_rows)"
+            line += f", {self.rows_undecodable:,} undecodable and rejected (raw.undecodable_rows)"
         if self.decimals:
             signs = {",": "decimal commas", ".": "decimal points and thousands separators"}
             line += "; " + ", ".join(f"{name} read with {signs[sign]}" for name, sign in self.decimals.items())

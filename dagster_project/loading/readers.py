@@ -306,7 +306,7 @@ class CsvReader(Reader):
         self.ignored = self.plan.ignored
         self.columns = len(names)
         d = re.escape(self.delimiter)
-        # Not CSV, though read without complaint: "said \\"high\\" load" would lose its first quote and gain another.
+        # Text like "say \"stop\" now" is not CSV; read as such it would lose one quote and gain another.
         self._escapes = re.compile(rf'\\"[^"\r\n{d}]'.encode())
         self._escaped = re.compile(rf'(?:^|{d})"(?:[^"]|"")*\\"[^"\r\n{d}]')
         self._last_is_unnamed = not names[-1].strip()
@@ -645,13 +645,13 @@ class ParquetReader(Reader):
                 set_aside.append(_set_aside(before + row + 1, "not UTF-8, or a NUL character", content))
             batch = batch.filter(pa.array(~bad))
 
-        def column(at: int) -> pa.Array:
+        def moments(at: int) -> pa.Array:
             values = batch.column(at)
             is_utc = batch.schema.names[at] in self._utc and pa.types.is_timestamp(values.type)
             return values.cast(pa.timestamp(values.type.unit, "UTC")) if is_utc else values
 
-        contract = _contract(self.plan, lambda at: arrow_text.as_text(column(at)))
-        further = [(name, arrow_text.as_json(column(at))) for name, at in self.plan.attributes]
+        contract = _contract(self.plan, lambda at: arrow_text.as_text(moments(at)))
+        further = [(name, arrow_text.as_json(moments(at))) for name, at in self.plan.attributes]
         typed = {name for name, at in self.plan.contract.items() if not arrow_text.is_text(batch.column(at))}
         return Chunk(batch.num_rows, contract, further, set_aside, frozenset(typed))
 
@@ -752,7 +752,9 @@ class JsonLinesReader(Reader):
         if len({tuple(content) for content in objects}) == 1:
             return self._alike(objects, set_aside)
         contract: dict[str, list[str | None]] = {name: [] for name in COLUMNS[self.kind]}
-        composed = {name: [[] for _ in parts] for name, parts in self._whole.composed.items()}
+        composed: dict[str, list[list[str | None]]] = {
+            name: [[] for _ in parts] for name, parts in self._whole.composed.items()
+        }
         further: dict[str, list[str | None]] = {}
         for row, content in enumerate(objects):
             plan = self._plan(tuple(content))

@@ -246,7 +246,7 @@ SPELLINGS = {
 }
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(SPELLINGS)), st.lists(st.tuples(st.integers(0, 2), st.sampled_from("12")), max_size=5))
 def test_another_spelling_of_an_id_is_another_version_of_its_row(store, kind, rows):
     header, line, spellings, key, value = SPELLINGS[kind]
