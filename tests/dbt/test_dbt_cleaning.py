@@ -184,9 +184,7 @@ def test_nothing_readable_is_lost(messy):
 
 def test_all_forms_of_a_time_are_one_moment(messy):
     moments = dict(messy.sql("SELECT alert_id, raised_at FROM marts.alerts"))
-    assert {moments[name] for name in ("plain", "spaces", "epoch", *EPOCHS)} == {
-        datetime(2025, 6, 1, 10, tzinfo=UTC)
-    }
+    assert {moments[name] for name in ("plain", "spaces", "epoch", *EPOCHS)} == {datetime(2025, 6, 1, 10, tzinfo=UTC)}
 
 
 def test_letter_case_makes_no_second_rule_or_team(messy):
