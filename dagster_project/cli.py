@@ -117,7 +117,7 @@ def load(
     from dagster_project.demo import holds_demo, make_way
     from dagster_project.loading import Kind, load_file, read_mapping
     from dagster_project.resources.postgres import Warehouse
-    from dagster_project.settings import heed_home
+    from dagster_project.settings import heed_home, load_settings
 
     given: dict[Kind, Path | None] = {
         "alerts": alerts,
@@ -137,6 +137,7 @@ def load(
         if not path.exists():
             raise HeedError(f"the file {path} does not exist", "correct the path; nothing was loaded")
     columns = read_mapping(mapping) if mapping else None
+    zone = load_settings().source.time_zone
     warehouse = Warehouse(heed_home())
     warehouse.prepare()
     say = _say(time.monotonic())
@@ -153,10 +154,13 @@ def load(
             mapping=columns,
             correction=correction and kind == "alerts",
             progress=lambda at: say(f"  {at.summary()}"),
+            time_zone=zone,
         )
         reports.append(report)
         if not json_output:
             click.echo(one_line(report.summary()))
+            for warning in report.warnings:
+                click.echo(one_line(f"  WARNING: {warning.line()}"))
     if actions or action_types:
         _warn_of_unknown_types(warehouse)
     if json_output:

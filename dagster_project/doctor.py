@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
+from dagster_project.resources.undecodable import undecodable_rows
 from dagster_project.settings import Settings, heed_home, load_settings, settings_path
 
 if TYPE_CHECKING:
@@ -148,6 +149,10 @@ def _count(warehouse: Warehouse, table: str) -> int | None:
     return int(warehouse.value(f"SELECT count(*) FROM {table}")) if found else None
 
 
+def _undecodable(warehouse: Warehouse) -> list[dict[str, Any]]:
+    return undecodable_rows(warehouse) if _count(warehouse, "raw.loads") else []
+
+
 def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     for name in ("alerts", "actions"):
         table = f"{settings.source.database_schema}.{getattr(settings.source, name)}"
@@ -157,6 +162,14 @@ def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
             yield Finding(name, "look", found, f"Load some: heed load --{name} FILE")
         else:
             yield Finding(name, "well", f"{rows} rows in {table}")
+    if undecodable := _undecodable(warehouse):
+        by_reason = ", ".join(f"{row['rows']} {row['source']} {row['reason']}" for row in undecodable[:5])
+        yield Finding(
+            "undecodable rows",
+            "look",
+            f"{sum(row['rows'] for row in undecodable)} rows of loaded files could not be decoded ({by_reason})",
+            "SELECT file, line, reason, content FROM raw.undecodable_rows shows them; mend the file and load it again",
+        )
     rejected = _count(warehouse, "marts.rejected_rows")
     if rejected:
         yield Finding(

@@ -18,6 +18,7 @@ from dagster_project.errors import HeedError
 from dagster_project.reporting.evidence import Evidence, Scoring
 from dagster_project.resources.models import ModelStore, contract_hash
 from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.undecodable import undecodable_rows
 from dagster_project.resources.whole_file import whole_file
 from dagster_project.settings import Settings
 
@@ -110,9 +111,8 @@ def read_evidence(warehouse: Warehouse, settings: Settings, as_of: datetime | No
             "SELECT source, raw_rows, clean_rows, duplicate_rows, rejected_rows FROM marts.load_reconciliation "
             "ORDER BY source"
         ),
-        rejected=read(
-            "SELECT source, reason, count(*) AS rows FROM marts.rejected_rows GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"
-        ),
+        rejected=undecodable_rows(warehouse)
+        + read("SELECT source, reason, count(*) AS rows FROM marts.rejected_rows GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"),
         loads=[{**row, "file": _name(row["file"])} for row in loads],
         horizon_days=settings.outcome.horizon_days,
         calibration_limit=limit or DECILE_ERROR,

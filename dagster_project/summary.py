@@ -14,6 +14,7 @@ from dagster_project.reporting.words import contender
 from dagster_project.resources.action_types import MEANINGS, SeenType, clean_types, unknown_in_words
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.undecodable import undecodable_rows
 
 _TOP = """
 SELECT alert_id, raised_at, rule, entity, team, probability, reasons::text AS reasons, flood, visibility_only
@@ -50,7 +51,8 @@ def collect(warehouse: Warehouse) -> dict[str, Any]:
             "SELECT source, raw_rows, clean_rows, duplicate_rows, rejected_rows FROM marts.load_reconciliation "
             "ORDER BY source"
         ),
-        "rejected": read(
+        "rejected": undecodable_rows(warehouse)
+        + read(
             "SELECT source, reason, count(*) AS rows FROM marts.rejected_rows GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 8"
         ),
         "fact_changes": read(

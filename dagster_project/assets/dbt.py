@@ -35,8 +35,8 @@ from dagster_project.resources.expectations import SHOWN_VALUES, row_in_words
 from dagster_project.resources.meanwhile import load_meanwhile
 from dagster_project.resources.moment import reads_everything, run_moment
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.turn import turn_environment
 from dagster_project.resources.tables import shared_ids_in_words
+from dagster_project.resources.turn import turn_environment
 from dagster_project.settings import Settings
 
 MANIFEST = DBT_PROJECT / "target" / "manifest.json"

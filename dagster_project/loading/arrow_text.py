@@ -29,10 +29,13 @@ class NotJson:
     reason: str
 
 
-def parse_json(text: str) -> Any | NotJson:
-    """The value of a JSON text, or why it is none that jsonb could hold: jsonb refuses NUL and half surrogates."""
+def parse_json(text: str, *, nan: bool = False) -> Any | NotJson:
+    """The value of a JSON text, or why it is none that jsonb could hold: jsonb refuses NUL and half surrogates.
+
+    nan : take NaN, which Python and pandas write for an empty cell, as one.
+    """
     try:
-        value = _DECODER.decode(text)
+        value = (_NAN_DECODER if nan else _DECODER).decode(text)
     except _BeyondRange:
         return NotJson("a number beyond double precision")
     except _Twice as error:
@@ -70,8 +73,14 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def _only_nan(name: str) -> None:
+    if name != "NaN":
+        raise ValueError(f"{name} is not JSON")
+
+
 # Made once: json.loads with an option makes a decoder for every call, which takes ten times as long.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_object)
+_NAN_DECODER = json.JSONDecoder(parse_constant=_only_nan, parse_float=_finite, object_pairs_hook=_object)
 
 
 def _trouble(value: Any) -> NotJson | None:
@@ -175,7 +184,7 @@ def as_text(values: pa.Array) -> pa.Array:
     if t.is_floating(kind):
         if t.is_float16(kind):
             values = values.cast(pa.float32())
-        return pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values).cast(pa.string())
+        return _digits(pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values).cast(pa.string()))
     if t.is_boolean(kind) or t.is_integer(kind) or t.is_decimal(kind) or t.is_date32(kind) or t.is_time(kind):
         return values.cast(pa.string())
     if t.is_date64(kind):
@@ -188,6 +197,20 @@ def as_text(values: pa.Array) -> pa.Array:
             texts = pc.replace_substring_regex(texts, r"\.?0+$", "")
         return pc.binary_join_element_wise(texts, "Z", "") if kind.tz else texts
     return pa.array([plain_text(value) for value in values.to_pylist()], pa.string())
+
+
+def _digits(texts: pa.Array) -> pa.Array:
+    """Floats as Arrow writes them, without an exponent where all digits are known: 1.7776224e+12 is a time in
+    milliseconds, and as an id it would match no other file. Beyond 2^53 digits are lost, and the exponent shows it."""
+    if not pc.any(pc.match_substring(texts, "e+")).as_py():
+        return texts
+    return pa.array([_written_out(text) for text in texts.to_pylist()], pa.string())
+
+
+def _written_out(text: str | None) -> str | None:
+    if text is None or "e+" not in text or abs(number := float(text)) > 2**53:
+        return text
+    return repr(number).removesuffix(".0")
 
 
 def as_json(values: pa.Array) -> pa.Array:
@@ -229,6 +252,11 @@ def undecodable(values: pa.Array) -> np.ndarray | None:
         decodable = [value is None or _decodes(value) for value in content.to_pylist()]
         has_nul = has_nul | ~np.asarray(decodable, bool)
     return has_nul if has_nul.any() else None
+
+
+def is_text(values: pa.Array) -> bool:
+    """Whether a column holds texts (or bytes), not typed values."""
+    return _is_bytes(_unwrapped(values).type)
 
 
 def lenient_value(values: pa.Array, row: int) -> Any:

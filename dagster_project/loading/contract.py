@@ -45,11 +45,16 @@ REQUIRED: dict[Kind, tuple[str, ...]] = {
     "rules": ("rule",),
     "action_types": ("action_type", "meaning"),
 }
+NUMBERS = ("value", "threshold")
 # heed writes these itself. A file that has them (an export of heed's own tables) must not decide them, and as
 # attributes they would be facts that were not known when the alert was raised.
 OWN_COLUMNS = ("loaded_at", "row_hash", "load_id")
 
 IGNORE = "ignore"
+EMPTY = "empty"
+DECIMAL = "decimal"
+# Ids that a mapping may join of several columns: unique only within a repository, a project, a monitor.
+COMPOSABLE = ("action_id", "alert_id")
 NAMES_SHOWN = 12  # of a header in an error message: more do not fit on a line that people read
 
 
@@ -83,25 +88,40 @@ class Mapping:
     ----------
     columns : per kind, contract column -> column of the file.
     ignored : per kind, columns of the file that are left out.
+    composed : per kind, id -> the columns of the file whose values it joins (`values.joined`).
+    empty : per kind, the texts that mean an empty cell, such as "N/A".
+    decimal : per kind, the sign before the decimals of value and threshold: "." or ",". Without it the file decides.
     source : the mapping file, for messages.
     """
 
     columns: dict[Kind, dict[str, str]] = field(default_factory=dict)
     ignored: dict[Kind, tuple[str, ...]] = field(default_factory=dict)
+    composed: dict[Kind, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    empty: dict[Kind, tuple[str, ...]] = field(default_factory=dict)
+    decimal: dict[Kind, str] = field(default_factory=dict)
     source: str = "the mapping"
 
     def fingerprint(self, kind: Kind) -> bytes:
         """What this mapping changes about a file of this kind; empty when it changes nothing."""
         columns, ignored = self.columns.get(kind, {}), self.ignored.get(kind, ())
-        if not columns and not ignored:
+        newer = (
+            sorted(self.composed.get(kind, {}).items()),
+            sorted(self.empty.get(kind, ())),
+            self.decimal.get(kind, ""),
+        )
+        if not columns and not ignored and not any(newer):
             return b""
-        return json.dumps([sorted(columns.items()), sorted(ignored)], ensure_ascii=False).encode()
+        # A mapping without the newer keys keeps the fingerprint it had before there were any.
+        parts = [sorted(columns.items()), sorted(ignored), *(newer if any(newer) else ())]
+        return json.dumps(parts, ensure_ascii=False).encode()
 
 
 def read_mapping(path: str | Path) -> Mapping:
     """Read a mapping file: TOML, one table per kind of file, `contract column = "column of the file"`.
 
-    A key `ignore = ["column", ...]` leaves columns of the file out.
+    A list of columns makes an id of several: `alert_id = ["repository", "number"]`. `ignore = ["column", ...]` leaves
+    columns of the file out, `empty = ["N/A", ...]` names texts that mean an empty cell, and `decimal = ","` says how
+    value and threshold are written.
 
     Raises
     ------
@@ -123,8 +143,7 @@ def read_mapping(path: str | Path) -> Mapping:
             f"the mapping file {path} is not valid TOML ({detail})",
             'write tables like [alerts] with lines like rule = "your_column"',
         ) from error
-    columns: dict[Kind, dict[str, str]] = {}
-    ignored: dict[Kind, tuple[str, ...]] = {}
+    tables: dict[Kind, _Table] = {}
     for table, entries in content.items():
         kind = _kind(table, path)
         if not isinstance(entries, dict):
@@ -132,8 +151,15 @@ def read_mapping(path: str | Path) -> Mapping:
                 f"{table} in the mapping file {path} is not a table",
                 f'write [{kind}] on a line of its own, and below it lines like rule = "your_column"',
             )
-        columns[kind], ignored[kind] = _read_table(kind, entries, path)
-    return Mapping(columns, ignored, str(path))
+        tables[kind] = _read_table(kind, entries, path)
+    return Mapping(
+        columns={kind: table.columns for kind, table in tables.items()},
+        ignored={kind: table.ignored for kind, table in tables.items()},
+        composed={kind: table.composed for kind, table in tables.items()},
+        empty={kind: table.empty for kind, table in tables.items()},
+        decimal={kind: table.decimal for kind, table in tables.items()},
+        source=str(path),
+    )
 
 
 def _kind(table: str, path: Path) -> Kind:
@@ -147,40 +173,83 @@ def _kind(table: str, path: Path) -> Kind:
     )
 
 
-def _read_table(kind: Kind, entries: dict[str, object], path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    columns: dict[str, str] = {}
+@dataclass
+class _Table:
+    """One table of a mapping file; see Mapping."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    composed: dict[str, tuple[str, ...]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
+    decimal: str = ""
+
+
+def _names(value: object) -> tuple[str, ...] | None:
+    """A list of names, none of them blank; None where it is something else."""
+    if not isinstance(value, list) or not all(isinstance(name, str) and name.strip() for name in value):
+        return None
+    return tuple(value)
+
+
+def _read_table(kind: Kind, entries: dict[str, object], path: Path) -> _Table:
+    table = _Table()
     for name, value in entries.items():
-        if name == IGNORE:
-            if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        if name in (IGNORE, EMPTY):
+            names = _names(value)
+            if names is None:
+                what, example = ("names", "column") if name == IGNORE else ("texts", "N/A")
                 raise HeedError(
-                    f"ignore of [{kind}] in {path} is not a list of names", 'write ignore = ["column", "other"]'
+                    f"{name} of [{kind}] in {path} is not a list of {what}", f'write {name} = ["{example}", "other"]'
                 )
-            ignored = tuple(value)
-            continue
-        if name not in COLUMNS[kind]:
+            table.ignored, table.empty = (names, table.empty) if name == IGNORE else (table.ignored, names)
+        elif name == DECIMAL and kind == "alerts":
+            if value not in (".", ","):
+                raise HeedError(f"decimal of [{kind}] in {path} is neither . nor ,", 'write decimal = ","')
+            table.decimal = str(value)
+        elif name not in COLUMNS[kind]:
             close = nearest(name, COLUMNS[kind])
             raise HeedError(
                 f"[{kind}] in {path} names {shown(name)}, which is no column of heed's contract",
                 f"did you mean {close}" if close else f"use one of {', '.join(COLUMNS[kind])}",
             )
-        if not isinstance(value, str) or not value.strip():
+        elif isinstance(value, list):
+            parts = _names(value)
+            if name not in COMPOSABLE:
+                raise HeedError(
+                    f"[{kind}] in {path} makes {name} of several columns, which only an id can be",
+                    f'write {name} = "your_column"; a list goes with {" or ".join(COMPOSABLE)}',
+                )
+            if not parts or len(set(map(normal_name, parts))) < len(parts):
+                raise HeedError(
+                    f"{name} of [{kind}] in {path} is not a list of different column names",
+                    f'write {name} = ["repository", "number"]',
+                )
+            table.composed[name] = parts
+        elif not isinstance(value, str) or not value.strip():
             raise HeedError(f"{name} of [{kind}] in {path} is not a column name", f'write {name} = "your_column"')
-        columns[name] = value
+        else:
+            table.columns[name] = value
+    _refuse_double_use(kind, table, path)
+    return table
+
+
+def _refuse_double_use(kind: Kind, table: _Table, path: Path) -> None:
+    """A column has one use, and a part of an id may have another: the repository may also be the entity."""
+    ignored = set(map(normal_name, table.ignored))
     taken: dict[str, str] = {}
-    for name, column in columns.items():
+    for name, column in table.columns.items():
         if other := taken.get(normal_name(column)):
             raise HeedError(
                 f"[{kind}] in {path} uses the column {shown(column)} twice, for {other} and for {name}",
                 "keep one of the two lines",
             )
         taken[normal_name(column)] = name
-        if normal_name(column) in map(normal_name, ignored):
+    for name, column in [*table.columns.items(), *((n, part) for n, parts in table.composed.items() for part in parts)]:
+        if normal_name(column) in ignored:
             raise HeedError(
                 f"[{kind}] in {path} both uses and ignores the column {shown(column)}",
                 f"take it out of ignore, or remove the line {name} = ...",
             )
-    return columns, ignored
 
 
 @dataclass(frozen=True)
@@ -190,6 +259,7 @@ class ColumnPlan:
     Attributes
     ----------
     contract : contract column -> position in the file.
+    composed : id -> positions in the file of the columns that it joins.
     attributes : (name, position) of columns that become attributes, in order of their names.
     ignored : names of columns that are not loaded.
     twice : which column has two names here, so that nobody can tell which one is meant; empty where none has. Only for
@@ -200,6 +270,12 @@ class ColumnPlan:
     attributes: tuple[tuple[str, int], ...]
     ignored: tuple[str, ...]
     twice: str = ""
+    composed: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def positions(self) -> set[int]:
+        """The positions of all columns that are read."""
+        joined = {at for parts in self.composed.values() for at in parts}
+        return {*self.contract.values(), *joined, *(at for _, at in self.attributes)}
 
 
 def matched_names(kind: Kind, header: Sequence[str], mapping: Mapping | None) -> int:
@@ -207,6 +283,7 @@ def matched_names(kind: Kind, header: Sequence[str], mapping: Mapping | None) ->
     known = set(COLUMNS[kind])
     if mapping is not None:
         known |= {normal_name(column) for column in mapping.columns.get(kind, {}).values()}
+        known |= {normal_name(part) for parts in mapping.composed.get(kind, {}).values() for part in parts}
     return len(known & {normal_name(name) for name in header})
 
 
@@ -231,6 +308,7 @@ def plan_columns(kind: Kind, header: Sequence[str], mapping: Mapping | None, fil
         loosely.setdefault(normal_name(name), i)
 
     contract: dict[str, int] = {}
+    composed: dict[str, tuple[int, ...]] = {}
     ignored: set[int] = set()
     if mapping is not None:
         for column in mapping.ignored.get(kind, ()):
@@ -243,6 +321,12 @@ def plan_columns(kind: Kind, header: Sequence[str], mapping: Mapping | None, fil
             if at is None:
                 raise _not_in_file(kind, column, f"takes {name} from", names, file, mapping)
             contract[name] = at
+        for name, parts in mapping.composed.get(kind, {}).items():
+            places = [position.get(part.strip(), loosely.get(normal_name(part))) for part in parts]
+            for part, at in zip(parts, places, strict=True):
+                if at is None:
+                    raise _not_in_file(kind, part, f"makes {name} of", names, file, mapping)
+            composed[name] = tuple(at for at in places if at is not None)
     mapped = set(contract.values())
     if len(mapped) < len(contract):
         raise HeedError(
@@ -251,13 +335,13 @@ def plan_columns(kind: Kind, header: Sequence[str], mapping: Mapping | None, fil
         )
     for name in COLUMNS[kind]:
         at = loosely.get(name)
-        if name not in contract and at is not None and at not in mapped | ignored:
+        if name not in contract and name not in composed and at is not None and at not in mapped | ignored:
             contract[name] = at
 
-    missing = [name for name in REQUIRED[kind] if name not in contract]
+    used = {*contract.values(), *(at for parts in composed.values() for at in parts)}
+    missing = [name for name in REQUIRED[kind] if name not in contract and name not in composed]
     if missing:
-        raise _missing(kind, missing, names, set(contract.values()) | ignored, file)
-    used = set(contract.values())
+        raise _missing(kind, missing, names, used | ignored, file)
     further = [(name, i) for i, name in enumerate(names) if i not in used and i not in ignored]
     left_out = [names[i] for i in sorted(ignored)]
     attributes = []
@@ -266,7 +350,7 @@ def plan_columns(kind: Kind, header: Sequence[str], mapping: Mapping | None, fil
             left_out.append(name)
         else:
             attributes.append((name, i))
-    return ColumnPlan(contract, tuple(sorted(attributes)), tuple(left_out))
+    return ColumnPlan(contract, tuple(sorted(attributes)), tuple(left_out), composed=composed)
 
 
 def _refuse_duplicates(kind: Kind, names: Sequence[str], file: str) -> None:
@@ -293,6 +377,15 @@ def _not_in_file(kind: Kind, column: str, verb: str, names: Sequence[str], file:
 
 
 def _missing(kind: Kind, missing: list[str], names: Sequence[str], used: set[int], file: str) -> HeedError:
+    if names and names[0].startswith("#"):
+        return HeedError(
+            f"{file} begins with a comment ({shown(names[0])}) and not with column names",
+            "write the column names on its first line, without #",
+        )
+    if names and all(len(name) > 1 and name[0] == name[-1] == "'" for name in names):
+        return HeedError(
+            f"{file} quotes its fields with ' ({_listed(names)})", 'export it with double quotes, like "field"'
+        )
     free = [name for i, name in enumerate(names) if i not in used]
     close = {name: nearest(name, free) for name in missing}
     hints = [f"nearest to {name} is {shown(found)}" for name, found in close.items() if found]

@@ -13,6 +13,11 @@ After a load, the newest version of each id in the file is the one that stands l
   is a correction back, and is added again;
 - a row without an id is skipped when raw holds its content.
 
+A file whose content was loaded before is not read again only while no later load of its kind has added a row: then what
+it would leave is what stands.
+
+An id is what staging takes for one: without outer blanks, rules and action types without regard to letter case.
+
 Newest is by `loaded_at`, then `load_id`, as in staging. All rows of a load carry one `loaded_at`, later than that of
 any load before; only where a file holds different versions of one id, each carries a microsecond more than the one
 before.
@@ -23,21 +28,36 @@ correction are added although raw holds the same ones as the newest.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dagster_project.errors import HeedError
-from dagster_project.loading.contract import COLUMNS, KINDS, Kind, Mapping
+from dagster_project.loading.contract import COLUMNS, KINDS, NUMBERS, Kind, Mapping
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from adbc_driver_postgresql.dbapi import Connection, Cursor
 
-    from dagster_project.loading.readers import SourceFile
+    from dagster_project.loading.doubts import LoadWarning
+    from dagster_project.loading.readers import Chunk, Reader, SourceFile
+
+_TRIMMED = "nullif(btrim({}, E' \\t\\r\\n\\f\\x0b'), '')"
+_TYPE = _TRIMMED.format("action_type")
+# As the macro type_key in dbt_project/macros/read_text.sql has it.
+_NOT_COMPARED = "E' \\t\\n\\r\\f\\x0b_-/.,:;!?()[]&''\u2019`\"'"
+# What rows of one id share, as the staging models see it. Ids of alerts and actions are trimmed as they are read
+# (`rows.py`), so that an index on them serves.
+KEYS: dict[Kind, str] = {
+    "alerts": "alert_id",
+    "actions": "action_id",
+    "rules": f"lower({_TRIMMED.format('rule')})",
+    "action_types": f"coalesce(nullif(translate(lower({_TYPE}), {_NOT_COMPARED}, ''), ''), lower({_TYPE}))",
+}
 
 # Held to the end of the transaction, so that loads follow one another: "load" in ASCII, heed's own number.
 LOAD_LOCK = 0x6C6F6164
@@ -91,6 +111,8 @@ class LoadReport:
     ignored_columns : columns of the file that were not loaded.
     load_id : the row in raw.loads.
     rows_of_loaded_ids : rows added whose id had been loaded before with other content.
+    warnings : what people should know about the file, with counts.
+    decimals : number column -> decimal sign, where the file's numbers were not written plainly.
     """
 
     file: str
@@ -104,12 +126,15 @@ class LoadReport:
     ignored_columns: tuple[str, ...] = ()
     load_id: int | None = None
     rows_of_loaded_ids: int = 0
+    warnings: tuple[LoadWarning, ...] = ()
+    decimals: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
         """One line in words."""
         kind = self.kind.replace("_", " ")
         if self.already_loaded:
-            return f"{self.file}: loaded before ({self.rows_read:,} {kind}), nothing changed"
+            rejected = f", {self.rows_undecodable:,} of them undecodable" if self.rows_undecodable else ""
+            return f"{self.file}: loaded before ({self.rows_read:,} {kind}{rejected}), nothing changed"
         if self.rows_read == 0:
             return f"{self.file}: a header and no rows, nothing to add"
         line = f"{self.file}: {self.rows_read:,} {kind} read in {self.seconds:.1f} s, {self.rows_added:,} added"
@@ -121,7 +146,10 @@ class LoadReport:
                 "those loaded first (load with --correction where these are right)"
             )
         if self.rows_undecodable:
-            line += f", {self.rows_undecodable:,} undecodable and set aside in raw.undecodable_rows"
+            line += f", {self.rows_undecodable:,} undecodable and rejected (raw.undecodable_rows)"
+        if self.decimals:
+            signs = {",": "decimal commas", ".": "decimal points and thousands separators"}
+            line += "; " + ", ".join(f"{name} read with {signs[sign]}" for name, sign in self.decimals.items())
         if self.ignored_columns:
             line += f"; columns not loaded: {', '.join(self.ignored_columns[:12])}"
         return line
@@ -140,6 +168,7 @@ def load_file(
     correction: bool = False,
     progress: Callable[[LoadProgress], None] | None = None,
     loaded_at: datetime | None = None,
+    time_zone: str = "UTC",
     progress_seconds: float = PROGRESS_SECONDS,
 ) -> LoadReport:
     """Load one file into the raw tables, all of it or nothing.
@@ -154,11 +183,13 @@ def load_file(
         also for the past. Without it the facts that were loaded first count.
     progress : called at most every `progress_seconds`.
     loaded_at : the moment the rows count as loaded, with a zone; now by default. Must be later than any load before.
+    time_zone : the zone of times that carry none (`source.time_zone`), for warnings; rows hold times as written.
 
     Raises
     ------
     HeedError
-        The file, its header or the mapping is wrong, or the warehouse refuses. Nothing was loaded then.
+        The file, its header or the mapping is wrong, none of its rows can be decoded, or the warehouse refuses.
+        Nothing was loaded then.
     """
     from adbc_driver_manager import Error
 
@@ -170,7 +201,7 @@ def load_file(
 
     source = SourceFile(Path(path))
     try:
-        load = _Load(kind, source, mapping, _Teller(kind, source, progress, progress_seconds), correction)
+        load = _Load(kind, source, mapping, time_zone, correction, _Teller(kind, source, progress, progress_seconds))
         try:
             return load.run(connect, loaded_at)
         except Error as error:
@@ -212,29 +243,37 @@ class _Load:
     """One load. Names of tables and columns below are heed's own constants; values only ever go as parameters."""
 
     def __init__(
-        self, kind: Kind, source: SourceFile, mapping: Mapping | None, tell: _Teller, correction: bool
+        self,
+        kind: Kind,
+        source: SourceFile,
+        mapping: Mapping | None,
+        time_zone: str,
+        correction: bool,
+        tell: _Teller,
     ) -> None:
-        self.kind, self.source, self.mapping, self.tell, self.correction = kind, source, mapping, tell, correction
+        from dagster_project.loading.doubts import Observed
+
+        self.kind, self.source, self.mapping, self.tell = kind, source, mapping, tell
+        self.time_zone, self.correction = time_zone, correction
         self.table = f'raw."{kind}"'
-        self.id = f'"{COLUMNS[kind][0]}"'
-        self.undecodable = 0
-        self.without_id = 0
+        self.key = KEYS[kind]
+        self.observed = Observed(kind)
+        self.decimals: dict[str, str] = {}
         self.failure: BaseException | None = None
 
     def run(self, connect: Callable[[], Connection], loaded_at: datetime | None) -> LoadReport:
         from dagster_project.loading.readers import open_reader
 
-        reader = open_reader(self.kind, self.source, self.mapping)
+        open_reader(self.kind, self.source, self.mapping)  # a wrong header is refused before anything is read
         fingerprint = self.mapping.fingerprint(self.kind) if self.mapping else b""
         if self.correction:  # the same content says something else
             fingerprint += b"correction"
         sha256 = self.source.sha256(fingerprint, lambda: self.tell("checking"))
-        reader = open_reader(self.kind, self.source, self.mapping)  # again from the start
 
         with connect() as connection:
             try:
                 with connection.cursor() as cursor:
-                    report = self._load(cursor, reader, sha256, loaded_at)
+                    report = self._load(cursor, sha256, loaded_at)
                 self.tell("committing")
                 connection.commit()
             except BaseException:
@@ -242,7 +281,9 @@ class _Load:
                 raise
         return report
 
-    def _load(self, cursor: Cursor, reader: Any, sha256: str, loaded_at: datetime | None) -> LoadReport:
+    def _load(self, cursor: Cursor, sha256: str, loaded_at: datetime | None) -> LoadReport:
+        from dagster_project.loading.doubts import StagedDoubts
+
         self._wait_for_turn(cursor)
         self._require_own_tables(cursor)
         if (before := self._loaded_before(cursor, sha256)) is not None:
@@ -250,21 +291,25 @@ class _Load:
         load_id, loaded_at = self._begin(cursor, sha256, loaded_at)
         if self.correction:
             cursor.execute("INSERT INTO raw.corrections (load_id) VALUES ($1)", parameters=(load_id,))
-        self._stage(cursor, reader)
+        reader = self._stage(cursor)
         self.source.check_unchanged()
+        read, undecodable = self.tell.rows, self.observed.undecodable.total()
+        self._refuse_if_nothing_is_kept(reader)
         self.tell("comparing")
         self._judge(cursor)
+        doubts = StagedDoubts(cursor, self.kind, self.time_zone)
+        warnings = [*self.observed.warnings(self.decimals, reader.delimiter), *doubts.before_insert(self.observed)]
         added = self._insert(cursor, load_id, loaded_at)
+        warnings += doubts.unmatched_actions()
         self._keep_undecodable(cursor, load_id, loaded_at)
         known = 0 if self.correction else self._of_loaded_ids(cursor)
-        read = self.tell.rows
-        unchanged = read - added - self.undecodable
+        unchanged = read - added - undecodable
         cursor.execute(
             """UPDATE raw.loads SET rows_read = $2, rows_added = $3, rows_unchanged = $4, rows_undecodable = $5,
                    finished_at = greatest(clock_timestamp(), started_at + interval '1 microsecond' * coalesce(
                        (SELECT max(version) FROM pg_temp.judged WHERE is_added), 0))
                WHERE load_id = $1""",
-            parameters=(load_id, read, added, unchanged, self.undecodable),
+            parameters=(load_id, read, added, unchanged, undecodable),
         )
         if added >= ANALYZE_ROWS:
             cursor.execute(f"ANALYZE {self.table}")
@@ -274,13 +319,24 @@ class _Load:
             rows_read=read,
             rows_added=added,
             rows_unchanged=unchanged,
-            rows_undecodable=self.undecodable,
+            rows_undecodable=undecodable,
             seconds=self.tell.seconds(),
             already_loaded=False,
             ignored_columns=reader.ignored,
             load_id=load_id,
             rows_of_loaded_ids=known,
+            warnings=tuple(warnings),
+            decimals=self.decimals,
         )
+
+    def _refuse_if_nothing_is_kept(self, reader: Reader) -> None:
+        """A load that keeps no row of a file that has rows is no success."""
+        rows = self.tell.rows - reader.before_header
+        if rows > 0 and not self.observed.rows:
+            raise HeedError(
+                f"none of the {rows:,} rows of {self.source.path} can be decoded: {self.observed.reasons()}",
+                f"{self.observed.mend()}; nothing was loaded",
+            )
 
     def _wait_for_turn(self, cursor: Cursor) -> None:
         if not _row(cursor, "SELECT pg_try_advisory_xact_lock($1)", LOAD_LOCK)[0]:
@@ -309,7 +365,10 @@ class _Load:
             )
 
     def _loaded_before(self, cursor: Cursor, sha256: str) -> LoadReport | None:
-        """The report for a content that was loaded before, unless rows of earlier loads have been deleted since."""
+        """The report for a content that was loaded before, if what it would leave is what stands.
+
+        It is not where a later load added rows, nor where rows of earlier loads have been deleted since.
+        """
         row = _row(
             cursor,
             """SELECT load_id, rows_read, rows_undecodable FROM raw.loads
@@ -319,13 +378,15 @@ class _Load:
         )
         if row is None:
             return None
-        complete = _row(
+        stands = _row(
             cursor,
-            f"""SELECT (SELECT count(*) FROM {self.table} WHERE load_id IS NOT NULL)
+            f"""SELECT NOT EXISTS (SELECT FROM raw.loads WHERE kind = $1 AND load_id > $2 AND rows_added > 0)
+                   AND (SELECT count(*) FROM {self.table} WHERE load_id IS NOT NULL)
                     >= (SELECT coalesce(sum(rows_added), 0) FROM raw.loads WHERE kind = $1)""",
             self.kind,
+            row[0],
         )
-        if not complete[0]:
+        if not stands[0]:
             return None
         load_id, read, undecodable = (int(value or 0) for value in row)
         return LoadReport(
@@ -362,12 +423,29 @@ class _Load:
         )
         return int(row[0]), row[1]
 
-    def _stage(self, cursor: Cursor, reader: Any) -> None:
+    def _stage(self, cursor: Cursor) -> Reader:
+        """Read the file into a temporary table; a second time where its numbers turn out not to be written plainly."""
+        from dagster_project.loading.readers import open_reader
+        from dagster_project.loading.values import decimals
+
+        given = self.mapping.decimal.get(self.kind, "") if self.mapping else ""
+        self.decimals = dict.fromkeys(NUMBERS, given) if given else {}
+        reader = open_reader(self.kind, self.source, self.mapping)
+        self._copy(cursor, reader)
+        if not given and (found := decimals(self.observed.numbers)):
+            self.decimals = found
+            reader = open_reader(self.kind, self.source, self.mapping)
+            self._copy(cursor, reader)
+        return reader
+
+    def _copy(self, cursor: Cursor, reader: Reader) -> None:
         """Stream the file by COPY into a temporary table, which nobody else sees and which is gone at the end."""
         import pyarrow as pa
 
+        from dagster_project.loading.doubts import Observed
         from dagster_project.loading.rows import incoming_schema
 
+        self.observed, self.tell.rows = Observed(self.kind), 0
         cursor.execute("DROP TABLE IF EXISTS pg_temp.incoming")
         batches = pa.RecordBatchReader.from_batches(incoming_schema(self.kind), self._batches(reader))
         try:
@@ -378,17 +456,16 @@ class _Load:
             raise
         if self.failure is not None:
             raise self.failure
-        cursor.execute(f"ANALYZE pg_temp.incoming ({self.id}, row_hash)")
+        cursor.execute(f"ANALYZE pg_temp.incoming ({COLUMNS[self.kind][0]}, row_hash)")
 
-    def _batches(self, reader: Any) -> Iterator[pa.RecordBatch]:
+    def _batches(self, reader: Reader) -> Iterator[pa.RecordBatch]:
         from dagster_project.loading.rows import incoming_batch
 
         try:
             for chunk in reader.chunks():
+                chunk = self._as_meant(chunk)
                 batch = incoming_batch(self.kind, chunk, self.tell.rows)
                 self.tell.rows += batch.num_rows
-                self.undecodable += len(chunk.set_aside)
-                self.without_id += chunk.contract[COLUMNS[self.kind][0]].null_count
                 self.tell("reading")
                 if batch.num_rows:
                     yield batch
@@ -396,35 +473,52 @@ class _Load:
             self.failure = error
             raise
 
+    def _as_meant(self, chunk: Chunk) -> Chunk:
+        """A chunk with its empty texts empty and its numbers plain, as the mapping and the file itself say."""
+        from dagster_project.loading.values import emptied, plain_numbers
+
+        if self.mapping and (empty := self.mapping.empty.get(self.kind)):
+            quoted = [json.dumps(text, ensure_ascii=False) for text in empty]
+            chunk.contract = {name: emptied(texts, empty) for name, texts in chunk.contract.items()}
+            chunk.further = [(name, emptied(texts, quoted)) for name, texts in chunk.further]
+        self.observed.as_in_file(chunk)
+        for name, decimal in self.decimals.items():
+            if name in chunk.contract and name not in chunk.typed:
+                chunk.contract[name] = plain_numbers(chunk.contract[name], decimal)
+        self.observed.as_loaded(chunk)
+        return chunk
+
     def _judge(self, cursor: Cursor) -> None:
-        """Fill pg_temp.judged (seq, is_added, version) for the rows that need a decision; all others are added as 0.
+        """Fill pg_temp.judged for the rows that need a decision; all others are added as version 0.
 
         They are rows of ids that raw holds or that occur twice in the file, and rows without an id that raw holds.
+        is_questioned : not merely the newest version once more. is_back_again : raw holds it, and newer ones.
         """
+        raised_at = "raised_at" if self.kind == "alerts" else "NULL::text"
         # Every version in raw of an id in the file, and which one is the newest. A correction is added although raw
         # holds the same row as the newest one: it must win over the older ones, too.
         corrects = "AND load_id IN (SELECT load_id FROM raw.corrections)" if self.correction else ""
         cursor.execute("DROP TABLE IF EXISTS pg_temp.stored, pg_temp.judged")
         cursor.execute(
             f"""CREATE TEMPORARY TABLE stored AS
-                SELECT {self.id} AS id, row_hash,
-                       row_number() OVER (PARTITION BY {self.id} COLLATE "C" ORDER BY loaded_at DESC NULLS LAST,
+                SELECT {self.key} AS id, row_hash, {raised_at} AS raised_at,
+                       row_number() OVER (PARTITION BY {self.key} COLLATE "C" ORDER BY loaded_at DESC NULLS LAST,
                            load_id DESC NULLS LAST, row_hash COLLATE "C" DESC) = 1 {corrects} AS is_newest
                 FROM {self.table}
-                WHERE {self.id} IN (SELECT {self.id} FROM pg_temp.incoming WHERE reason IS NULL)"""
+                WHERE {self.key} IN (SELECT {self.key} FROM pg_temp.incoming WHERE reason IS NULL)"""
         )
-        if self.without_id:
+        if _row(cursor, f"SELECT EXISTS (SELECT FROM pg_temp.incoming WHERE reason IS NULL AND {self.key} IS NULL)")[0]:
             cursor.execute(
                 f"""INSERT INTO pg_temp.stored
-                    SELECT NULL, row_hash, false FROM {self.table}
-                    WHERE {self.id} IS NULL AND row_hash IN (
-                        SELECT row_hash FROM pg_temp.incoming WHERE {self.id} IS NULL AND reason IS NULL)"""
+                    SELECT NULL, row_hash, NULL, false FROM {self.table}
+                    WHERE {self.key} IS NULL AND row_hash IN (
+                        SELECT row_hash FROM pg_temp.incoming WHERE {self.key} IS NULL AND reason IS NULL)"""
             )
         cursor.execute("ANALYZE pg_temp.stored")
         cursor.execute(
             f"""CREATE TEMPORARY TABLE judged AS
                 WITH file AS (
-                    SELECT seq, {self.id} AS id, row_hash FROM pg_temp.incoming WHERE reason IS NULL
+                    SELECT seq, {self.key} AS id, row_hash FROM pg_temp.incoming WHERE reason IS NULL
                 ),
                 repeated AS (
                     SELECT id FROM file WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1
@@ -456,24 +550,26 @@ class _Load:
                     FROM known WINDOW by_id AS (PARTITION BY id COLLATE "C")
                 ),
                 decided AS (
-                    SELECT placed.seq, placed.id, placed.row_hash,
+                    SELECT placed.seq, placed.id, placed.row_hash, is_known AND newest.row_hash <> placed.row_hash
+                               AND NOT id_gains_a_version AS is_back_again,
                            NOT is_known OR (is_last AND (
                                id_gains_a_version OR newest.row_hash IS DISTINCT FROM placed.row_hash)) AS is_added
                     FROM placed
                     LEFT JOIN pg_temp.stored AS newest ON newest.is_newest AND newest.id = placed.id
                 ),
                 changes AS (
-                    SELECT seq, id, is_added,
+                    SELECT seq, id, is_added, is_back_again,
                            is_added AND id IS NOT NULL AND row_hash <> lag(row_hash) OVER (
                                PARTITION BY id COLLATE "C", is_added ORDER BY seq) AS is_change
                     FROM decided
                 )
                 SELECT seq, is_added,
                        count(*) FILTER (WHERE is_change) OVER (
-                           PARTITION BY id COLLATE "C" ORDER BY seq) AS version
+                           PARTITION BY id COLLATE "C" ORDER BY seq) AS version,
+                       true AS is_questioned, is_back_again
                 FROM changes
                 UNION ALL
-                SELECT seq, false, 0 FROM settled"""
+                SELECT seq, false, 0, false, false FROM settled"""
         )
         cursor.execute("ANALYZE pg_temp.judged")
 
@@ -500,13 +596,13 @@ class _Load:
         row = _row(
             cursor,
             f"""SELECT count(*) FROM pg_temp.incoming JOIN pg_temp.judged USING (seq)
-                WHERE is_added AND {self.id} IN (SELECT id FROM pg_temp.stored)""",
+                WHERE is_added AND {self.key} IN (SELECT id FROM pg_temp.stored)""",
         )
         return int(row[0])
 
     def _keep_undecodable(self, cursor: Cursor, load_id: int, loaded_at: datetime) -> None:
         """Set undecodable rows aside, once: an export that repeats one adds it no second time."""
-        if not self.undecodable:
+        if not self.observed.undecodable:
             return
         cursor.execute(
             """INSERT INTO raw.undecodable_rows (load_id, file, line, reason, content, loaded_at)

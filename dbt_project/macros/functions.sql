@@ -33,8 +33,12 @@ begin
       has_zone := substr(value, 11) ~ '[ZzC+-]';
     elsif value ~ '^[0-9]{10}(?:[.][0-9]{1,9})?$' then
       return to_timestamp(value::double precision);
-    elsif value ~ '^[0-9]{13}$' then
+    elsif value ~ '^[0-9]{13}(?:[.][0-9]{1,6})?$' then
       return to_timestamp(value::double precision / 1000);
+    elsif value ~ '^[0-9]{16}(?:[.]0)?$' then
+      return to_timestamp(value::double precision / 1000000);
+    elsif value ~ '^[0-9]{19}$' then
+      return to_timestamp(value::double precision / 1000000000);
     else
       return null;
     end if;

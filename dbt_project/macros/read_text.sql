@@ -3,7 +3,7 @@
 {#
   A moment, timestamptz. Accepted: ISO 8601 date and time, T or blank between them, seconds and fractions optional,
   followed by Z, UTC, +02, +0200, +02:00 (with or without a blank) or nothing, which means source_time_zone; or epoch
-  seconds (10 digits, fractions allowed) or milliseconds (13 digits). A date without a time of day is not a moment: read
+  seconds (10 digits), milliseconds (13), both with or without fractions, microseconds (16) or nanoseconds (19). A date without a time of day is not a moment: read
   as midnight, an action could precede its alert and an outcome be known too early. Dates that no calendar has
   (2025-02-30) are null. Years 1000 to 2999, because beyond them other systems in the chain cannot hold the value.
 #}

@@ -13,6 +13,8 @@ import pytest
 LOADED = datetime(2025, 6, 10, tzinfo=UTC)
 LONG_RULE = ("Spend \"is\" 'high'; DROP TABLE raw.alerts; -- 🔥 " * 300)[:10_000].strip()
 
+EPOCHS = ("milliseconds", "milliseconds as float", "microseconds", "nanoseconds")
+
 NO_DEPRECATION = ["--warn-error-options", '{"error": ["Deprecations"]}']
 
 
@@ -32,6 +34,9 @@ ALERTS = [
     alert("clean", alert_id="spaces", raised_at="  2025-06-01 12:00:00+02 ", rule=" R ", team="ads "),
     alert("clean", alert_id="epoch", raised_at="1748772000", rule="r"),
     alert("clean", alert_id="milliseconds", raised_at="1748772000000"),
+    alert("clean", alert_id="milliseconds as float", raised_at="1748772000000.0"),
+    alert("clean", alert_id="microseconds", raised_at="1748772000000000"),
+    alert("clean", alert_id="nanoseconds", raised_at="1748772000000000000"),
     alert("clean", alert_id="emoji 🔥", rule=LONG_RULE, title='<script>alert("x")</script>'),
     alert("clean", alert_id="numbers", value="1,234.5", threshold="inf"),
     alert("clean", alert_id="json", attributes="{not json"),
@@ -187,9 +192,7 @@ def test_nothing_readable_is_lost(messy):
 
 def test_all_forms_of_a_time_are_one_moment(messy):
     moments = dict(messy.sql("SELECT alert_id, raised_at FROM marts.alerts"))
-    assert {moments[name] for name in ("plain", "spaces", "epoch", "milliseconds")} == {
-        datetime(2025, 6, 1, 10, tzinfo=UTC)
-    }
+    assert {moments[name] for name in ("plain", "spaces", "epoch", *EPOCHS)} == {datetime(2025, 6, 1, 10, tzinfo=UTC)}
 
 
 def test_letter_case_makes_no_second_rule_or_team(messy):

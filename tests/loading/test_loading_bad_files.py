@@ -100,7 +100,8 @@ def test_duplicate_header_names(tmp_path, refused):
 
 
 def test_an_unknown_ending(tmp_path, refused):
-    for name in ("a.xlsx", "a", "a.gz", "a.parquet.gz", "a.zip"):
+    assert "save the sheet as csv" in refused(written(tmp_path, "a.xlsx", b"x")).casefold()
+    for name in ("a", "a.gz", "a.parquet.gz", "a.zip"):
         assert "use .csv" in refused(written(tmp_path, name, b"x")).casefold()
 
 

@@ -14,6 +14,7 @@ from loading_rows import decoded, read_rows, set_aside
 
 from dagster_project.loading import readers
 from dagster_project.loading.readers import CsvReader
+from dagster_project.loading.values import BLANKS
 
 HEADER = "alert_id,raised_at,rule\n"
 
@@ -146,6 +147,7 @@ def test_what_a_csv_writer_writes_is_read_back(tmp_path_factory, table, end, blo
         patch.setattr(readers, "BLOCK_BYTES", block)
         rows = rows_of(tmp_path_factory.mktemp("csv"), text.getvalue())
     assert set_aside(rows) == []
+    table = [[row[0].strip(BLANKS), *row[1:]] for row in table]  # ids are trimmed, as staging does
     wanted = [{k: v for k, v in zip(("alert_id", "raised_at", "rule"), r, strict=True) if v} for r in table]
     assert decoded(rows) == wanted
 

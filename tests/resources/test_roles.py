@@ -36,7 +36,7 @@ def allowed(role: str, schema: str, table: str) -> set[str]:
         return set() if table == "holdout_salt" else read
     if role == "heed_scorer":
         return {
-            "raw": read if table == "loads" else set(),
+            "raw": read if table in ("loads", "undecodable_rows") else set(),
             "staging": set(),
             "marts": read,
             "reporting": read,
@@ -46,7 +46,7 @@ def allowed(role: str, schema: str, table: str) -> set[str]:
         }[schema]
     if role == "heed_analyst":
         if schema == "raw":
-            return read if table == "loads" else set()
+            return read if table in ("loads", "undecodable_rows") else set()
         return set() if schema == "staging" or table == "holdout_salt" else read
     if schema == "scoring":
         return add if table == "feedback" else set() if table == "holdout_salt" else read
