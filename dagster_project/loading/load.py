@@ -20,6 +20,7 @@ before.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -129,6 +130,7 @@ def load_file(
     mapping: Mapping | None = None,
     progress: Callable[[LoadProgress], None] | None = None,
     loaded_at: datetime | None = None,
+    simulation: dict[str, Any] | None = None,
     progress_seconds: float = PROGRESS_SECONDS,
 ) -> LoadReport:
     """Load one file into the raw tables, all of it or nothing.
@@ -141,6 +143,8 @@ def load_file(
     mapping : names of the file's columns; without it the contract's names are looked for.
     progress : called at most every `progress_seconds`.
     loaded_at : the moment the rows count as loaded, with a zone; now by default. Must be later than any load before.
+
+    simulation : the simulated company that the rows are of; kept with the load, in its transaction. None: they are real.
 
     Raises
     ------
@@ -157,7 +161,7 @@ def load_file(
 
     source = SourceFile(Path(path))
     try:
-        load = _Load(kind, source, mapping, _Teller(kind, source, progress, progress_seconds))
+        load = _Load(kind, source, mapping, _Teller(kind, source, progress, progress_seconds), simulation)
         try:
             return load.run(connect, loaded_at)
         except Error as error:
@@ -198,8 +202,16 @@ class _Teller:
 class _Load:
     """One load. Names of tables and columns below are heed's own constants; values only ever go as parameters."""
 
-    def __init__(self, kind: Kind, source: SourceFile, mapping: Mapping | None, tell: _Teller) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        source: SourceFile,
+        mapping: Mapping | None,
+        tell: _Teller,
+        simulation: dict[str, Any] | None = None,
+    ) -> None:
         self.kind, self.source, self.mapping, self.tell = kind, source, mapping, tell
+        self.simulation = None if simulation is None else json.dumps(simulation)
         self.table = f'raw."{kind}"'
         self.id = f'"{COLUMNS[kind][0]}"'
         self.undecodable = 0
@@ -228,6 +240,7 @@ class _Load:
     def _load(self, cursor: Cursor, reader: Any, sha256: str, loaded_at: datetime | None) -> LoadReport:
         self._wait_for_turn(cursor)
         self._require_own_tables(cursor)
+        self._refuse_a_mixture(cursor)
         if (before := self._loaded_before(cursor, sha256)) is not None:
             return before
         load_id, loaded_at = self._begin(cursor, sha256, loaded_at)
@@ -287,6 +300,20 @@ class _Load:
                 "files only into tables it made",
             )
 
+    def _refuse_a_mixture(self, cursor: Cursor) -> None:
+        """Real rows and simulated ones never stand in one warehouse: nobody could tell them apart later."""
+        row = _row(
+            cursor,
+            "SELECT EXISTS (SELECT FROM raw.loads WHERE (simulation IS NULL) <> $1)",
+            self.simulation is None,
+        )
+        if row[0] and self.simulation is None:
+            raise HeedError(
+                "the warehouse holds a simulated company", "use another one, or `heed load`, which removes it first"
+            )
+        if row[0]:
+            raise HeedError("the warehouse holds rows of your own", "simulate in another one")
+
     def _loaded_before(self, cursor: Cursor, sha256: str) -> LoadReport | None:
         """The report for a content that was loaded before, unless rows of earlier loads have been deleted since."""
         row = _row(
@@ -329,15 +356,16 @@ class _Load:
             )
         row = _row(
             cursor,
-            """INSERT INTO raw.loads (kind, file, sha256, started_at)
+            """INSERT INTO raw.loads (kind, file, sha256, started_at, simulation)
                SELECT $1, $2, $3, coalesce($4::timestamptz, greatest(
                    clock_timestamp(),
-                   (SELECT max(greatest(started_at, finished_at)) FROM raw.loads) + interval '1 microsecond'))
+                   (SELECT max(greatest(started_at, finished_at)) FROM raw.loads) + interval '1 microsecond')), $5::jsonb
                RETURNING load_id, started_at""",
             self.kind,
             str(self.source.path),
             sha256,
             loaded_at,
+            self.simulation,
         )
         return int(row[0]), row[1]
 

@@ -63,7 +63,7 @@ def what_to_read(warehouse: Warehouse, settings: Settings, as_of: datetime, *, w
     if not fingerprint:
         return Reading(
             WHOLE,
-            "changes do not show: the alerts or actions are not plain tables, or the server does not say which one it is",
+            "changes do not show: the alerts or actions are not plain tables, or the server hides its identifier",
             "",
         )
     if not any(column["name"] == "written_by" for column in warehouse.columns("staging.built_with")):

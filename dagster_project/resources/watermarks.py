@@ -1,17 +1,18 @@
 """How far something has been looked at, and whether that may still be believed.
 
-Belongs here: writing a watermark into the warehouse, reading it back, and what binds it to the very database in which it
-was written.
+Belongs here: writing a watermark into the warehouse, reading it back, and what binds it to the very database in which
+it was written.
 Does not belong here: what is skipped because of one (`cleaning.py`, `kept_history.py`, `tables.py`).
 
 Runs skip rows by their place (ctid) and by the number of the transaction that wrote them (xmin). Both mean something in
 one database only, but a dump carries the watermark along, and in a restored copy places and numbers may repeat by
 coincidence. Two facts do not survive a restore, and a watermark holds only while both are as they were:
 
-- the cluster: its system identifier and timeline, and the database's own number. A fresh cluster has another identifier, a
-  replica that was promoted or a backup that was rolled forward has another timeline;
+- the cluster: its system identifier and timeline, and the database's own number. A fresh cluster has another
+  identifier; a replica that was promoted, or a backup that was rolled forward, has another timeline;
 - the writer: a watermark names the transaction that wrote it, and PostgreSQL knows which transaction really did. A
-  restored row was written by the restore. This holds also between copies of one data directory, which share an identifier.
+  restored row was written by the restore. This holds also between copies of one data directory, which share an
+  identifier.
 """
 
 from __future__ import annotations

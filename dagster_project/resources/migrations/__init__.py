@@ -31,6 +31,11 @@ def steps() -> list[Path]:
     return found
 
 
+def own_tables() -> list[str]:
+    """heed's own tables, with their schemas. Whatever else stands in those schemas is somebody else's."""
+    return re.findall(r"^CREATE TABLE IF NOT EXISTS ([a-z_.]+)", SCHEMA_FILE.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def mark() -> str:
     """What says which version made the tables, with a checksum of `schema.sql`."""
     checksum = hashlib.sha256(SCHEMA_FILE.read_bytes()).hexdigest()[:12]
