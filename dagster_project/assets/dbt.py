@@ -19,10 +19,9 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_
 from dagster_dbt.errors import DagsterDbtError
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.cleaning import CLEAN_VARIABLE, PUBLISH, WHOLE, remember_reading, what_to_read
+from dagster_project.resources.cleaning import CLEAN_VARIABLE, PUBLISH, WHOLE, cleaning
 from dagster_project.resources.dbt import DBT_PROJECT, dbt_directory, dbt_environment, dbt_program, dbt_vars
 from dagster_project.resources.dbt_cli import Dbt
-from dagster_project.resources.kept_history import KeptHistory
 from dagster_project.resources.meanwhile import load_meanwhile
 from dagster_project.resources.moment import reads_everything, run_moment
 from dagster_project.resources.postgres import Warehouse
@@ -137,14 +136,9 @@ def build_dbt_assets() -> list[dg.AssetsDefinition]:
     ) -> Iterator[Any]:
         warehouse.prepare()
         as_of = run_moment(context)
-        reading = what_to_read(warehouse, settings, as_of, whole=reads_everything(context))
-        context.log.info(f"dbt reads {'everything' if reading.what == WHOLE else 'what is new'}: {reading.why}")
-        warehouse.history_stands = False
-        if reading.what == WHOLE:
-            KeptHistory(warehouse).forget()
-        yield from _build(context, dbt, warehouse, settings, reading.what)
-        warehouse.history_stands = False
-        remember_reading(warehouse, reading, as_of)
+        with cleaning(warehouse, settings, as_of, whole=reads_everything(context)) as reading:
+            context.log.info(f"dbt reads {'everything' if reading.what == WHOLE else 'what is new'}: {reading.why}")
+            yield from _build(context, dbt, warehouse, settings, reading.what)
 
     @dbt_assets(manifest=manifest, select="tag:reporting", dagster_dbt_translator=HeedTranslator(), name="reporting")
     def reporting(

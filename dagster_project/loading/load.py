@@ -144,7 +144,7 @@ def load_file(
     progress : called at most every `progress_seconds`.
     loaded_at : the moment the rows count as loaded, with a zone; now by default. Must be later than any load before.
 
-    simulation : the simulated company that the rows are of; kept with the load, in its transaction. None: they are real.
+    simulation : the simulated company that the rows are of; kept with the load, in its transaction. None: real rows.
 
     Raises
     ------
@@ -359,7 +359,8 @@ class _Load:
             """INSERT INTO raw.loads (kind, file, sha256, started_at, simulation)
                SELECT $1, $2, $3, coalesce($4::timestamptz, greatest(
                    clock_timestamp(),
-                   (SELECT max(greatest(started_at, finished_at)) FROM raw.loads) + interval '1 microsecond')), $5::jsonb
+                   (SELECT max(greatest(started_at, finished_at)) FROM raw.loads) + interval '1 microsecond')),
+                   $5::text::jsonb
                RETURNING load_id, started_at""",
             self.kind,
             str(self.source.path),

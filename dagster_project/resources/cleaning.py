@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dagster_project.resources.dbt import DBT_PROJECT, dbt_vars
+from dagster_project.resources.kept_history import KeptHistory
 from dagster_project.resources.watermarks import WRITER, WRITTEN_HERE, cluster
 
 if TYPE_CHECKING:
@@ -50,6 +53,21 @@ class Reading:
     what: str
     why: str
     fingerprint: str
+
+
+@contextmanager
+def cleaning(warehouse: Warehouse, settings: Settings, as_of: datetime, *, whole: bool = False) -> Iterator[Reading]:
+    """What dbt is to read; it reads within the block, and what it built is remembered when the block ends well.
+
+    Where dbt reads everything, so does whoever looks at the history next.
+    """
+    reading = what_to_read(warehouse, settings, as_of, whole=whole)
+    warehouse.history_stands = False
+    if reading.what == WHOLE:
+        KeptHistory(warehouse).forget()
+    yield reading
+    warehouse.history_stands = False
+    remember_reading(warehouse, reading, as_of)
 
 
 def what_to_read(warehouse: Warehouse, settings: Settings, as_of: datetime, *, whole: bool = False) -> Reading:

@@ -56,14 +56,19 @@ def empty_simulated(warehouse: Warehouse, say: Callable[[str], None] = lambda li
     """
     with turn(warehouse, f"empty-{uuid.uuid4()}", say):
         names = ", ".join(own_tables())
+        if not all(warehouse.value("SELECT has_table_privilege($1, 'TRUNCATE')", (name,)) for name in own_tables()):
+            raise HeedError(
+                f"{warehouse.describe()} holds a simulated company, and this login may not remove it",
+                "load into another database, or run this command as the owner of this one",
+            )
         with warehouse.transaction() as cursor:
             cursor.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
             own = {what: count for what, count in _not_simulated(cursor) if count}
             if own:
                 told = ", ".join(f"{count:,} {what}" for what, count in own.items())
                 raise HeedError(
-                    f"beside a simulated company {warehouse.describe()} holds {told} that were not simulated, so nothing "
-                    "was removed",
+                    f"besides a simulated company, {warehouse.describe()} holds {told} that were not simulated, so "
+                    "nothing was removed",
                     "name another database in HEED_DATABASE_URL, or another home in HEED_HOME",
                 )
             cursor.execute(f"TRUNCATE {names}")

@@ -146,7 +146,7 @@ class FeatureStore:
         return wrong
 
     def _days(self, first: date, last: date) -> list[tuple[UPath, str]]:
-        """The files of these days that are there or should be, in order, with their checksums (empty: not vouched for)."""
+        """The files of these days that are there or should be, in order, with their checksums; empty: none is known."""
         if not self.directory.exists():
             return []
         _, checksums = self._vouched_for()
