@@ -78,23 +78,23 @@ def page(
     differing = "\n## What differed\n\n" + "\n".join(f"- {line}" for line in wrong) + "\n" if wrong else ""
     return f"""# The incremental run equals the full one
 
-After any sequence of loads, corrections, deletions, overrides, restores and files put back, a run that reads only what is new
-leaves what `heed run --full` leaves on a copy with an empty home. `make equivalence` writes this page.
+After any sequence of loads, corrections, deletions, overrides, restores and files put back, a run that reads only
+what is new leaves what `heed run --full` leaves on a copy with an empty home. `make equivalence` writes this page.
 
-**{ran} sequences{fewer}, {sum(operations.values())} operations, {rows:,} rows compared: {len(wrong)} sequences differ.**
+**{ran} sequences{fewer}, {operations.total()} operations, {rows:,} rows compared: {len(wrong)} sequences differ.**
 
-Seeds {first} to {first + max(ran, 1) - 1}, {datetime.now(UTC).date()}, {os.cpu_count()} cores, {memory:.0f} GB of memory;
-{statistics.median(seconds):.0f} s for a sequence (median).
+Seeds {first} to {first + max(ran, 1) - 1}, {datetime.now(UTC).date()}, {os.cpu_count()} cores, {memory:.0f} GB of
+memory; {statistics.median(seconds):.0f} s for a sequence (median).
 
-Of the incremental runs, {reads["what is new"]} read what was new and {reads["everything"]} everything, because something was in
-doubt: a restore, a rewritten table, other meanings of action types.
+Of the incremental runs, {reads["what is new"]} read what was new and {reads["everything"]} everything, because
+something was in doubt: a restore, a rewritten table, other meanings of action types.
 
 | operation | times |
 |---|---:|
 {table}
 
-Compared: {", ".join(f"`{name}`" for name in COMPARED)}, the feature files of the open days, and the history that flags and
-features read. Rows are compared whole; only the moment at which something was written may differ. A company has some tens
+Compared: {", ".join(f"`{name}`" for name in COMPARED)}, the feature files of the open days, and the history that
+flags and features read. Rows are compared whole; only the moment of writing may differ. A company has some tens
 of alerts. Every restore goes into a fresh cluster with the same system identifier, where object ids and transaction
 numbers repeat. Not run here: dbt's tests, the reporting views, the watch over scores.
 {differing}"""
