@@ -212,7 +212,7 @@ def test_nothing_removes_rows_where_the_warehouse_does_not_allow_it(watched: War
             elif operation == "own row":
                 do(watched, f"INSERT INTO raw.alerts (alert_id, raised_at, rule) VALUES ('o{number}', '2025', 'r')")
             else:
-                do(watched, FEEDBACK, *_scores(now))
+                do(watched, FEEDBACK, *_scores(f"f{number}", now))
             removed = watched.read("SELECT name, row::text AS row FROM public.removed")
             if real:
                 assert set(removed["name"]) <= {OTHER}, (
@@ -224,11 +224,11 @@ def test_nothing_removes_rows_where_the_warehouse_does_not_allow_it(watched: War
                 assert json.loads(text)["probability"] == 0.5, "neither the first nor the newest score of an alert goes"
 
 
-def _scores(now: datetime) -> list[str]:
+def _scores(alert: str, now: datetime) -> list[str]:
     """The first, a superseded and the newest score of an alert, all of them older than any policy keeps."""
     return [
         "INSERT INTO scoring.alert_scores VALUES "
-        f"('a1', '2020-01-01', '{now - timedelta(days=age)}', now(), 'w', {probability}, 'model', false, false, '[]')"
+        f"('{alert}', '2020-01-01', '{now - timedelta(days=age)}', now(), 'w', {probability}, 'model', false, false, '[]')"
         for age, probability in ((1500, 0.1), (1400, 0.5), (1300, 0.9))
     ]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_project.errors import HeedError
+from dagster_project.settings import PROJECT
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as ScriptCursor
@@ -93,8 +94,6 @@ def _refuse_tables_of_others(cursor: ScriptCursor) -> None:
     HeedError
         There is one.
     """
-    from dagster_project.resources.dbt import DBT_PROJECT
-
     cursor.execute(
         "SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace') IS NULL "
         "AND to_regclass('training.model_versions') IS NULL"
@@ -102,8 +101,8 @@ def _refuse_tables_of_others(cursor: ScriptCursor) -> None:
     [enters] = cursor.fetchone() or [False]
     if not enters:
         return
-    built = [f"{path.parent.name}.{path.stem}" for path in DBT_PROJECT.glob("models/*/*.sql")]
-    built += [f"staging.{path.stem}" for path in DBT_PROJECT.glob("seeds/*.csv")]
+    built = [f"{path.parent.name}.{path.stem}" for path in (PROJECT / "dbt_project").glob("models/*/*.sql")]
+    built += [f"staging.{path.stem}" for path in (PROJECT / "dbt_project").glob("seeds/*.csv")]
     replaced = [*built, *(name for name in own_tables() if not name.startswith("raw."))]
     cursor.execute(
         "SELECT nspname || '.' || relname FROM pg_class JOIN pg_namespace AS space ON space.oid = relnamespace "
