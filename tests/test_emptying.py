@@ -227,8 +227,8 @@ def test_nothing_removes_rows_where_the_warehouse_does_not_allow_it(watched: War
 def _scores(alert: str, now: datetime) -> list[str]:
     """The first, a superseded and the newest score of an alert, all of them older than any policy keeps."""
     return [
-        "INSERT INTO scoring.alert_scores VALUES "
-        f"('{alert}', '2020-01-01', '{now - timedelta(days=age)}', now(), 'w', {probability}, 'model', false, false, '[]')"
+        f"INSERT INTO scoring.alert_scores VALUES ('{alert}', '2020-01-01', '{now - timedelta(days=age)}', now(), 'w', "
+        f"{probability}, 'model', false, false, '[]')"
         for age, probability in ((1500, 0.1), (1400, 0.5), (1300, 0.9))
     ]
 
