@@ -96,7 +96,7 @@ something was in doubt: a restore, a rewritten table, other meanings of action t
 Compared: {", ".join(f"`{name}`" for name in COMPARED)}, the feature files of the open days, and the history that
 flags and features read. Rows are compared whole; only the moment of writing may differ. A company has some tens
 of alerts. Every restore goes into a fresh cluster with the same system identifier, where object ids and transaction
-numbers repeat. Not run here: dbt's tests, the reporting views, the watch over scores.
+numbers repeat. Not run here: checks of clean tables, reporting views, the watch over scores.
 {differing}"""
 
 

@@ -4,8 +4,8 @@ Belongs here: the operations, one sequence of them, and the comparison of the in
 Does not belong here: how many sequences there are (`test_equivalence.py`, `benchmarks/equivalence.py`).
 
 What runs is what a job runs: dbt's own models in the order of dbt, and the assets of flags, features, learning and
-scoring in Dagster, on a real server. Left out are dbt's tests and the reporting views, which nothing reads back, the
-reports of the watch over scores, and the process in which dbt is prepared: a sequence would take minutes.
+scoring in Dagster, on a real server. Left out are the checks of clean tables (dbt's tests among them), the reporting
+views and the watch over scores, which nothing reads back: a sequence would take minutes.
 
 Each restore goes into a cluster of its own. All clusters are copies of one data directory, so that they share a system
 identifier, and object ids and transaction numbers repeat as far as they can.
@@ -36,7 +36,7 @@ from dbt.cli.main import dbtRunner
 from upath import UPath
 
 from dagster_project.assets.features import alert_features
-from dagster_project.assets.quality import clean_checks, flags
+from dagster_project.assets.quality import flags
 from dagster_project.assets.scoring import alert_scores
 from dagster_project.assets.training import training_assets
 from dagster_project.automation import REFRESH, RETRAIN, days_back
@@ -186,6 +186,8 @@ class Sequence:
         self.url = self.clusters.start()
         self.warehouse = Warehouse(self.home, self.url)
         self.now = BEGIN + timedelta(days=20)
+        # The holdout's draw is secret, and another one in each warehouse; here a seed makes the same sequence again.
+        self.sql("INSERT INTO scoring.holdout_salt (salt) VALUES ('of the tests')")
         self.number = 0
         self.copies = 0
 
@@ -382,26 +384,36 @@ class Sequence:
                 build_clean(warehouse, as_of, reading.what)
             if not whole:
                 self.reads["what is new" if reading.what == NEW else "everything"] += 1
-            learning = training_assets if job == RETRAIN else []
-            checks = [check for check in clean_checks]
-            tags = {**run_tags(as_of, days_back(job, SETTINGS)), **WAREHOUSE_TAG}
-            store = FeatureStore(UPath(self.home) / "features", STORE, warehouse)
             with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), dg.DagsterInstance.ephemeral() as instance:
-                finished = _job(job, (*checks, flags, alert_features, *learning, alert_scores)).execute_in_process(
-                    instance=instance,
-                    resources={
-                        "warehouse": warehouse,
-                        "settings": SETTINGS,
-                        "models": ModelStore(warehouse),
-                        "cluster": Cluster(),
-                        "feature_files": FeatureFiles(store),
-                        "frame_files": FrameFiles(UPath(self.home) / "training"),
-                    },
-                    tags={**tags, **({WHOLE_TAG: "true"} if whole else {})},
-                    run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-                    raise_on_error=True,
+                finished = (
+                    self._definitions(job)
+                    .resolve_job_def(job)
+                    .execute_in_process(
+                        instance=instance,
+                        tags={
+                            **run_tags(as_of, days_back(job, SETTINGS)),
+                            **WAREHOUSE_TAG,
+                            **({WHOLE_TAG: "true"} if whole else {}),
+                        },
+                        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                    )
                 )
             assert finished.success
+
+    def _definitions(self, job: str) -> dg.Definitions:
+        store = FeatureStore(UPath(self.home) / "features", STORE, self.warehouse)
+        return dg.Definitions(
+            assets=[flags, alert_features, *(training_assets if job == RETRAIN else []), alert_scores],
+            jobs=[dg.define_asset_job(job, executor_def=dg.in_process_executor)],
+            resources={
+                "warehouse": self.warehouse,
+                "settings": SETTINGS,
+                "models": ModelStore(self.warehouse),
+                "cluster": Cluster(),
+                "feature_files": FeatureFiles(store),
+                "frame_files": FrameFiles(UPath(self.home) / "training"),
+            },
+        )
 
     def state(self, as_of: datetime, days: float) -> dict[str, Any]:
         """What stands after a run."""
@@ -428,8 +440,6 @@ class Sequence:
         as_of = self.now + timedelta(hours=1)
         admin = self.url.replace("/heed?", "/postgres?")
         self.warehouse.prepare()
-        if not self.sql("SELECT FROM scoring.holdout_salt"):
-            self.sql("INSERT INTO scoring.holdout_salt (salt) VALUES ('of the tests')")
         _sql(admin, "CREATE DATABASE before TEMPLATE heed")
         self.run(as_of, job)
         incremental = self.state(as_of, days)
@@ -454,39 +464,6 @@ class Sequence:
                     f"{name} after {self.done}: only incremental {sorted(more)[:3]}, only full {sorted(less)[:3]}"
                 )
         return rows
-
-
-def _job(name: str, parts: tuple[Any, ...]) -> Any:
-    if name not in _JOBS:
-        assets = [
-            part
-            for part in parts
-            if isinstance(part, dg.AssetsDefinition) and not isinstance(part, dg.AssetChecksDefinition)
-        ]
-        checks = [part for part in parts if isinstance(part, dg.AssetChecksDefinition)]
-        _JOBS[name] = (assets, checks)
-    assets, checks = _JOBS[name]
-    return _Job(name, assets, checks)
-
-
-_JOBS: dict[str, Any] = {}
-
-
-class _Job:
-    """A job of these assets, with the resources that it is given when it runs."""
-
-    def __init__(self, name: str, assets: list[Any], checks: list[Any]) -> None:
-        self.name, self.assets, self.checks = name, assets, checks
-
-    def execute_in_process(self, *, resources: dict[str, Any], **how: Any) -> Any:
-        definitions = dg.Definitions(
-            assets=self.assets,
-            asset_checks=self.checks,
-            resources=resources,
-            jobs=[dg.define_asset_job(self.name, executor_def=dg.in_process_executor)],
-            executor=dg.in_process_executor,
-        )
-        return definitions.resolve_job_def(self.name).execute_in_process(**how)
 
 
 @cache
