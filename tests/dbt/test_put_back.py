@@ -80,6 +80,7 @@ def test_a_manifest_that_vouches_for_a_wrong_file_is_found_by_comparing(kept: Db
 
     remember_checked(kept.warehouse, _keeper(told), _checksum(written), told.transaction)
     assert [line[:10] for line in history.compare(100)] == ["2025-03-04", "2025-03-05"]
+    history.forget()
 
 
 def test_reading_everything_reads_the_history_again(kept: Dbt) -> None:
