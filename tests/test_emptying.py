@@ -177,7 +177,7 @@ def watched(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFa
     return made
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(OPERATIONS)
 def test_nothing_removes_rows_where_the_warehouse_does_not_allow_it(watched: Warehouse, operations: list[str]) -> None:
     """Any sequence of loads, demos and prunes: what PostgreSQL saw removed was simulated, or superseded by policy."""
