@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres faults soak benchmark-history benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
+.PHONY: help setup demo test test-postgres faults equivalence soak benchmark-history benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ faults: setup ## killed processes, servers, disks and files, for real; prints wh
 
 soak: setup ## random faults against running schedules and service, for MINUTES=60 with SEED=11; writes benchmarks/soak.md
 	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60) --seed $(or $(SEED),11)
+
+equivalence: setup ## 200 random sequences: does the incremental run equal the full one? about 2 hours; writes benchmarks/equivalence.md
+	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.equivalence --sequences $(or $(SEQUENCES),200)
 
 test-postgres: setup ## the tests that touch a warehouse, on the system's PostgreSQL instead of the embedded one
 	@$(BIN)/python -m pytest --postgres system tests/dbt tests/loading tests/end_to_end/test_whole_job.py

@@ -114,8 +114,8 @@ def load(
     json_output: bool,
 ) -> None:
     """Load files into the raw tables. The same file twice changes nothing."""
-    from dagster_project.demo import holds_demo, make_way
     from dagster_project.loading import Kind, load_file, read_mapping
+    from dagster_project.resources.emptying import empty_simulated, simulated_company
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home, load_settings
 
@@ -141,9 +141,9 @@ def load(
     warehouse = Warehouse(heed_home())
     warehouse.prepare()
     say = _say(time.monotonic())
-    if holds_demo(warehouse.home):
+    if simulated_company(warehouse):
         say("the simulated company of `heed demo` makes way for yours")
-        make_way(warehouse)
+        empty_simulated(warehouse, say)
     reports = []
     for kind, path in wanted.items():
         say(f"loading {kind} from {path}")

@@ -51,7 +51,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
 
     settings = overrides.pop("settings", None) or load_settings()
     warehouse = overrides.pop("warehouse", None) or Warehouse(heed_home())
-    store = FeatureStore(UPath(warehouse.home) / "features", contract(settings.feature_settings())["hash"])
+    store = FeatureStore(UPath(warehouse.home) / "features", contract(settings.feature_settings())["hash"], warehouse)
     resources = {
         "settings": settings,
         "warehouse": _in_turn(warehouse, settings),

@@ -73,7 +73,7 @@ def examine() -> list[Finding]:
         )
     else:
         findings.append(Finding("warehouse", "well", f"{where}, version {version // 10000}"))
-    for examination in (_connection, _rights, _raw, _runs, _model, _scores, _notices):
+    for examination in (_connection, _rights, _raw, _kept_files, _runs, _model, _scores, _notices):
         try:
             findings += examination(warehouse, settings)
         except HeedError as error:
@@ -212,6 +212,34 @@ def _meanings(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
             words + "; nothing is learned until somebody explains them" * refused,
             how_to_explain(settings),
         )
+
+
+DAYS_COMPARED = 5  # chosen at random each time, with the newest: reading one takes some 10 ms for each 1,000 alerts
+
+
+def _kept_files(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    """Whether days of the kept history are what the warehouse holds, and those of features what heed wrote."""
+    from upath import UPath
+
+    from dagster_project.resources.features import FeatureStore
+    from dagster_project.resources.kept_history import KeptHistory
+    from dagster_project.triage.features import contract
+
+    if _count(warehouse, "marts.alert_outcomes") is None or _count(warehouse, "quality.checked_rows") is None:
+        return
+    now = datetime.now(UTC).date()
+    store = FeatureStore(UPath(warehouse.home) / "features", contract(settings.feature_settings())["hash"], warehouse)
+    wrong = [
+        *KeptHistory(warehouse).compare(DAYS_COMPARED),
+        *store.compare(now - timedelta(days=settings.learning.training_days), now, DAYS_COMPARED),
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        yield Finding(
+            "kept files", "look", "; ".join(wrong[:3]) + more, "Run `heed run --retrain`: it writes all of them again"
+        )
+    elif (warehouse.home / "history").exists():
+        yield Finding("kept files", "well", f"{DAYS_COMPARED} random days and the newest are what was written")
 
 
 def _runs(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ all decisions about models; every version that was ever champion, that a score o
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 # What a failed or killed run left for whoever looks for the cause: dbt's compiled SQL and half-written files.
 LEFTOVER_DAYS = 7
+# A home may be a directory that holds a `logs` or `dbt` of somebody else: only names that heed gives are removed.
+_RUN_LOG = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.log")
+_DBT_RUN = re.compile(r"[0-9a-f]{12}")
 # Features of another contract are of use only when a setting is taken back; they can be derived again.
 OTHER_CONTRACT_DAYS = 30
 
@@ -135,7 +139,7 @@ def prune(
         _files(
             "logs of runs",
             f"older than {policy.runs_days:g} days",
-            _untouched(warehouse.home / "logs", "*.log", policy.runs_days),
+            _untouched(warehouse.home / "logs", _RUN_LOG, policy.runs_days),
             dry_run,
         )
     )
@@ -143,7 +147,7 @@ def prune(
         _files(
             "directories of dbt runs that failed",
             f"older than {LEFTOVER_DAYS} days",
-            (path for path in _untouched(warehouse.home / "dbt", "*", LEFTOVER_DAYS) if path.is_dir()),
+            (path for path in _untouched(warehouse.home / "dbt", _DBT_RUN, LEFTOVER_DAYS) if path.is_dir()),
             dry_run,
         )
     )
@@ -179,7 +183,7 @@ def _old_features(warehouse: Warehouse, settings: Settings, first: date) -> Iter
     current = f"contract={contract(settings.feature_settings())['hash']}"
     for directory in sorted((warehouse.home / "features").glob("contract=*")):
         if directory.name != current:
-            files = list(directory.iterdir())
+            files = [*directory.glob("day=*.parquet"), *directory.glob("manifest.json")]
             if not any(_age_days(path) < OTHER_CONTRACT_DAYS for path in files):
                 yield from files
             continue
@@ -213,8 +217,8 @@ def _files(what: str, policy: str, paths: Iterator[Path], dry_run: bool) -> Prun
     return Pruned(what, count, policy)
 
 
-def _untouched(directory: Path, pattern: str, days: float) -> Iterator[Path]:
-    return (path for path in sorted(directory.glob(pattern)) if _age_days(path) > days)
+def _untouched(directory: Path, name: re.Pattern[str], days: float) -> Iterator[Path]:
+    return (path for path in sorted(directory.glob("*")) if name.fullmatch(path.name) and _age_days(path) > days)
 
 
 def _age_days(path: Path) -> float:

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -144,18 +145,21 @@ def test_what_is_old_goes(warehouse: Warehouse, instance: dg.DagsterInstance) ->
     home = warehouse.home
     current = home / "features" / f"contract={contract(SETTINGS.feature_settings())['hash']}"
     other = home / "features" / "contract=other"
-    log, failed = home / "logs", home / "dbt" / "failed"
-    for directory in (current, other, log, failed):
+    log, failed = home / "logs", home / "dbt" / "0123456789ab"
+    own = home / "dbt" / "a project of somebody"
+    for directory in (current, other, log, failed, own):
         directory.mkdir(parents=True)
     (home / "dbt" / "partial_parse.msgpack").write_bytes(b"kept")
     now = datetime.now(UTC)
     old_day, young_day = ((now - timedelta(days=days)).date() for days in (500, 100))
     for path in (current / f"day={old_day}.parquet", current / f"day={young_day}.parquet", other / "day=x.parquet"):
         path.write_bytes(b"x")
-    (log / "old.log").write_text("x")
-    (log / "young.log").write_text("x")
+    old_log, young_log = (log / f"{uuid.uuid4()}.log" for _ in range(2))
+    for path in (old_log, young_log, log / "of somebody.log"):
+        path.write_text("x")
     then = time.time() - 100 * 86400
-    for path in (other / "day=x.parquet", log / "old.log", failed, home / "dbt" / "partial_parse.msgpack"):
+    parse = home / "dbt" / "partial_parse.msgpack"
+    for path in (other / "day=x.parquet", old_log, log / "of somebody.log", failed, own, parse):
         os.utime(path, (then, then))
 
     @dg.job
@@ -180,8 +184,8 @@ def test_what_is_old_goes(warehouse: Warehouse, instance: dg.DagsterInstance) ->
     assert not (current / f"day={old_day}.parquet").exists()
     assert (current / f"day={young_day}.parquet").exists()
     assert not (other / "day=x.parquet").exists()
-    assert [path.name for path in log.iterdir()] == ["young.log"]
-    assert [path.name for path in (home / "dbt").iterdir()] == ["partial_parse.msgpack"]
+    assert {path.name for path in log.iterdir()} == {young_log.name, "of somebody.log"}
+    assert {path.name for path in (home / "dbt").iterdir()} == {"partial_parse.msgpack", own.name}
 
 
 def test_the_nightly_job_does_the_same(warehouse: Warehouse, instance: dg.DagsterInstance) -> None:

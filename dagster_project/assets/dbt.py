@@ -21,7 +21,7 @@ from dagster_dbt.errors import DagsterDbtError
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.action_types import clean_types, how_to_explain, unknown_in_words
-from dagster_project.resources.cleaning import CLEAN_VARIABLE, PUBLISH, WHOLE, remember_reading, what_to_read
+from dagster_project.resources.cleaning import CLEAN_VARIABLE, PUBLISH, WHOLE, cleaning
 from dagster_project.resources.dbt import (
     DBT_ANYWHERE,
     DBT_PROJECT,
@@ -196,12 +196,9 @@ def build_dbt_assets() -> list[dg.AssetsDefinition]:
     ) -> Iterator[Any]:
         warehouse.prepare()
         as_of = run_moment(context)
-        reading = what_to_read(warehouse, settings, as_of, whole=reads_everything(context))
-        context.log.info(f"dbt reads {'everything' if reading.what == WHOLE else 'what is new'}: {reading.why}")
-        warehouse.history_stands = False
-        yield from _build(context, dbt, warehouse, settings, reading.what)
-        warehouse.history_stands = False
-        remember_reading(warehouse, reading, as_of)
+        with cleaning(warehouse, settings, as_of, whole=reads_everything(context)) as reading:
+            context.log.info(f"dbt reads {'everything' if reading.what == WHOLE else 'what is new'}: {reading.why}")
+            yield from _build(context, dbt, warehouse, settings, reading.what)
 
     @dbt_assets(manifest=manifest, select="tag:reporting", dagster_dbt_translator=HeedTranslator(), name="reporting")
     def reporting(

@@ -26,10 +26,10 @@ from dagster_project.resources.tables import (
     read_coded_history,
     read_overrides,
     read_rules,
-    remember_checked,
     replace_flags,
     unchecked_rows,
 )
+from dagster_project.resources.watermarks import remember_checked
 
 FLOOD_DAYS = dg.AssetKey(["quality", "flood_days"])
 VISIBILITY_ONLY = dg.AssetKey(["quality", "visibility_only_rules"])

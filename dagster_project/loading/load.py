@@ -169,6 +169,7 @@ def load_file(
     progress: Callable[[LoadProgress], None] | None = None,
     loaded_at: datetime | None = None,
     time_zone: str = "UTC",
+    simulation: dict[str, Any] | None = None,
     progress_seconds: float = PROGRESS_SECONDS,
 ) -> LoadReport:
     """Load one file into the raw tables, all of it or nothing.
@@ -184,6 +185,8 @@ def load_file(
     progress : called at most every `progress_seconds`.
     loaded_at : the moment the rows count as loaded, with a zone; now by default. Must be later than any load before.
     time_zone : the zone of times that carry none (`source.time_zone`), for warnings; rows hold times as written.
+
+    simulation : the simulated company that the rows are of; kept with the load, in its transaction. None: real rows.
 
     Raises
     ------
@@ -201,7 +204,8 @@ def load_file(
 
     source = SourceFile(Path(path))
     try:
-        load = _Load(kind, source, mapping, time_zone, correction, _Teller(kind, source, progress, progress_seconds))
+        tell = _Teller(kind, source, progress, progress_seconds)
+        load = _Load(kind, source, mapping, time_zone, correction, simulation, tell)
         try:
             return load.run(connect, loaded_at)
         except Error as error:
@@ -249,12 +253,14 @@ class _Load:
         mapping: Mapping | None,
         time_zone: str,
         correction: bool,
+        simulation: dict[str, Any] | None,
         tell: _Teller,
     ) -> None:
         from dagster_project.loading.doubts import Observed
 
         self.kind, self.source, self.mapping, self.tell = kind, source, mapping, tell
         self.time_zone, self.correction = time_zone, correction
+        self.simulation = None if simulation is None else json.dumps(simulation)
         self.table = f'raw."{kind}"'
         self.key = KEYS[kind]
         self.observed = Observed(kind)
@@ -286,6 +292,7 @@ class _Load:
 
         self._wait_for_turn(cursor)
         self._require_own_tables(cursor)
+        self._refuse_a_mixture(cursor)
         if (before := self._loaded_before(cursor, sha256)) is not None:
             return before
         load_id, loaded_at = self._begin(cursor, sha256, loaded_at)
@@ -364,6 +371,20 @@ class _Load:
                 "files only into tables it made",
             )
 
+    def _refuse_a_mixture(self, cursor: Cursor) -> None:
+        """Real rows and simulated ones never stand in one warehouse: nobody could tell them apart later."""
+        row = _row(
+            cursor,
+            "SELECT EXISTS (SELECT FROM raw.loads WHERE (simulation IS NULL) <> $1)",
+            self.simulation is None,
+        )
+        if row[0] and self.simulation is None:
+            raise HeedError(
+                "the warehouse holds a simulated company", "use another one, or `heed load`, which removes it first"
+            )
+        if row[0]:
+            raise HeedError("the warehouse holds rows of your own", "simulate in another one")
+
     def _loaded_before(self, cursor: Cursor, sha256: str) -> LoadReport | None:
         """The report for a content that was loaded before, if what it would leave is what stands.
 
@@ -411,15 +432,17 @@ class _Load:
             )
         row = _row(
             cursor,
-            """INSERT INTO raw.loads (kind, file, sha256, started_at)
+            """INSERT INTO raw.loads (kind, file, sha256, started_at, simulation)
                SELECT $1, $2, $3, coalesce($4::timestamptz, greatest(
                    clock_timestamp(),
-                   (SELECT max(greatest(started_at, finished_at)) FROM raw.loads) + interval '1 microsecond'))
+                   (SELECT max(greatest(started_at, finished_at)) FROM raw.loads) + interval '1 microsecond')),
+                   $5::text::jsonb
                RETURNING load_id, started_at""",
             self.kind,
             str(self.source.path),
             sha256,
             loaded_at,
+            self.simulation,
         )
         return int(row[0]), row[1]
 

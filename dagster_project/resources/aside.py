@@ -9,7 +9,6 @@ stays in memory, and with it all there is on nearly every run; what came before 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -40,7 +39,7 @@ class Aside:
         self._files: list[Path] = []
         self.newest = pd.DataFrame()
         self.rows = 0
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._remove()
 
     def keep(self, parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Give each part on, and keep it."""
@@ -60,9 +59,14 @@ class Aside:
 
     def clear(self) -> None:
         """Give up all parts."""
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._remove()
         self._files.clear()
         release(self.newest)
+
+    def _remove(self) -> None:
+        # By the names that heed gives: a home may be a directory in which somebody else keeps an `aside`.
+        for path in [*self._directory.glob("[0-9]*.arrow"), *self._directory.glob(".[0-9]*.arrow.*")]:
+            path.unlink(missing_ok=True)
 
     def _write_newest(self) -> None:
         import pyarrow as pa

@@ -4,19 +4,24 @@ Belongs here: what the clean tables were built with (a fingerprint and an as-of)
 Does not belong here: how dbt reads only what is new (`dbt_project/macros/only_new.sql`).
 
 The answer is "only what is new" when the tables that stand came from the same raw tables (not emptied, rewritten or
-replaced since), the same dbt project, the same settings, the same meanings of action types and corrections, no later
-as-of, and a run that went well. In doubt dbt reads everything: the tables are the same, only later.
+replaced since) of this very cluster, the same dbt project, the same settings, the same meanings of action types and
+corrections, no later as-of, and a run that went well, and when they are still the tables that this run left. In doubt dbt
+reads everything: the tables are the same, only later.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dagster_project.resources.dbt import DBT_PROJECT, dbt_vars
+from dagster_project.resources.kept_history import KeptHistory
+from dagster_project.resources.watermarks import WRITER, WRITTEN_HERE, cluster
 
 if TYPE_CHECKING:
     from dagster_project.resources.postgres import Warehouse
@@ -32,6 +37,13 @@ SELECT oid::bigint, pg_relation_filenode(oid)::bigint AS file, relkind = 'r' AND
         FROM pg_attribute WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped) AS columns
 FROM pg_class WHERE oid = to_regclass($1)
 """
+# What dbt built and reads again next time: a part of a dump that was restored over it is another table.
+_BUILT = """
+SELECT string_agg(concat_ws(' ', nspname, relname, pg_class.oid, pg_relation_filenode(pg_class.oid)), ', '
+                  ORDER BY nspname, relname)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE relkind = 'r' AND (nspname = 'marts' OR nspname = 'staging' AND relname IN ('stg_alerts', 'stg_actions'))
+"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,21 @@ class Reading:
     fingerprint: str
 
 
+@contextmanager
+def cleaning(warehouse: Warehouse, settings: Settings, as_of: datetime, *, whole: bool = False) -> Iterator[Reading]:
+    """What dbt is to read; it reads within the block, and what it built is remembered when the block ends well.
+
+    Where dbt reads everything, so does whoever looks at the history next.
+    """
+    reading = what_to_read(warehouse, settings, as_of, whole=whole)
+    warehouse.history_stands = False
+    if reading.what == WHOLE:
+        KeptHistory(warehouse).forget()
+    yield reading
+    warehouse.history_stands = False
+    remember_reading(warehouse, reading, as_of)
+
+
 def what_to_read(warehouse: Warehouse, settings: Settings, as_of: datetime, *, whole: bool = False) -> Reading:
     """Whether the clean tables that stand can be brought to `as_of` by reading only what is new.
 
@@ -52,14 +79,23 @@ def what_to_read(warehouse: Warehouse, settings: Settings, as_of: datetime, *, w
     if whole:
         return Reading(WHOLE, "it was asked for", fingerprint)
     if not fingerprint:
-        return Reading(WHOLE, "the alerts or actions are not plain tables, so that changes in them do not show", "")
-    if warehouse.value("SELECT to_regclass('staging.built_with') IS NULL"):
+        return Reading(
+            WHOLE,
+            "changes do not show: the alerts or actions are not plain tables, or the server hides its identifier",
+            "",
+        )
+    if not any(column["name"] == "written_by" for column in warehouse.columns("staging.built_with")):
         return Reading(WHOLE, "nothing was cleaned before", fingerprint)
-    rows = warehouse.read_arrow("SELECT fingerprint, as_of FROM staging.built_with").to_pylist()
+    rows = warehouse.read_arrow(
+        f"SELECT fingerprint, as_of, {WRITTEN_HERE} AS written_here, built = ({_BUILT}) AS still_stand "
+        "FROM staging.built_with"
+    ).to_pylist()
     if not rows:
         return Reading(WHOLE, "the last cleaning did not end well, or was not heed's own", fingerprint)
     if rows[0]["fingerprint"] != fingerprint:
         return Reading(WHOLE, "the raw tables, the settings or heed itself have changed", fingerprint)
+    if not (rows[0]["written_here"] and rows[0]["still_stand"]):
+        return Reading(WHOLE, "the tables were restored from a dump, or replaced", fingerprint)
     if rows[0]["as_of"] > as_of:
         return Reading(WHOLE, "the tables stand at a later as-of", fingerprint)
     return Reading(NEW, "only what is new", fingerprint)
@@ -70,14 +106,19 @@ def remember_reading(warehouse: Warehouse, reading: Reading, as_of: datetime) ->
     if reading.fingerprint:
         with warehouse.transaction() as cursor:
             cursor.execute("DELETE FROM staging.built_with")
-            cursor.execute("INSERT INTO staging.built_with VALUES ($1, $2)", parameters=(reading.fingerprint, as_of))
+            cursor.execute(
+                "INSERT INTO staging.built_with (fingerprint, as_of, written_by, built) "
+                f"VALUES ($1, $2, {WRITER}, ({_BUILT}))",
+                parameters=(reading.fingerprint, as_of),
+            )
 
 
 def _fingerprint(warehouse: Warehouse, settings: Settings) -> str:
     source = settings.source
     places = [f"{_quoted(source.database_schema)}.{_quoted(name)}" for name in (source.alerts, source.actions)]
     tables = [warehouse.read_arrow(_IDENTITY, (place,)).to_pylist() for place in places]
-    if not all(rows and rows[0]["is_plain"] for rows in tables):
+    here = cluster(warehouse)
+    if not here or not all(rows and rows[0]["is_plain"] for rows in tables):
         return ""
     types = f"{_quoted(source.database_schema)}.action_types"
     meanings = None
@@ -93,7 +134,7 @@ def _fingerprint(warehouse: Warehouse, settings: Settings) -> str:
         if path.is_file()
     )
     content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in [*files, DBT_PROJECT / "dbt_project.yml"]]
-    told = json.dumps([tables, meanings, corrections, dbt_vars(settings), content], sort_keys=True)
+    told = json.dumps([here, tables, meanings, corrections, dbt_vars(settings), content], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
 
 

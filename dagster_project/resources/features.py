@@ -4,12 +4,17 @@ Belongs here: where a day's features stand, writing a day so that readers see th
 range of days, and the Dagster IO manager around it.
 Does not belong here: what a feature is (`triage/features.py`).
 
-A directory per feature contract: features made under another contract are never read by mistake.
+A directory per feature contract: features made under another contract are never read by mistake. Its manifest holds
+the checksum of each file, and the warehouse that of the manifest: a file that is damaged, or an older one that was put
+back, is refused.
 """
 
 from __future__ import annotations
 
-import shutil
+import hashlib
+import json
+import random
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import date, timedelta
@@ -24,15 +29,21 @@ import pandas as pd
 
 from dagster_project.errors import HeedError
 from dagster_project.resources.aside import ALERTS_AT_ONCE, Aside
+from dagster_project.resources.checksums import DoubtfulFile, checksum_of, require_checksum
+from dagster_project.resources.watermarks import oldest_in_progress, passed_up_to, remember_checked
 from dagster_project.resources.whole_file import whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from upath import UPath
 
+    from dagster_project.resources.postgres import Warehouse
+
+_MANIFEST = "manifest.json"
+
 
 class DamagedFile(HeedError):
-    """A feature file cannot be read."""
+    """A feature file cannot be read, or is not the one that was written."""
 
 
 class FeatureStore:
@@ -42,10 +53,12 @@ class FeatureStore:
     ----------
     root : the directory or bucket path under which all contracts stand.
     contract : the feature contract's hash.
+    warehouse : the one whose alerts they are; it vouches for them. None: nothing does, as in a benchmark.
     """
 
-    def __init__(self, root: UPath, contract: str) -> None:
+    def __init__(self, root: UPath, contract: str, warehouse: Warehouse | None = None) -> None:
         self.directory = root / f"contract={contract}"
+        self._warehouse = warehouse
 
     def path(self, day: date) -> UPath:
         """Where a day stands, whether it exists or not."""
@@ -61,13 +74,19 @@ class FeatureStore:
         days, found = set(days), set[date]()
         self.directory.mkdir(parents=True, exist_ok=True)
         self._sweep()
+        keeper, checksums = self._vouched_for()
+        for day in days:
+            checksums.pop(day.isoformat(), None)
         for day, slices in groupby(_by_day(parts), key=itemgetter(0)):
             if day not in days or day in found:
                 raise ValueError(f"features of {day} were computed but not asked for, or out of order")
             self._replace(self.path(day), (table for _, table in slices))
+            with self.path(day).open("rb") as file:
+                checksums[day.isoformat()] = checksum_of(file)
             found.add(day)
         for day in days - found:
             self.path(day).unlink(missing_ok=True)
+        self._vouch_for(keeper, checksums)
         return len(found)
 
     def read(
@@ -88,8 +107,8 @@ class FeatureStore:
         rows = ALERTS_AT_ONCE if keep else None
         tables = [
             table.filter(pa.array(keep(table))) if keep else table
-            for path in self._days(first, last)
-            for table in _read(path, rows, columns)
+            for path, checksum in self._days(first, last)
+            for table in _read(path, checksum, rows, columns)
         ]
         if not tables:
             return pd.DataFrame()
@@ -103,8 +122,8 @@ class FeatureStore:
         import pyarrow as pa
 
         held: list[pa.Table] = []
-        for path in self._days(first, last):
-            for table in _read(path, rows):
+        for path, checksum in self._days(first, last):
+            for table in _read(path, checksum, rows):
                 if held and sum(part.num_rows for part in held) + table.num_rows > rows:
                     whole = pa.concat_tables(held, promote_options="permissive")
                     held.clear()
@@ -113,14 +132,59 @@ class FeatureStore:
         if held:
             yield pa.concat_tables(held, promote_options="permissive").to_pandas(split_blocks=True)
 
-    def _days(self, first: date, last: date) -> list[UPath]:
+    def compare(self, first: date, last: date, days: int) -> list[str]:
+        """What is wrong with the newest and with random days of this time, so many in all, in words."""
+        kept = self._days(first, last)
+        chosen = sorted({*kept[-1:], *random.sample(kept, min(days, len(kept)))}, key=lambda each: each[0].name)
+        wrong = []
+        for path, checksum in chosen:
+            try:
+                for _ in _read(path, checksum, ALERTS_AT_ONCE, ["alert_id"]):
+                    pass
+            except DamagedFile as error:
+                wrong.append(error.cause)
+        return wrong
+
+    def _days(self, first: date, last: date) -> list[tuple[UPath, str]]:
+        """The files of these days that are there or should be, in order, with their checksums; empty: none is known."""
         if not self.directory.exists():
             return []
-        names = (f"day={first.isoformat()}.parquet", f"day={last.isoformat()}.parquet")
-        return sorted(
-            (path for path in self.directory.iterdir() if names[0] <= path.name <= names[1]),
-            key=lambda path: path.name,
-        )
+        _, checksums = self._vouched_for()
+        names = {self.path(date.fromisoformat(day)).name: checksum for day, checksum in checksums.items()}
+        ends = self.path(first).name, self.path(last).name
+        there = {path.name for path in self.directory.iterdir() if path.suffix == ".parquet"}
+        return [
+            (self.directory / name, names.get(name, ""))
+            for name in sorted(there | names.keys())
+            if ends[0] <= name <= ends[1]
+        ]
+
+    def _vouched_for(self) -> tuple[str, dict[str, str]]:
+        """The name of these files in the warehouse, and the checksum of each day that it vouches for."""
+        try:
+            with (self.directory / _MANIFEST).open("rb") as file:
+                content = file.read()
+            manifest = json.loads(content)
+            keeper, checksums = str(manifest["keeper"]), dict(manifest["days"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return uuid.uuid4().hex, {}
+        if self._warehouse is not None:
+            checksum = hashlib.sha256(content).hexdigest()
+            if passed_up_to(self._warehouse, _kept_as(keeper), checksum) is None:
+                return keeper, {}
+        return keeper, checksums
+
+    def _vouch_for(self, keeper: str, checksums: dict[str, str]) -> None:
+        content = json.dumps({"keeper": keeper, "days": dict(sorted(checksums.items()))}).encode()
+        path = self.directory / _MANIFEST
+        if path.protocol in ("", "file"):
+            with whole_file(path, _REMEDY) as fresh:
+                fresh.write_bytes(content)
+        else:
+            path.write_bytes(content)
+        if self._warehouse is not None:
+            now = oldest_in_progress(self._warehouse)
+            remember_checked(self._warehouse, _kept_as(keeper), hashlib.sha256(content).hexdigest(), now)
 
     def _sweep(self) -> None:
         """Remove what writers that were killed left half-written; the run has its turn, so nobody else writes now."""
@@ -132,12 +196,18 @@ class FeatureStore:
         if path.protocol in ("", "file"):
             # No fsync: features can be computed again, and a file that a power cut truncated lacks its footer, which
             # reading notices. A year of days would cost a year of fsyncs.
-            remedy = "free some room, or correct what it says; the next run writes it"
-            with whole_file(path, remedy) as fresh, fresh.open("wb") as file:
+            with whole_file(path, _REMEDY) as fresh, fresh.open("wb") as file:
                 _write(file, tables)
         else:  # an object store shows an object only when its upload has ended
             with path.open("wb") as file:
                 _write(file, tables)
+
+
+_REMEDY = "free some room, or correct what it says; the next run writes it"
+
+
+def _kept_as(keeper: str) -> str:
+    return f"features kept as {keeper}"
 
 
 def _by_day(parts: Iterable[pd.DataFrame]) -> Iterator[tuple[date, pa.Table]]:
@@ -164,19 +234,20 @@ def _write(file: BinaryIO, tables: Iterable[pa.Table]) -> None:
             writer.write_table(table)
 
 
-def _read(path: UPath, rows: int | None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+def _read(path: UPath, checksum: str, rows: int | None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """What a file holds: whole, or in parts of at most so many rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with path.open("rb") as file:
+            require_checksum(file, checksum)
             if rows is None:
                 yield pq.read_table(file, columns=columns)
             else:
                 for batch in pq.ParquetFile(file).iter_batches(rows, columns=columns):
                     yield pa.Table.from_batches([batch])
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, DoubtfulFile) as error:
         raise DamagedFile(
             f"the feature file {path} cannot be read ({' '.join(str(error).split())[:200]})",
             "delete it; the next run of `retrain` writes it anew",
@@ -208,5 +279,8 @@ def days_between(first: str | date, last: str | date) -> list[date]:
 
 
 def remove_features(home: Path) -> None:
-    """Remove every feature file of a home, whatever its contract."""
-    shutil.rmtree(home / "features", ignore_errors=True)
+    """Remove every feature file of a home, whatever its contract, and nothing else that is kept there."""
+    for directory in (home / "features").glob("contract=*"):
+        for pattern in ("day=*.parquet", ".day=*", _MANIFEST):
+            for path in directory.glob(pattern):
+                path.unlink(missing_ok=True)

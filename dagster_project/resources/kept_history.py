@@ -11,15 +11,16 @@ A day has one file, or several where it has more alerts than are read at once: n
 beside what is asked for.
 
 A day is read again when a row of it was written since the files were made (PostgreSQL's number of the transaction,
-xmin, tells) or when it has another number of rows. The files are believed only while the warehouse still holds
-their own mark, and while both tables are the ones they were made from: a restored dump or another database has neither.
+xmin, tells) or when it has another number of rows. The warehouse holds the checksum of the manifest, and the manifest
+those of the files: a file that is damaged, or an older one that was put back, is not believed. Nor are any of them
+where both tables are not the ones they were made from, or the warehouse is a restored copy (`watermarks.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import logging
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dagster_project.resources.checksums import DoubtfulFile, checksum_of, require_checksum
+from dagster_project.resources.watermarks import oldest_in_progress, passed_up_to, remember_checked
 from dagster_project.resources.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -58,17 +61,17 @@ _RECURRING = ("rule", "entity", "team", "severity", "title")
 # What is read from the warehouse at once, and stands in a file at most, in rows: with long attributes some 200 MB.
 _AT_ONCE = 200_000
 # The files' own form: raised whenever their content changes without a change of the query.
-_FORM = 2
+_FORM = 3
 
 
 @dataclass
 class _Manifest:
-    """What the files hold: their mark, the tables and the transaction they stand at, and of each day its rows and its
-    parts: of each its file, the names of its attributes, and when its first and last alert were raised (ISO 8601)."""
+    """What the files hold: the tables and the transaction they stand at, and of each day its rows and its parts: of
+    each its file with its checksum, the names of its attributes, and when its first and last alert were raised (ISO
+    8601). keeper : names these files in the warehouse, where several homes may keep some."""
 
     made_by: str = ""
     keeper: str = ""
-    mark: str = ""
     tables: str = ""
     transaction: int = 0
     days: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -87,15 +90,53 @@ class KeptHistory:
             self._refresh()
             self._warehouse.history_stands = self._warehouse.keeps_a_connection
 
+    def forget(self) -> None:
+        """Believe nothing of what is kept: everything is read again when it is next asked for."""
+        if (self._directory / _MANIFEST).exists():
+            # The name stays, so that what the warehouse holds of these files is replaced.
+            self._write_manifest(_Manifest(keeper=self._manifest()[0].keeper))
+        self._warehouse.history_stands = False
+
+    def compare(self, days: int) -> list[str]:
+        """What is wrong with the newest and with random days, so many in all, in words. Changes nothing.
+
+        Days that the next refresh would read again anyway are not looked at.
+        """
+        import random
+
+        manifest, text = self._manifest()
+        since = self._believed(manifest, text)
+        if since is None:
+            return []
+        settled = [
+            day
+            for day, (rows, fresh) in self._days(since).items()
+            if not fresh and manifest.days.get(day.isoformat(), {}).get("rows") == rows
+        ]
+        chosen = sorted({*settled[-1:], *random.sample(settled, min(days, len(settled)))})
+        return [wrong for day in chosen if (wrong := self._differs(manifest, day))]
+
+    def _differs(self, manifest: _Manifest, day: date) -> str:
+        import pyarrow as pa
+
+        names = _schema().names
+        try:
+            kept = pa.concat_tables(
+                [self._load(part, names) for part in manifest.days[day.isoformat()]["parts"]],
+                promote_options="permissive",
+            )
+        except (OSError, pa.ArrowException, DoubtfulFile) as error:
+            return f"{day}: {' '.join(str(error).split())[:200]}"
+        standing = pa.concat_tables([table for _, table in self._read_span(day, day)]).select(names)
+        return "" if kept.cast(standing.schema).equals(standing) else f"{day}: other rows than the warehouse"
+
     def _refresh(self) -> None:
         warehouse = self._warehouse
-        manifest = self._manifest()
-        # What is in progress when this is asked is seen by a later asking.
-        now = int(warehouse.value("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
-        tables = str(warehouse.value(_TABLES))
-        since = self._believed(manifest, tables, now)
+        manifest, text = self._manifest()
+        now = oldest_in_progress(warehouse)
+        since = self._believed(manifest, text)
         if since is None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            _remove(self._directory)
             manifest = _Manifest(_made_by(), manifest.keeper or uuid.uuid4().hex)
         found = self._days(since if since is not None else now)
         again = [
@@ -120,19 +161,16 @@ class KeptHistory:
                 before = manifest.days.get(name, {"parts": []})["parts"]
                 left |= {part["file"] for part in before} - {part["file"] for part in told["parts"]}
                 manifest.days[name] = told
-        manifest.mark, manifest.tables, manifest.transaction = uuid.uuid4().hex, tables, now
-        with whole_file(self._directory / "manifest.json", _REMEDY) as fresh_file:
-            fresh_file.write_text(json.dumps(asdict(manifest)))
-        from dagster_project.resources.tables import remember_checked
-
-        remember_checked(warehouse, _keeper(manifest), manifest.mark, now)
+        manifest.tables, manifest.transaction = self._tables(), now
+        text = self._write_manifest(manifest)
+        remember_checked(warehouse, _keeper(manifest), _checksum(text), now)
         for name in left:
             (self._directory / name).unlink(missing_ok=True)
 
     def read(self, since: datetime, until: datetime, columns: Sequence[str]) -> pa.Table:
         """These columns of the alerts raised in [since, until), in order of time; recurring texts as dictionaries.
 
-        A damaged file makes everything be read again, once.
+        A file that is damaged, or not the one that was written, makes everything be read again, once.
         """
         return self._undamaged(lambda: self._read(since, until, columns))
 
@@ -152,16 +190,17 @@ class KeptHistory:
         self.refresh()
         try:
             return read()
-        except (OSError, pa.ArrowException):
-            (self._directory / "manifest.json").unlink(missing_ok=True)
-            self._warehouse.history_stands = False
+        except (OSError, pa.ArrowException, DoubtfulFile) as error:
+            said = " ".join(str(error).split())[:300]
+            logging.getLogger(__name__).warning("the kept history is read again from the warehouse: %s", said)
+            self.forget()
             self.refresh()
             return read()
 
     def _read(self, since: datetime, until: datetime, columns: Sequence[str]) -> pa.Table:
         import pyarrow as pa
 
-        tables = [_cut(self._load(part["file"], columns), since, until) for part in self._parts(since, until)] or [
+        tables = [_cut(self._load(part, columns), since, until) for part in self._parts(since, until)] or [
             _schema().empty_table().select(list(columns))
         ]
         return pa.concat_tables(tables, promote_options="permissive")
@@ -179,7 +218,7 @@ class KeptHistory:
         tables, total = [], 0
         for part in self._parts(since, until):
             followed = [s for s in part["sources"] if s in always or len(words.get(s, ())) <= limit]
-            table = _cut(self._load(part["file"], [*columns, *(MARK + s for s in followed)]), since, until)
+            table = _cut(self._load(part, [*columns, *(MARK + s for s in followed)]), since, until)
             for source in followed:
                 values = table.column(MARK + source).combine_chunks()
                 own = values.indices.fill_null(-1).to_numpy(zero_copy_only=False)
@@ -204,17 +243,15 @@ class KeptHistory:
             whole = whole.append_column(MARK + source, held)
         return whole
 
-    def _believed(self, manifest: _Manifest, tables: str, now: int) -> int | None:
+    def _believed(self, manifest: _Manifest, text: str) -> int | None:
         """The transaction up to which the files are what the warehouse holds; None where they cannot be believed."""
-        if manifest.made_by != _made_by() or manifest.tables != tables:
+        if manifest.made_by != _made_by() or manifest.tables != self._tables():
             return None
-        marked = self._warehouse.value(
-            "SELECT transaction FROM quality.checked_rows WHERE suite = $1 AND expectations = $2",
-            (_keeper(manifest), manifest.mark),
-        )
-        # Numbers go round after 2 ** 32.
-        believed = marked is not None and int(marked) == manifest.transaction and 0 <= now - int(marked) < 2**31
-        return manifest.transaction if believed else None
+        transaction = passed_up_to(self._warehouse, _keeper(manifest), _checksum(text))
+        return transaction if transaction == manifest.transaction else None
+
+    def _tables(self) -> str:
+        return str(self._warehouse.value(_TABLES))
 
     def _days(self, since: int) -> dict[date, tuple[int, bool]]:
         """Of each day that has alerts: how many there are, and whether it has to be read again."""
@@ -260,21 +297,25 @@ class KeptHistory:
         name = f"day={day.isoformat()}{f'.{number}' if number else ''}.arrow"
         with whole_file(self._directory / name, _REMEDY) as fresh:
             feather.write_feather(table, str(fresh), compression="lz4")
+        with (self._directory / name).open("rb") as file:
+            checksum = checksum_of(file)
         raised = table.column("raised_at")
         first, last = (raised[place].as_py().isoformat() for place in (0, table.num_rows - 1))
-        return {"file": name, "sources": sources, "first": first, "last": last}
+        return {"file": name, "sha256": checksum, "sources": sources, "first": first, "last": last}
 
-    def _load(self, name: str, columns: Sequence[str]) -> pa.Table:
+    def _load(self, part: dict[str, Any], columns: Sequence[str]) -> pa.Table:
         from pyarrow import feather
 
-        return feather.read_table(self._directory / name, columns=list(columns), memory_map=False)
+        with (self._directory / part["file"]).open("rb") as file:
+            require_checksum(file, part["sha256"])
+            return feather.read_table(file, columns=list(columns))
 
     def _parts(self, since: datetime, until: datetime) -> list[dict[str, Any]]:
         """The parts that may hold alerts raised in [since, until), in order of time."""
         first, last = since.astimezone(UTC).date().isoformat(), until.astimezone(UTC).date().isoformat()
         parts = [
             part
-            for name, told in sorted(self._manifest().days.items())
+            for name, told in sorted(self._manifest()[0].days.items())
             if first <= name <= last
             for part in told["parts"]
         ]
@@ -284,13 +325,22 @@ class KeptHistory:
             if datetime.fromisoformat(part["first"]) < until and datetime.fromisoformat(part["last"]) >= since
         ]
 
-    def _manifest(self) -> _Manifest:
+    def _write_manifest(self, manifest: _Manifest) -> str:
+        text = json.dumps(asdict(manifest))
+        with whole_file(self._directory / _MANIFEST, _REMEDY) as fresh:
+            fresh.write_text(text)
+        return text
+
+    def _manifest(self) -> tuple[_Manifest, str]:
+        """The manifest, and its text; an empty one where there is none that can be read."""
         try:
-            return _Manifest(**json.loads((self._directory / "manifest.json").read_text()))
+            text = (self._directory / _MANIFEST).read_text()
+            return _Manifest(**json.loads(text)), text
         except (OSError, ValueError, TypeError):
-            return _Manifest()
+            return _Manifest(), ""
 
 
+_MANIFEST = "manifest.json"
 _REMEDY = "free some room, or correct what it says; the next run writes it"
 
 
@@ -301,6 +351,17 @@ def kept_directory(home: Path) -> Path:
 
 def _keeper(manifest: _Manifest) -> str:
     return f"history kept as {manifest.keeper}"
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _remove(directory: Path) -> None:
+    """Remove what heed keeps there, by its names: a home may be a directory that holds a `history` of somebody else."""
+    for pattern in ("day=*.arrow", ".day=*", _MANIFEST):
+        for path in directory.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _made_by() -> str:

@@ -20,6 +20,7 @@ import pandas as pd
 
 from dagster_project.resources.kept_history import KeptHistory
 from dagster_project.resources.postgres import RUN_LOCK, Warehouse, append
+from dagster_project.resources.watermarks import oldest_in_progress, passed_up_to
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -148,31 +149,17 @@ def unchecked_rows(
     rows in parts, at least one; whether they are the whole table; and the transaction up to which the table has passed
     when they do: for `remember_checked`.
     """
-    # What is in progress when this is asked is seen by a later asking.
-    now = int(warehouse.value("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
-    passed = warehouse.value(
-        "SELECT transaction FROM quality.checked_rows WHERE suite = $1 AND expectations = $2", (suite, expectations)
-    )
-    # Numbers go round after 2 ** 32; and a server on which a dump was restored may be behind the dump's own.
-    is_whole = whole or passed is None or not 0 <= now - int(passed) < 2**31
+    now = oldest_in_progress(warehouse)
+    passed = None if whole else passed_up_to(warehouse, suite, expectations)
+    is_whole = passed is None
     query, values = f"SELECT * FROM {table}", list[str]()
-    if not is_whole:
+    if passed is not None:
         query += (
             f" WHERE age(xmin) <= age($1::text::xid) OR ctid IN ("
             f"(SELECT ctid FROM {table} LIMIT 1) UNION (SELECT ctid FROM {table} WHERE {witness} LIMIT 1))"
         )
-        values = [str(int(passed) % 2**32)]
+        values = [str(passed % 2**32)]
     return (part.to_pandas() for part in warehouse.read_parts(query, values)), is_whole, now
-
-
-def remember_checked(warehouse: Warehouse, suite: str, expectations: str, transaction: int) -> None:
-    """Write down that every row older than a transaction has passed the critical expectations of a suite."""
-    with warehouse.transaction() as cursor:
-        cursor.execute("DELETE FROM quality.checked_rows WHERE suite = $1", parameters=(suite,))
-        cursor.execute(
-            "INSERT INTO quality.checked_rows (suite, expectations, transaction) VALUES ($1, $2, $3)",
-            parameters=(suite, expectations, transaction),
-        )
 
 
 def read_influenced(warehouse: Warehouse, as_of: datetime) -> pd.Series:

@@ -45,6 +45,7 @@
     comment on table staging.touched is 'What the last run wrote or took away: the days of the alerts, and the first moments at which that could be known.';
     delete from staging.touched;
     create unlogged table if not exists staging.built_with (fingerprint text, as_of timestamptz);
+    alter table staging.built_with add column if not exists written_by bigint, add column if not exists built text;
     comment on table staging.built_with is 'What the clean tables were built with. Empty: nobody knows, and the next run reads everything.';
     delete from staging.built_with;
   {% endif %}

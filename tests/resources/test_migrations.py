@@ -1,6 +1,7 @@
 """Warehouses of every version come forward with their rows; whoever changes a table has to say how."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dagster_project.resources.turn import turn
 
 VERSION_1 = (Path(__file__).parent / "version_1.sql").read_text(encoding="utf-8")
 ROWS = re.findall(r"^INSERT INTO ([a-z_.]+) ", VERSION_1, re.MULTILINE)
+OWN_STEPS = migrations.steps()
 OWN = "n.nspname IN ('raw', 'quality', 'training', 'scoring')"
 # All that makes the form of a table, but for the order of its columns: one that was added later stands at the end.
 FORM = f"""
@@ -75,8 +77,10 @@ def test_version_1_comes_forward_with_its_rows(old: Warehouse, warehouse: Wareho
 
 
 def further(folder: Path, monkeypatch: pytest.MonkeyPatch, *scripts: str) -> None:
-    """Let this heed have these steps and no others."""
-    for number, script in enumerate(scripts, start=2):
+    """Let this heed have these steps after its own: schema.sql comes after all of them."""
+    for step in OWN_STEPS:
+        shutil.copy(step, folder)
+    for number, script in enumerate(scripts, start=2 + len(OWN_STEPS)):
         (folder / f"{number:04d}_step.sql").write_text(script)
     monkeypatch.setattr(migrations, "FOLDER", folder)
 
@@ -93,7 +97,8 @@ def test_steps_run_in_order_once_and_all_or_nothing(
     for _ in range(2):
         old.prepare()
     assert rows(old, "scoring.feedback")[0]["more"] == "two, three"
-    do(old, "COMMENT ON SCHEMA scoring IS 'heed''s tables, version 3, as of schema.sql of another text'")
+    version = 1 + len(migrations.steps())
+    do(old, f"COMMENT ON SCHEMA scoring IS 'heed''s tables, version {version}, as of schema.sql of another text'")
     old.prepare()  # another schema.sql of the same version: no step is due
     assert rows(old, "scoring.feedback")[0]["more"] == "two, three"
 

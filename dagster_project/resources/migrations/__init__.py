@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_project.errors import HeedError
+from dagster_project.settings import PROJECT
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as ScriptCursor
@@ -29,6 +30,11 @@ def steps() -> list[Path]:
     found = sorted(FOLDER.glob("[0-9]*.sql"))
     assert [int(step.name[:4]) for step in found] == list(range(2, 2 + len(found))), "steps are numbered without a gap"
     return found
+
+
+def own_tables() -> list[str]:
+    """heed's own tables, with their schemas. Whatever else stands in those schemas is somebody else's."""
+    return re.findall(r"^CREATE TABLE IF NOT EXISTS ([a-z_.]+)", SCHEMA_FILE.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def mark() -> str:
@@ -74,10 +80,43 @@ def bring_forward(cursor: ScriptCursor, *, has_turn: bool) -> None:
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (RUN_LOCK + 1,))
     # Changing a table waits for its readers, and later readers wait behind: for a second, then the caller tries again.
     cursor.execute("SET LOCAL lock_timeout = '1s'")
+    _refuse_tables_of_others(cursor)
     for step in _due(cursor):  # again: somebody else may have done it meanwhile
         cursor.execute(step.read_text(encoding="utf-8"))
     cursor.execute(SCHEMA_FILE.read_text(encoding="utf-8"))
     cursor.execute("COMMENT ON SCHEMA scoring IS %s", (mark(),))
+
+
+def _refuse_tables_of_others(cursor: ScriptCursor) -> None:
+    """heed and its dbt replace the rows of the tables they build. In a database that heed enters for the first time,
+    tables of those names were built by somebody else; in `raw` they are what heed is to read.
+
+    Raises
+    ------
+    HeedError
+        There is one.
+    """
+    cursor.execute(
+        "SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace') IS NULL "
+        "AND to_regclass('training.model_versions') IS NULL"
+    )
+    [enters] = cursor.fetchone() or [False]
+    if not enters:
+        return
+    built = [f"{path.parent.name}.{path.stem}" for path in (PROJECT / "dbt_project").glob("models/*/*.sql")]
+    built += [f"staging.{path.stem}" for path in (PROJECT / "dbt_project").glob("seeds/*.csv")]
+    replaced = [*built, *(name for name in own_tables() if not name.startswith("raw."))]
+    cursor.execute(
+        "SELECT nspname || '.' || relname FROM pg_class JOIN pg_namespace AS space ON space.oid = relnamespace "
+        "WHERE nspname || '.' || relname = ANY(%s) ORDER BY 1",
+        (replaced,),
+    )
+    if others := [name for (name,) in cursor.fetchall()]:
+        raise HeedError(
+            f"this database holds {', '.join(others[:3])}{' and others' if len(others) > 3 else ''}, which heed did "
+            "not make and would replace",
+            "give heed a database of its own, or move them to another schema",
+        )
 
 
 def _due(cursor: ScriptCursor) -> list[Path]:

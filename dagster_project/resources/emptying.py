@@ -1,0 +1,99 @@
+"""Emptying a warehouse: allowed where the warehouse itself says that all it holds was simulated.
+
+Belongs here: what a simulated company left, the mark that says so, and removing it.
+Does not belong here: simulating (`simulator/`), loading (`loading/`), retention by age (`pruning.py`).
+
+The mark is `raw.loads.simulation`, written in the transaction that writes the rows. A file in the home says nothing
+about a warehouse: the next command may be given another one.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dagster_project.errors import HeedError
+from dagster_project.resources.features import remove_features
+from dagster_project.resources.migrations import own_tables
+from dagster_project.resources.turn import turn
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
+
+    from dagster_project.resources.postgres import Warehouse
+
+# Rows that heed loads name their load. Whoever writes to raw otherwise may leave the column out.
+_LOADED = ("alerts", "actions", "rules", "action_types", "undecodable_rows")
+# What heed and people said of alerts. Where the source was another one for a while, they are not the simulated ones.
+_ABOUT_ALERTS = ("alert_scores", "holdout", "autoclose_decisions", "feedback")
+
+
+def simulated_company(warehouse: Warehouse) -> dict[str, Any] | None:
+    """What the newest simulated load says of its company; None: nothing was simulated."""
+    found = warehouse.value(
+        "SELECT simulation::text FROM raw.loads WHERE simulation IS NOT NULL ORDER BY load_id DESC LIMIT 1"
+    )
+    return json.loads(found) if found else None
+
+
+def holds_nothing(warehouse: Warehouse) -> bool:
+    """Whether heed's own tables are all empty: nothing was loaded, decided or said."""
+    names = own_tables()
+    return not warehouse.value("SELECT " + " OR ".join(f"EXISTS (SELECT FROM {name})" for name in names))
+
+
+def empty_simulated(warehouse: Warehouse, say: Callable[[str], None] = lambda line: None) -> None:
+    """Remove the simulated company with everything that came from it: rows, flags, models, scores and features.
+
+    The tables are locked before they are examined, so that nothing can come in between.
+
+    Raises
+    ------
+    HeedError
+        Something in the warehouse was not simulated. Nothing was removed.
+    """
+    with turn(warehouse, f"empty-{uuid.uuid4()}", say):
+        names = ", ".join(own_tables())
+        if not all(warehouse.value("SELECT has_table_privilege($1, 'TRUNCATE')", (name,)) for name in own_tables()):
+            raise HeedError(
+                f"{warehouse.describe()} holds a simulated company, and this login may not remove it",
+                "load into another database, or run this command as the owner of this one",
+            )
+        with warehouse.transaction() as cursor:
+            cursor.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+            own = {what: count for what, count in _not_simulated(cursor) if count}
+            if own:
+                told = ", ".join(f"{count:,} {what}" for what, count in own.items())
+                raise HeedError(
+                    f"besides a simulated company, {warehouse.describe()} holds {told} that were not simulated, so "
+                    "nothing was removed",
+                    "name another database in HEED_DATABASE_URL, or another home in HEED_HOME",
+                )
+            cursor.execute(f"TRUNCATE {names}")
+        remove_features(warehouse.home)
+
+
+def _not_simulated(cursor: Cursor) -> list[tuple[str, int]]:
+    """What stands in the warehouse that no simulated load brought, in words, with how many there are."""
+    simulated = "(SELECT FROM raw.loads WHERE loads.load_id = t.load_id AND simulation IS NOT NULL)"
+    queries = {
+        "loads": "SELECT count(*) FROM raw.loads WHERE simulation IS NULL",
+        **{
+            f"rows in raw.{name}": f"SELECT count(*) FROM raw.{name} AS t WHERE NOT EXISTS {simulated}"
+            for name in _LOADED
+        },
+        **{
+            f"rows in scoring.{name} about other alerts": f"SELECT count(*) FROM scoring.{name} AS t "
+            "WHERE NOT EXISTS (SELECT FROM raw.alerts WHERE btrim(alerts.alert_id, E' \\t\\r\\n\\f\\x0b') = t.alert_id)"
+            for name in _ABOUT_ALERTS
+        },
+    }
+    counts = []
+    for what, query in queries.items():
+        cursor.execute(query)
+        row = cursor.fetchone()
+        cursor.fetchall()
+        counts.append((what, int(row[0]) if row else 0))
+    return counts

@@ -1,0 +1,74 @@
+"""How far something has been looked at, and whether that may still be believed.
+
+Belongs here: writing a watermark into the warehouse, reading it back, and what binds it to the very database in which
+it was written.
+Does not belong here: what is skipped because of one (`cleaning.py`, `kept_history.py`, `tables.py`).
+
+Runs skip rows by their place (ctid) and by the number of the transaction that wrote them (xmin). Both mean something in
+one database only, but a dump carries the watermark along, and in a restored copy places and numbers may repeat by
+coincidence. Two facts do not survive a restore, and a watermark holds only while both are as they were:
+
+- the cluster: its system identifier and timeline, and the database's own number. A fresh cluster has another
+  identifier; a replica that was promoted, or a backup that was rolled forward, has another timeline;
+- the writer: a watermark names the transaction that wrote it, and PostgreSQL knows which transaction really did. A
+  restored row was written by the restore. This holds also between copies of one data directory, which share an
+  identifier.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dagster_project.resources.postgres import Warehouse
+
+# A row that names its writer: true only where that very transaction wrote it. Row versions hold 32 bits of the number.
+WRITTEN_HERE = "written_by % 4294967296 = xmin::text::bigint"
+WRITER = "pg_current_xact_id()::text::bigint"
+
+_MAY_ASK = """
+SELECT has_function_privilege('pg_control_system()', 'EXECUTE')
+   AND has_function_privilege('pg_control_checkpoint()', 'EXECUTE')
+"""
+_CLUSTER = """
+SELECT concat_ws(' ', system_identifier, timeline_id, (SELECT oid FROM pg_database WHERE datname = current_database()))
+FROM pg_control_system(), pg_control_checkpoint()
+"""
+
+
+def cluster(warehouse: Warehouse) -> str:
+    """Which cluster, timeline and database this is; empty where the server does not say: then nothing is believed."""
+    return str(warehouse.value(_CLUSTER)) if warehouse.value(_MAY_ASK) else ""
+
+
+def oldest_in_progress(warehouse: Warehouse) -> int:
+    """A transaction number: all rows written by older transactions are visible now, whatever is still in progress."""
+    return int(warehouse.value("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
+
+
+def passed_up_to(warehouse: Warehouse, suite: str, expectations: str) -> int | None:
+    """The transaction before which every row has passed, as `remember_checked` wrote it down; None: look at every row.
+
+    suite, expectations : as they were remembered; another checksum is another watermark.
+    """
+    here = cluster(warehouse)
+    transaction = warehouse.value(
+        "SELECT transaction FROM quality.checked_rows "
+        f"WHERE suite = $1 AND expectations = $2 AND cluster = $3 AND cluster <> '' AND {WRITTEN_HERE}",
+        (suite, expectations, here),
+    )
+    # Row versions hold 32 bits of a number, so "older" has a meaning for half of them only.
+    known = transaction is not None and 0 <= oldest_in_progress(warehouse) - int(transaction) < 2**31
+    return int(transaction) if known else None
+
+
+def remember_checked(warehouse: Warehouse, suite: str, expectations: str, transaction: int) -> None:
+    """Write down that every row older than a transaction has passed the critical expectations of a suite."""
+    here = cluster(warehouse)
+    with warehouse.transaction() as cursor:
+        cursor.execute("DELETE FROM quality.checked_rows WHERE suite = $1", parameters=(suite,))
+        cursor.execute(
+            "INSERT INTO quality.checked_rows (suite, expectations, transaction, cluster, written_by) "
+            f"VALUES ($1, $2, $3, $4, {WRITER})",
+            parameters=(suite, expectations, transaction, here),
+        )
