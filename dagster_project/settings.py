@@ -140,6 +140,21 @@ class Schedule(Section):
         return line
 
 
+class Serving(Section):
+    """How `heed serve` knows who writes."""
+
+    user_header: str = ""
+
+    @field_validator("user_header")
+    @classmethod
+    def _header(cls, name: str) -> str:
+        if name and not re.fullmatch(r"[A-Za-z0-9-]+", name):
+            raise ValueError(f"{name!r} is not the name of a header, write one like 'X-Forwarded-User'")
+        if name.lower() in ("authorization", "cookie", "host", "origin", "content-type"):
+            raise ValueError(f"{name!r} is a header that clients set themselves, write one like 'X-Forwarded-User'")
+        return name
+
+
 class Compute(Section):
     """Where the heavy work is done: on this machine, or on a Dask cluster that stands already."""
 
@@ -164,6 +179,7 @@ class Settings(Section):
     holdout: Holdout = Holdout()
     retention: Retention = Retention()
     schedule: Schedule = Schedule()
+    serving: Serving = Serving()
     compute: Compute = Compute()
 
     def feature_settings(self) -> FeatureSettings:
