@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from dagster_project.errors import HeedError, one_line, outage
+from dagster_project.private import private_files
 
 
 class OneLineErrors(click.Group):
@@ -24,7 +25,8 @@ class OneLineErrors(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with private_files():
+                return super().invoke(context)
         except HeedError as error:
             if context.params.get("json_output") or "--json" in sys.argv:
                 click.echo(json.dumps({"error": error.cause, "remedy": error.remedy}))

@@ -29,6 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError
 from dagster_project.instance import dagster_home, dagster_instance
+from dagster_project.private import private_directory
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.settings import PROJECT, heed_home, load_settings
 
@@ -52,10 +53,11 @@ _HEADERS = {
 # by force. In sh, because it must outlive this process and weigh nothing.
 _KEEPER = """trap '' INT TERM HUP
 cat > /dev/null
-kill -INT -- "-$1" 2> /dev/null
+kill -s INT -- "-$1"
 left=$2
-while [ "$left" -gt 0 ] && kill -0 -- "-$1" 2> /dev/null; do sleep 0.2; left=$((left - 1)); done
-kill -KILL -- "-$1" 2> /dev/null"""
+while [ "$left" -gt 0 ] && kill -s 0 -- "-$1"; do sleep 0.2; left=$((left - 1)); done
+kill -s KILL -- "-$1"
+"""
 
 
 def serve_dagster(host: str, port: int, allowed_hosts: Sequence[str] = (), *, daemon: bool = True) -> int:
@@ -116,7 +118,7 @@ def _only_one(home: Path) -> Iterator[IO[str]]:
     HeedError
         It runs already, or what a killed one left behind does not end.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    private_directory(home)
     with (home / "up.lock").open("a+") as lock:
         until = time.monotonic() + STOP_SECONDS + 10
         while True:
@@ -163,6 +165,7 @@ class _Services:
         self._keeper = subprocess.Popen(
             ["/bin/sh", "-c", _KEEPER, "heed-keeper", str(self._group), str(5 * STOP_SECONDS)],
             stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             process_group=0,
         )
         # The daemon and the UI look for the code once when they start: it should be there.
@@ -202,16 +205,23 @@ class _Services:
         """End them in order, with the runs that they started, and wait for it."""
         assert self._keeper.stdin is not None
         self._keeper.stdin.close()
-        for process in (self._daemon, self._code):
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS + 5)
-        self._keeper.wait()
+        while self._keeper.poll() is None:  # it waits for processes that are ended but not buried
+            self._daemon.poll()
+            self._code.poll()
+            time.sleep(0.1)
         with suppress(ProcessLookupError):  # when the keeper itself was killed
             os.killpg(self._group, signal.SIGKILL)
 
     def _start_code(self, group: int) -> subprocess.Popen[bytes]:
         self._socket.unlink(missing_ok=True)
-        command = ["code-server", "start", "--socket", str(self._socket), "--module-name", "dagster_project.definitions"]
+        command = [
+            "code-server",
+            "start",
+            "--socket",
+            str(self._socket),
+            "--module-name",
+            "dagster_project.definitions",
+        ]
         return subprocess.Popen(
             [sys.executable, "-m", "dagster", *command, "--log-level", "warning"], cwd=PROJECT, process_group=group
         )
@@ -226,9 +236,7 @@ class _Services:
 
 
 @contextmanager
-def _serving(
-    listening: socket.socket, hosts: Sequence[str], services: _Services | None
-) -> Iterator[threading.Thread]:
+def _serving(listening: socket.socket, hosts: Sequence[str], services: _Services | None) -> Iterator[threading.Thread]:
     """Serve the UI in a thread until the block ends."""
     from dagster import DagsterInstance
     from dagster._core.workspace.context import WorkspaceProcessContext
@@ -236,22 +244,30 @@ def _serving(
     from dagster_webserver.app import create_app_from_workspace_process_context
     from dagster_webserver.version import __version__
 
-    from dagster_project.guard import Guard
     from dagster_project.listening import server_of
 
     workspace = services.workspace if services else PROJECT / "workspace.yaml"
     own = services is not None or not os.environ.get("DAGSTER_HOME")
-    with dagster_instance(heed_home()) if own else DagsterInstance.get() as instance:
-        with WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)]), version=__version__) as context:
-            app: ASGIApp = create_app_from_workspace_process_context(context, live_data_poll_rate=2000)
-            server = server_of(Guard(app, hosts, _HEADERS, queries_by_post=["/graphql"]), web_sockets=True)
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-            thread.start()
-            try:
-                yield thread
-            finally:
-                server.should_exit = True
-                thread.join(STOP_SECONDS)
+    with (
+        dagster_instance(heed_home()) if own else DagsterInstance.get() as instance,
+        WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)]), version=__version__) as context,
+    ):
+        server = server_of(guarded(create_app_from_workspace_process_context(context), hosts), web_sockets=True)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        try:
+            yield thread
+        finally:
+            server.should_exit = True
+            thread.join(STOP_SECONDS)
+
+
+def guarded(app: ASGIApp, hosts: Sequence[str]) -> ASGIApp:
+    """Dagster's application behind heed's guard. hosts : further names by which it may be called."""
+    from dagster_project.guard import Guard
+
+    # Dagster runs what a GET to /graphql asks for, mutations as well, and never needs it: its pages use POST.
+    return Guard(app, hosts, _HEADERS, queries_by_post=["/graphql"])
 
 
 def keep_code_loaded(address: str, stopping: threading.Event) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -70,10 +71,8 @@ class Guard:
         elif refused is not None:
             await refused(scope, receive, send_with_headers)
         else:
-            try:
+            with suppress(ClientDisconnect):  # it left before it had sent all: nobody waits for an answer
                 await self._app(scope, receive, send_with_headers)
-            except ClientDisconnect:  # it left before it had sent all: nobody waits for an answer, and it is no fault
-                pass
 
     def _refused(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)

@@ -34,7 +34,7 @@ class Section(BaseModel):
     """A table of heed.toml. Unknown keys are errors: a typo must not silently mean the default. So are values of
     another type: `true` must not silently mean 1."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Source(Section):
@@ -92,8 +92,8 @@ class Learning(Section):
     minimum_not_acted: Annotated[int, Field(ge=1)] = 50
     prove_first: bool = True
     retrain_every_days: Days = 7
-    seed: Annotated[int, Field(ge=0)] = 7
-    threads: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 7  # LightGBM's own limit
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
 
 
 class Gate(Section):
@@ -119,10 +119,10 @@ class Holdout(Section):
 class Retention(Section):
     """How many days things stay that neither readers nor evidence need any more; `heed prune` removes what is older."""
 
-    scores_days: Annotated[float, Field(ge=30)] = 730
-    models_days: Annotated[float, Field(ge=30)] = 365
-    features_days: Annotated[float, Field(ge=30)] = 400
-    runs_days: Annotated[float, Field(ge=1)] = 90
+    scores_days: Annotated[float, Field(ge=30, le=36_500)] = 730
+    models_days: Annotated[float, Field(ge=30, le=36_500)] = 365
+    features_days: Annotated[float, Field(ge=30, le=36_500)] = 400
+    runs_days: Annotated[float, Field(ge=1, le=36_500)] = 90
 
 
 class Schedule(Section):

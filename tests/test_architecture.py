@@ -17,6 +17,7 @@ LEVEL = {
     "errors": 0,
     "guard": 1,
     "listening": 1,
+    "private": 1,
     "triage": 1,
     "simulator": 1,
     "reporting": 1,
