@@ -46,3 +46,28 @@ def test_what_is_not_toml_is_said_with_its_place(tmp_path: Path) -> None:
 def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(HeedError, match="Create it"):
         load_settings(tmp_path / "nowhere.toml")
+
+
+NUMBERS = [
+    (section, name)
+    for section, field in Settings.model_fields.items()
+    for name, value in field.annotation.model_fields.items()  # type: ignore[union-attr]
+    if isinstance(value.default, (int, float)) and not isinstance(value.default, bool)
+]
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999", "1e308", "1" + "0" * 400, "99999999999"])
+@pytest.mark.parametrize(("section", "name"), NUMBERS, ids=".".join)
+def test_a_number_that_nothing_can_compute_with_is_one_line(
+    section: str, name: str, value: str, tmp_path: Path
+) -> None:
+    """Or it is a count that is merely never reached."""
+    try:
+        settings = settings_of(f"[{section}]\n{name} = {value}", tmp_path)
+    except HeedError as error:
+        assert "heed.toml:2:" in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert name.startswith("minimum_")
+        settings.learning_settings()
+        settings.gate_targets()
