@@ -191,12 +191,14 @@ class _Services:
                 services.end()
 
     def ended(self) -> str | None:
-        """Which of them ended although nobody stopped it; the code server is started again instead."""
+        """Which of them ended although nobody stopped it; a code server that did run is started again instead."""
         if self._daemon.poll() is not None:
             return "Dagster's daemon"
         if self._keeper.poll() is not None:
             return "the keeper of its processes"
         if self._code.poll() is not None:
+            if time.monotonic() - self._code_began < LOOK_EVERY:
+                return "Dagster's code server"
             print("heed: Dagster's code server ended; it is started again", flush=True)
             self._code = self._start_code(self._group)
         return None
@@ -252,6 +254,8 @@ def _serving(listening: socket.socket, hosts: Sequence[str], services: _Services
         dagster_instance(heed_home()) if own else DagsterInstance.get() as instance,
         WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)]), version=__version__) as context,
     ):
+        # As `dagster-webserver` does: a statement may take 15 s, a connection lives for an hour; 20 more in a rush.
+        instance.optimize_for_webserver(15_000, 3_600, 20)
         server = server_of(guarded(create_app_from_workspace_process_context(context), hosts), web_sockets=True)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

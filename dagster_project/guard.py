@@ -106,7 +106,12 @@ def is_foreign(headers: Headers) -> bool:
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:  # no page can forge it, and it holds behind a proxy that changes the host's name
         return site not in ("same-origin", "none")
-    return origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    except ValueError:  # no browser wrote that
+        return True
 
 
 def _may_be_called(host: str, names: frozenset[str]) -> bool:
