@@ -137,7 +137,7 @@ def test_no_changed_part_of_a_stored_model_is_believed(stored: tuple[str | None,
     for name in way:
         around = around[name]
     value = json.loads(data.draw(st.sampled_from(HOSTILE)))
-    assume(type(around[last]) is not type(value) or around[last] != value)
+    assume(around[last] != value and not (value in ([], {}) and around[last] in ([], {})))  # the same to its reader
     around[last] = value
     with pytest.raises(HeedError):
         Model.from_document(text, document)
