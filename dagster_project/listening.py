@@ -44,6 +44,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     _upgraded = False
     _unread: asyncio.TimerHandle | None = None
+    _answered: Any = None  # the request that is being answered; of several in a row, `cycle` is the last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -63,6 +64,10 @@ class PatientProtocol(HttpToolsProtocol):
         if not self.transport.is_closing() and (self.cycle.response_complete or self.cycle.more_body):
             self._wait()
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     def handle_websocket_upgrade(self) -> None:
         self._upgraded = True
         self._no_longer_waits()
@@ -70,7 +75,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self._unread or self.loop.call_later(self.answer_seconds, self.transport.abort)
+        self._unread = self._unread or self.loop.call_later(self.answer_seconds, self._cut_off)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -79,10 +84,11 @@ class PatientProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         # Closing waits until all was read, and would wait for ever.
-        self._unread = self._unread or self.loop.call_later(self.answer_seconds, self.transport.abort)
+        self._unread = self._unread or self.loop.call_later(self.answer_seconds, self._cut_off)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._no_longer_waits()
+        self._is_gone()
         super().connection_lost(exc)
         self._was_read()
 
@@ -98,7 +104,15 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _cut_off(self) -> None:
         self._no_longer_waits()
+        self._is_gone()
         self.transport.abort()
+
+    def _is_gone(self) -> None:
+        """Nothing more is written: uvicorn tells it only to the last request, and others would fail in writing."""
+        for cycle in (self._answered, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def _was_read(self) -> None:
         if self._unread is not None:
