@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = 10.0  # seconds
 # What runs needs to end in order, and what a killed `heed up` may leave behind for, at most.
-STOP_SECONDS = 60
+STOP_SECONDS = 30
 _LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries {
     name locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
 _RELOAD = "mutation ($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }"
