@@ -18,6 +18,7 @@ import click
 
 from dagster_project.errors import HeedError, one_line, outage
 from dagster_project.logs import in_json, json_line
+from dagster_project.private import private_files
 
 if TYPE_CHECKING:
     from dagster_project.resources.postgres import Warehouse
@@ -28,7 +29,8 @@ class OneLineErrors(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with private_files():
+                return super().invoke(context)
         except HeedError as error:
             if context.params.get("json_output") or "--json" in sys.argv:
                 click.echo(json.dumps({"error": error.cause, "remedy": error.remedy}))
@@ -510,20 +512,31 @@ def prune(dry_run: bool, json_output: bool) -> None:
         click.echo(row.line())
 
 
+HOST = click.option(
+    "--host", default="127.0.0.1", show_default=True, help="The address; loopback unless you say otherwise."
+)
+PORT = click.IntRange(0, 65535)
+ALLOWED_HOST = click.option(
+    "--allowed-host", multiple=True, help="Another name by which it is called, like a proxy's; repeatable."
+)
+
+
 @main.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=3000, show_default=True)
-def up(host: str, port: int) -> None:
+@HOST
+@click.option("--port", default=3000, show_default=True, type=PORT, help="0 means any free one.")
+@ALLOWED_HOST
+@click.option("--ui-only", is_flag=True, help="Without the daemon, where that runs elsewhere on DAGSTER_HOME.")
+def up(host: str, port: int, allowed_host: tuple[str, ...], ui_only: bool) -> None:
     """The Dagster UI with its daemon: its schedules run as long as this does."""
     from dagster_project.dagster_ui import serve_dagster
 
-    raise SystemExit(serve_dagster(host, port))
+    raise SystemExit(serve_dagster(host, port, allowed_host, daemon=not ui_only))
 
 
 @main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address; loopback unless you say otherwise.")
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 means any free one.")
-@click.option("--allowed-host", multiple=True, help="Another name by which it is called, like a proxy's; repeatable.")
+@HOST
+@click.option("--port", default=8080, show_default=True, type=PORT, help="0 means any free one.")
+@ALLOWED_HOST
 def serve(host: str, port: int, allowed_host: tuple[str, ...]) -> None:
     """Scores over HTTP, and a board for triagers, until it is stopped."""
     from dagster_project.serving.server import serve as serve_scores

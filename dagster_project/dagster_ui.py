@@ -1,92 +1,304 @@
 """Serving the Dagster UI and its daemon for this home.
 
-Belongs here: starting `dagster dev` with the right home, keeping the embedded warehouse alive meanwhile, and starting
-anew the process that holds heed's code for Dagster, when it died.
-Does not belong here: what is scheduled (`automation.py`).
+Belongs here: starting and ending what `heed up` consists of, once per home; keeping the embedded warehouse alive
+meanwhile; starting the process that holds heed's code for Dagster again when it died.
+Does not belong here: what is scheduled (`automation.py`), the guard before the UI (`guard.py`).
+
+The UI is served by this process, behind heed's guard. Dagster's daemon and its code server are children in a process
+group of their own, with all runs that they start. A third child, the keeper, ends that group when a pipe from this
+process closes: the kernel closes it however this process ends, also by kill -9.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
-from dagster_project.instance import dagster_home
+from dagster_project.errors import HeedError
+from dagster_project.instance import dagster_home, dagster_instance
 from dagster_project.logs import in_json, json_line
+from dagster_project.private import private_directory
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.settings import PROJECT, heed_home, load_settings
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
 LOOK_EVERY = 10.0  # seconds
+# What runs needs to end in order, and what a killed `heed up` may leave behind for, at most.
+STOP_SECONDS = 30
 _LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries {
     name locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
 _RELOAD = "mutation ($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }"
+# The answers of Dagster name no policy of their own for these. It shows notebooks in frames of its own.
+_HEADERS = {
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "SAMEORIGIN",
+}
+# Ends the process group $1 once its standard input closes: first by what Ctrl-C would send, after $2 fifths of a second
+# by force. In sh, because it must outlive this process and weigh nothing.
+_KEEPER = """trap '' INT TERM HUP
+cat > /dev/null
+kill -s INT -- "-$1"
+left=$2
+while [ "$left" -gt 0 ] && kill -s 0 -- "-$1"; do sleep 0.2; left=$((left - 1)); done
+kill -s KILL -- "-$1"
+"""
 
 
-def serve_dagster(host: str, port: int) -> int:
-    """Run the UI and the daemon until they are stopped; returns the exit status of `dagster dev`.
+def serve_dagster(host: str, port: int, allowed_hosts: Sequence[str] = (), *, daemon: bool = True) -> int:
+    """Run the UI and the daemon until they are stopped; returns the exit status.
 
     The address is loopback unless told otherwise: the UI has no login of its own.
+
+    Parameters
+    ----------
+    port : 0 means any free one.
+    allowed_hosts : further names by which it may be called, like a proxy's.
+    daemon : False: the UI alone, on the instance that DAGSTER_HOME names, where a daemon runs elsewhere.
+
+    Raises
+    ------
+    HeedError
+        The settings, the address or the warehouse do not allow it, or `heed up` runs for this home already.
     """
+    from dagster_project.listening import address_of, is_loopback, listen
+
     load_settings()
     home = heed_home()
-    warehouse = Warehouse(home)
-    warehouse.prepare()  # this process stays a user of the embedded server as long as the UI is up
-    dagster_home(home)
-    where = f"the lineage is on http://{host}:{port}/asset-groups, the warehouse is {warehouse.describe()}"
-    print(json_line(where) if in_json() else f"heed: {where}")
-    program = Path(sys.executable).with_name("dagster")
-    command = [str(program), "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", host, "-p", str(port)]
-    command += ["--log-format", "json"] if in_json() else []
-    environment = {**os.environ, "HEED_HOME": str(home), "GX_ANALYTICS_ENABLED": "false", "PYTHONWARNINGS": "ignore"}
-    # In a group of their own: whoever ends this process, by whichever signal, means the daemon, the UI and their runs
-    # as well, and all of them stop in order on what Ctrl-C would send them.
-    started: list[subprocess.Popen[bytes]] = []
-
-    def stop(number: int, frame: object) -> None:
-        for process in started:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
-
-    # Before they start: a shell that starts `heed up` in its background lets SIGINT be ignored, and they would inherit
-    # that.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    with subprocess.Popen(command, cwd=PROJECT, env=environment, process_group=0) as process:
-        started.append(process)
+    stopping = threading.Event()
+    with ExitStack() as stack:
+        listening = stack.enter_context(listen(host, port, "up"))
+        lock = stack.enter_context(_only_one(home)) if daemon else None
+        warehouse = Warehouse(home)
+        warehouse.prepare()  # this process stays a user of the embedded server as long as the UI is up
+        os.environ.update({"HEED_HOME": str(home), "GX_ANALYTICS_ENABLED": "false", "PYTHONWARNINGS": "ignore"})
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: stopping.set())
+        services = stack.enter_context(_Services.started(home, lock, stopping)) if lock is not None else None
+        _say(f"the lineage is on {address_of(host, listening)}/asset-groups, the warehouse is {warehouse.describe()}")
+        if not is_loopback(host):
+            _say("it answers everybody who reaches this address: put a proxy with a login in front")
+        ui = stack.enter_context(_serving(listening, [host, *allowed_hosts], services))
         # The UI has no login and answers on every interface it listens on: asked is this machine.
-        address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/graphql"
-        threading.Thread(target=keep_code_loaded, args=(address, process), daemon=True).start()
-        return process.wait()
+        asked = address_of("127.0.0.1" if host in ("0.0.0.0", "::") else host, listening)
+        threading.Thread(target=keep_code_loaded, args=(f"{asked}/graphql", stopping), daemon=True).start()
+        while not stopping.wait(0.5):
+            ended = "the UI" if not ui.is_alive() else services.ended() if services else None
+            if ended:
+                _say(f"{ended} ended by itself, so that all ends; see above for why", "error")
+                return 1
+    return 0
 
 
-def keep_code_loaded(address: str, process: subprocess.Popen[bytes]) -> None:
-    """Have heed's code loaded again whenever its process is found dead, until `process` ends.
+def _say(line: str, level: str = "info") -> None:
+    print(json_line(line, level) if in_json() else f"heed: {line}", flush=True)
 
-    `dagster dev` ends when its daemon or its UI ends, but not when the process dies that holds the code: it would stay
-    up, and start no run any more. Code that cannot be loaded is another matter, and the UI shows why.
+
+def _log_format() -> list[str]:
+    """How Dagster's processes are to write their log."""
+    return ["--log-format", "json"] if in_json() else []
+
+
+@contextmanager
+def _only_one(home: Path) -> Iterator[IO[str]]:
+    """A lock that says that `heed up` runs for this home: the file, for the daemon to hold as well.
+
+    Raises
+    ------
+    HeedError
+        It runs already, or what a killed one left behind does not end.
+    """
+    private_directory(home)
+    with (home / "up.lock").open("a+") as lock:
+        until = time.monotonic() + STOP_SECONDS + 10
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                lock.seek(0)
+                pid = lock.read().strip()
+                # Its daemon holds the lock as well, and ends a moment after a `heed up` that was killed.
+                if _is_alive(pid) or time.monotonic() > until:
+                    raise HeedError(
+                        f"`heed up` runs for {home} already (process {pid})", "use that one, or stop it first"
+                    ) from None
+                time.sleep(0.2)
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield lock
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:  # another account's
+        return True
+    with suppress(OSError):  # one that was killed and that nobody has buried yet
+        return Path(f"/proc/{int(pid)}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    return True
+
+
+class _Services:
+    """The code server, the daemon and the keeper. workspace : the file that tells where the code server listens."""
+
+    def __init__(self, directory: Path, lock: IO[str], stopping: threading.Event) -> None:
+        self.workspace = directory / "workspace.yaml"
+        self._socket = directory / "code.sock"
+        entry = {"grpc_server": {"socket": str(self._socket), "location_name": "heed"}}
+        self.workspace.write_text(json.dumps({"load_from": [entry]}), encoding="utf-8")  # JSON is YAML
+        self._code = self._start_code(group=0)
+        self._group = self._code.pid
+        self._keeper = subprocess.Popen(
+            ["/bin/sh", "-c", _KEEPER, "heed-keeper", str(self._group), str(5 * STOP_SECONDS)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
+        )
+        # The daemon and the UI look for the code once when they start: it should be there.
+        while not (stopping.is_set() or self._answers() or self._code.poll() is not None):
+            time.sleep(0.1)
+        self._daemon = subprocess.Popen(
+            [sys.executable, "-m", "dagster._daemon", "run", "-w", str(self.workspace), *_log_format()],
+            cwd=PROJECT,
+            process_group=self._group,
+            pass_fds=[lock.fileno()],  # never two daemons: the lock is free once the daemon is gone as well
+        )
+
+    @classmethod
+    @contextmanager
+    def started(cls, home: Path, lock: IO[str], stopping: threading.Event) -> Iterator[_Services]:
+        """Start all three; end them when the block ends."""
+        dagster_home(home)
+        with tempfile.TemporaryDirectory(prefix="heed-up-") as name:  # its owner's only; a socket's path must be short
+            services = cls(Path(name), lock, stopping)
+            try:
+                yield services
+            finally:
+                services.end()
+
+    def ended(self) -> str | None:
+        """Which of them ended although nobody stopped it; a code server that did run is started again instead."""
+        if self._daemon.poll() is not None:
+            return "Dagster's daemon"
+        if self._keeper.poll() is not None:
+            return "the keeper of its processes"
+        if self._code.poll() is not None:
+            if time.monotonic() - self._code_began < LOOK_EVERY:
+                return "Dagster's code server"
+            _say("Dagster's code server ended; it is started again", "warning")
+            self._code = self._start_code(self._group)
+        return None
+
+    def end(self) -> None:
+        """End them in order, with the runs that they started, and wait for it."""
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.close()
+        while self._keeper.poll() is None:  # it waits for processes that are ended but not buried
+            self._daemon.poll()
+            self._code.poll()
+            time.sleep(0.1)
+        with suppress(ProcessLookupError):  # when the keeper itself was killed
+            os.killpg(self._group, signal.SIGKILL)
+
+    def _start_code(self, group: int) -> subprocess.Popen[bytes]:
+        self._socket.unlink(missing_ok=True)
+        command = [
+            "code-server",
+            "start",
+            "--socket",
+            str(self._socket),
+            "--module-name",
+            "dagster_project.definitions",
+        ]
+        return subprocess.Popen(
+            [sys.executable, "-m", "dagster", *command, "--log-level", "warning", *_log_format()],
+            cwd=PROJECT,
+            process_group=group,
+        )
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as asking:
+            try:
+                asking.connect(str(self._socket))
+            except OSError:
+                return False
+        return True
+
+
+@contextmanager
+def _serving(listening: socket.socket, hosts: Sequence[str], services: _Services | None) -> Iterator[threading.Thread]:
+    """Serve the UI in a thread until the block ends."""
+    from dagster import DagsterInstance
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster._core.workspace.load_target import WorkspaceFileTarget
+    from dagster_webserver.app import create_app_from_workspace_process_context
+    from dagster_webserver.version import __version__
+
+    from dagster_project.listening import server_of
+
+    workspace = services.workspace if services else PROJECT / "workspace.yaml"
+    own = services is not None or not os.environ.get("DAGSTER_HOME")
+    with (
+        dagster_instance(heed_home()) if own else DagsterInstance.get() as instance,
+        WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)]), version=__version__) as context,
+    ):
+        # As `dagster-webserver` does: a statement may take 15 s, a connection lives for an hour; 20 more in a rush.
+        instance.optimize_for_webserver(15_000, 3_600, 20)
+        server = server_of(guarded(create_app_from_workspace_process_context(context), hosts), web_sockets=True)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        try:
+            yield thread
+        finally:
+            server.should_exit = True
+            thread.join(STOP_SECONDS)
+
+
+def guarded(app: ASGIApp, hosts: Sequence[str]) -> ASGIApp:
+    """Dagster's application behind heed's guard. hosts : further names by which it may be called."""
+    from dagster_project.guard import Guard
+
+    # Dagster runs what a GET to /graphql asks for, mutations as well, and never needs it: its pages use POST.
+    return Guard(app, hosts, _HEADERS, queries_by_post=["/graphql"])
+
+
+def keep_code_loaded(address: str, stopping: threading.Event) -> None:
+    """Have heed's code loaded again whenever its process is found dead, until `stopping`.
+
+    Dagster's code server answers also when the process died that holds the code: no run would start any more. Code that
+    cannot be loaded is another matter, and the UI shows why.
 
     address : of the UI's GraphQL interface.
     """
     dead: set[str] = set()
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(LOOK_EVERY)
-            return
+    while not stopping.wait(LOOK_EVERY):
         try:
-            found = unreachable_code(address)
-            for name in found & dead:  # twice in a row: a moment without an answer is no death
-                ended = f"the process that holds heed's code for Dagster ended; {name} is loaded again"
-                print(json_line(ended, "warning") if in_json() else f"heed: {ended}", flush=True)
+            unreachable = unreachable_code(address)
+            for name in unreachable & dead:  # twice in a row: a moment without an answer is no death
+                _say(f"the process that holds heed's code for Dagster ended; {name} is loaded again", "warning")
                 _ask(address, _RELOAD, name=name)
-                found.remove(name)
-            dead = found
+                unreachable.remove(name)
+            dead = unreachable
         except (OSError, ValueError, LookupError, TypeError):  # no UI yet, or one that is just ending
             dead = set()
 

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dagster_project.private import private_directory
+
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
@@ -47,6 +49,7 @@ retention:
 
 def dagster_home(home: Path) -> Path:
     """The instance directory of this home, with its `dagster.yaml`; also exported as DAGSTER_HOME."""
+    private_directory(home)
     directory = home / "dagster"
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / "dagster.yaml"

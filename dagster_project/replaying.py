@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError
+from dagster_project.private import share
 from dagster_project.resources.action_types import require_known_meanings
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt import build_clean_tables
@@ -127,6 +128,7 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
             made.to_parquet(fresh, index=False)
         else:
             without_formulas(made).to_csv(fresh, index=False)
+        share(fresh)
     horizon = timedelta(days=settings.outcome.horizon_days)
     measured = compare(made, baselines, history, until, horizon)
     return ReplayReport(out, len(made), len(cuts), round(time.monotonic() - started, 1), measured)

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from dagster_project.errors import HeedError
+from dagster_project.private import share
 from dagster_project.reporting.evidence import Evidence, Scoring
 from dagster_project.resources.models import ModelStore, contract_hash
 from dagster_project.resources.postgres import Warehouse
@@ -126,6 +127,7 @@ def write_report(evidence: Evidence, out: Path) -> None:
 
     with whole_file(out, "choose another --out") as fresh:
         fresh.write_text(render(evidence), encoding="utf-8")
+        share(fresh)
 
 
 def _scoring(models: ModelStore, moment: datetime, decisions: list[dict[str, Any]]) -> Scoring | None:

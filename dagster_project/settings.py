@@ -35,7 +35,7 @@ class Section(BaseModel):
     """A table of heed.toml. Unknown keys are errors: a typo must not silently mean the default. So are values of
     another type: `true` must not silently mean 1."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Source(Section):
@@ -106,8 +106,8 @@ class Learning(Section):
     minimum_not_acted: Annotated[int, Field(ge=1)] = 50
     prove_first: bool = True
     retrain_every_days: Days = 7
-    seed: Annotated[int, Field(ge=0)] = 7
-    threads: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 7  # LightGBM's own limit
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
 
 
 class Gate(Section):
@@ -133,10 +133,10 @@ class Holdout(Section):
 class Retention(Section):
     """How many days things stay that neither readers nor evidence need any more; `heed prune` removes what is older."""
 
-    scores_days: Annotated[float, Field(ge=30)] = 730
-    models_days: Annotated[float, Field(ge=30)] = 365
-    features_days: Annotated[float, Field(ge=30)] = 400
-    runs_days: Annotated[float, Field(ge=1)] = 90
+    scores_days: Annotated[float, Field(ge=30, le=36_500)] = 730
+    models_days: Annotated[float, Field(ge=30, le=36_500)] = 365
+    features_days: Annotated[float, Field(ge=30, le=36_500)] = 400
+    runs_days: Annotated[float, Field(ge=1, le=36_500)] = 90
 
 
 class Schedule(Section):
@@ -152,6 +152,21 @@ class Schedule(Section):
         if not re.fullmatch(r"\s*(\S+\s+){4}\S+\s*", line):
             raise ValueError(f"{line!r} is not a cron line of five fields, write one like '*/15 * * * *'")
         return line
+
+
+class Serving(Section):
+    """How `heed serve` knows who writes."""
+
+    user_header: str = ""
+
+    @field_validator("user_header")
+    @classmethod
+    def _header(cls, name: str) -> str:
+        if name and not re.fullmatch(r"[A-Za-z0-9-]+", name):
+            raise ValueError(f"{name!r} is not the name of a header, write one like 'X-Forwarded-User'")
+        if name.lower() in ("authorization", "cookie", "host", "origin", "content-type"):
+            raise ValueError(f"{name!r} is a header that clients set themselves, write one like 'X-Forwarded-User'")
+        return name
 
 
 class Compute(Section):
@@ -185,6 +200,7 @@ class Settings(Section):
     holdout: Holdout = Holdout()
     retention: Retention = Retention()
     schedule: Schedule = Schedule()
+    serving: Serving = Serving()
     compute: Compute = Compute()
     notify: Notify = Notify()
 

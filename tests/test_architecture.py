@@ -16,6 +16,9 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 LEVEL = {
     "errors": 0,
     "logs": 0,
+    "guard": 1,
+    "listening": 1,
+    "private": 1,
     "triage": 1,
     "simulator": 1,
     "reporting": 1,

@@ -46,3 +46,25 @@ def test_what_is_not_toml_is_said_with_its_place(tmp_path: Path) -> None:
 def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(HeedError, match="Create it"):
         load_settings(tmp_path / "nowhere.toml")
+
+
+NUMBERS = [
+    f"{section}.{name}"
+    for section, field in Settings.model_fields.items()
+    for name, value in field.annotation.model_fields.items()  # type: ignore[union-attr]
+    if isinstance(value.default, (int, float)) and not isinstance(value.default, bool)
+]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_that_nothing_can_compute_with_is_one_line(number: str, tmp_path: Path) -> None:
+    """Counts alone may be as large as they like: then they are merely never reached."""
+    section, name = number.split(".")
+    for value in ("inf", "-inf", "nan", "1e999", "1e308", "1" + "0" * 400, "99999999999"):
+        text = f"[{section}]\n{name} = {value}"
+        if name in ("minimum_acted", "minimum_not_acted") and value.isdigit():
+            settings_of(text, tmp_path).learning_settings()
+            continue
+        with pytest.raises(HeedError, match=r"heed\.toml:2:") as refused:
+            settings_of(text, tmp_path)
+        assert "\n" not in str(refused.value)

@@ -5,8 +5,8 @@ Does not belong here: how dbt reads only what is new (`dbt_project/macros/only_n
 
 The answer is "only what is new" when the tables that stand came from the same raw tables (not emptied, rewritten or
 replaced since) of this very cluster, the same dbt project, the same settings, the same meanings of action types and
-corrections, no later as-of, and a run that went well, and when they are still the tables that this run left. In doubt dbt
-reads everything: the tables are the same, only later.
+corrections, no later as-of, and a run that went well, and when they are still the tables that this run left. In doubt
+dbt reads everything: the tables are the same, only later.
 """
 
 from __future__ import annotations

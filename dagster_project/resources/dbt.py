@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError
+from dagster_project.private import share
 from dagster_project.settings import PROJECT, Settings
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def write_docs(warehouse: Warehouse, settings: Settings, as_of: datetime, out: P
             )
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(page, out)
+        share(out)
 
 
 def _dbt(

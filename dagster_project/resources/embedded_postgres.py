@@ -20,6 +20,7 @@ import pwd
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -29,6 +30,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
 from dagster_project.errors import HeedError
+from dagster_project.private import private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +73,8 @@ def embedded_url(home: Path) -> str:
         return url
     users = home / "warehouse.users"
     try:
-        users.mkdir(parents=True, exist_ok=True)
+        private_directory(home)
+        users.mkdir(exist_ok=True)
     except OSError as error:
         raise HeedError(
             f"the state directory {home} cannot be written ({error.strerror})",
@@ -172,6 +175,7 @@ class _Server:
 
     def ensure_running(self) -> None:
         if self.pid() is not None:
+            self._require_own_socket_directory()
             self._wait_until_ready()
             return
         if not (self.data / "PG_VERSION").exists():
@@ -183,18 +187,16 @@ class _Server:
                 "dump it with that version and load it into a new HEED_HOME, as docs/data-engineer.md shows",
             )
         self._wait_for_orphans()
+        self._require_own_socket_directory()
         # The server is not running (checked above), so lock files that were left behind are stale. PostgreSQL would not
         # believe that of a killed server which nobody has reaped yet: its pid still answers.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         (self._socket_directory() / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
         options = " ".join(f"-c {name}={value or chr(39) * 2}" for name, value in SERVER_SETTINGS.items())
-        socket_directory = self._socket_directory()
-        socket_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._own(socket_directory)
         self._run(
             "pg_ctl",
             *("-D", str(self.data), "-l", str(self.data / "server.log"), "-w", "-t", str(START_SECONDS)),
-            *("-o", f"{options} -k '{socket_directory}'", "start"),
+            *("-o", f"{options} -k '{self._socket_directory()}'", "start"),
         )
         self._create_database()
 
@@ -213,7 +215,7 @@ class _Server:
 
     def _initialise(self) -> None:
         # Into a directory beside it, then renamed: an interrupted initialisation leaves nothing that looks finished.
-        self.directory.mkdir(parents=True, exist_ok=True)
+        _make_passable(self.directory)
         if self.data.exists():
             raise HeedError(
                 f"{self.data} exists but holds no PostgreSQL data", "move it away, or set another HEED_HOME"
@@ -271,6 +273,48 @@ class _Server:
             return self.data
         name = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"heed-{name}"
+
+    def _require_own_socket_directory(self) -> None:
+        """Make the socket's directory, or refuse one that somebody else could have made.
+
+        Whoever opens the socket is the superuser, and whoever owns its directory could put another socket in place.
+
+        Raises
+        ------
+        HeedError
+            It is another account's, open to others, or no directory.
+        """
+        directory = self._socket_directory()
+        if directory == self.data:
+            return
+        try:
+            directory.mkdir(mode=0o700)
+            self._own(directory)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise HeedError(
+                f"the socket directory {directory} cannot be made ({error.strerror})",
+                "set HEED_HOME to a path of less than 80 characters",
+            ) from error
+        own = {os.geteuid(), self.account.pw_uid if self.account else os.geteuid()}
+        status, above = directory.lstat(), directory.parent.stat()
+        others_may_move_it = above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX
+        if not stat.S_ISDIR(status.st_mode):
+            reason = "is no directory"
+        elif status.st_uid not in own:
+            reason = f"belongs to the account {status.st_uid}"
+        elif status.st_mode & 0o077:
+            reason = f"is open to others (mode {stat.S_IMODE(status.st_mode):04o})"
+        elif others_may_move_it or above.st_uid not in {0, *own}:
+            reason = f"is in {directory.parent}, where others may replace it"
+        else:
+            self._own(directory)
+            return
+        raise HeedError(
+            f"the socket of the embedded PostgreSQL would be in {directory}, which {reason}",
+            "remove it if you do not know it, or set HEED_HOME to a path of less than 80 characters",
+        )
 
     def _own(self, path: Path) -> None:
         if self.account is not None:
@@ -344,6 +388,14 @@ def _place(home: Path, account: pwd.struct_passwd | None) -> Path:
     return Path("/var/lib/heed") / name
 
 
+def _make_passable(directory: Path) -> None:
+    """Make a directory and those above it that are missing, so that the server's account may pass them."""
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+        each.chmod(0o711)
+
+
 def _reachable(path: Path, account: pwd.struct_passwd) -> bool:
     """Whether the account may pass every existing directory on the way to path."""
     for directory in (path, *path.parents):
@@ -373,6 +425,7 @@ def _binaries(account: pwd.struct_passwd | None) -> Path:
     version = hashlib.sha256(os.fsencode(package) + str(programs.stat().st_mtime_ns).encode()).hexdigest()[:12]
     copy = Path("/var/lib/heed") / f"programs-{version}"
     if not copy.exists():
+        _make_passable(copy.parent)
         fresh = copy.with_name(f"{copy.name}.{os.getpid()}")
         shutil.copytree(programs.parent, fresh / package.name / programs.parent.name, symlinks=True)
         libraries = package.with_name(f"{package.name}.libs")  # the wheel's bundled libraries, found by relative path

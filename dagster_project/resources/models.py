@@ -118,7 +118,11 @@ class ModelStore:
                 f"there is no model version {model_version}",
                 "see training.model_versions for those there are",
             )
-        return Model.from_document(rows[0]["booster"], json.loads(rows[0]["document"]))
+        try:
+            document = json.loads(rows[0]["document"])
+        except (ValueError, RecursionError) as error:  # PostgreSQL keeps numbers that Python refuses to read
+            raise HeedError(f"the stored model {model_version} is malformed ({error})", "train again") from error
+        return Model.from_document(rows[0]["booster"], document)
 
     def newest(self, as_of: datetime) -> str:
         """The model version with the latest cut up to `as_of`: the candidate of a run at that moment.

@@ -471,9 +471,17 @@ def _parsed(url: str) -> dict[str, str]:
         ) from None
 
 
+# Where an address holds its password, whatever that is: `user:password@host` and `password=...`.
+_IN_AN_ADDRESS = re.compile(r"(?<=:)[^\s:@/]+(?=@)|(?<=password=)\S+", re.IGNORECASE)
+# Masking a password that is a word would show it: "*** authentication failed". One like this is no word.
+_NO_WORD = re.compile(r"(?=.*[^A-Za-z]).{8,}", re.DOTALL)
+
+
 def _reason(said: str, url: str) -> str:
-    text = " ".join(said.split())
+    """What a driver said, on one line, without the password: no driver is known to quote it, and none is trusted."""
+    text = _IN_AN_ADDRESS.sub("***", " ".join(said.split()).replace(url, "***"))
     password = _parsed(url).get("password")
-    for secret in filter(None, (url, password, unquote(password) if password else None)):
-        text = text.replace(secret, "***")
+    for secret in filter(None, (password, unquote(password) if password else None)):
+        if _NO_WORD.match(secret):
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
     return text[:300]

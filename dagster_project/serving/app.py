@@ -1,20 +1,21 @@
 """The HTTP service: routes, what they answer, and what protects them.
 
-Belongs here: reading requests, status codes, headers, the form of errors, the guard against other sites.
-Does not belong here: SQL (`scores.py`, `board.py`, `feedback.py`), markup (`pages.py`), the process (`server.py`).
+Belongs here: reading requests, status codes, headers, the form of errors.
+Does not belong here: SQL (`scores.py`, `board.py`, `feedback.py`), markup (`pages.py`), who may write (`writers.py`),
+the guard against other sites (`guard.py`), the process (`server.py`).
 
-There is no login and there are no cookies. The service binds to loopback by default; whoever opens it further puts a
-proxy with a login in front.
+There are no cookies. The service binds to loopback by default; a proxy with a login goes in front of one that is open
+to a network.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode
 
 from psycopg2.extensions import cursor as Cursor
 from starlette.applications import Starlette
@@ -25,8 +26,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
+from dagster_project.guard import Guard, refusal
 from dagster_project.serving.badge import badge
 from dagster_project.serving.board import Board, Filter, turn_to
 from dagster_project.serving.closing import Undo, closings, undo
@@ -38,6 +40,7 @@ from dagster_project.serving.pages import board_page, problem_page, row_name
 from dagster_project.serving.pool import Pool
 from dagster_project.serving.problem import Problem
 from dagster_project.serving.scores import read_score, read_scores, wanted_ids
+from dagster_project.serving.writers import NotLoggedIn, Writers
 
 STATIC = Path(__file__).parent / "static"
 # A thousand ids of the longest kind, each byte escaped as JSON allows, are below this.
@@ -79,9 +82,10 @@ def create_app(
     pool: Pool,
     refresh_cron: str,
     *,
-    hosts: Iterable[str] | None = None,
+    hosts: Iterable[str] = (),
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     board: Board | None = None,
+    writers: Writers | None = None,
 ) -> ASGIApp:
     """The service.
 
@@ -89,13 +93,13 @@ def create_app(
     ----------
     pool : connections to the warehouse.
     refresh_cron : when scores are refreshed; tells fresh from stale.
-    hosts : names by which it may be called; None: by any. A service on loopback must name them: otherwise a page of
-        another site could reach it by a name of its own that resolves to this machine.
+    hosts : names by which it may be called, beyond addresses and `localhost`.
     clock : what time it is.
     board : the open alerts, when they were read already.
+    writers : who may give feedback and take back closings; by default everybody, under any name.
     """
     metrics = Metrics(pool, refresh_cron, clock)
-    endpoints = _Endpoints(pool, refresh_cron, clock, board or Board(pool), metrics)
+    endpoints = _Endpoints(pool, refresh_cron, clock, board or Board(pool), metrics, writers or Writers())
     app = Starlette(
         routes=[
             Route("/", endpoints.board),
@@ -112,7 +116,7 @@ def create_app(
         ],
         exception_handlers={Problem: _on_problem, HTTPException: _on_http, 500: _on_bug},
     )
-    return _Guard(app, frozenset(name.lower() for name in hosts) if hosts is not None else None, metrics)
+    return metrics.timed(Guard(app, hosts, _HEADERS))
 
 
 _About = TypeVar("_About", Feedback, Undo)
@@ -122,13 +126,20 @@ class _Endpoints:
     """The answers. Those that are not async run in threads, because the warehouse's driver waits."""
 
     def __init__(
-        self, pool: Pool, refresh_cron: str, clock: Callable[[], datetime], board: Board, metrics: Metrics
+        self,
+        pool: Pool,
+        refresh_cron: str,
+        clock: Callable[[], datetime],
+        board: Board,
+        metrics: Metrics,
+        writers: Writers,
     ) -> None:
         self._pool = pool
         self._cron = refresh_cron
         self._clock = clock
         self._board = board
         self._metrics = metrics
+        self._writers = writers
 
     def _freshness(self, cursor: Cursor) -> Freshness:
         found = read_freshness(cursor, self._cron, self._clock())
@@ -161,7 +172,6 @@ class _Endpoints:
         return Response(drawn, status, _BADGE_HEADERS, "image/svg+xml")
 
     async def scores(self, request: Request) -> Response:
-        _refuse_other_sites(request)
         ids = wanted_ids(_json(await _body(request, MOST_BYTES)))
 
         def work(cursor: Cursor) -> dict[str, Any]:
@@ -176,25 +186,29 @@ class _Endpoints:
         return JSONResponse(await run_in_threadpool(self._pool.read, work))
 
     async def feedback(self, request: Request) -> Response:
-        return await self._write(request, Feedback.of, give)
+        return await self._write(request, Feedback.of, give, "given_by")
 
     async def undo(self, request: Request) -> Response:
-        return await self._write(request, Undo.of, undo)
+        return await self._write(request, Undo.of, undo, "who")
 
     async def _write(
-        self, request: Request, read: Callable[[Any], _About], write: Callable[[Pool, _About], dict[str, Any]]
+        self, request: Request, read: Callable[[Any], _About], write: Callable[[Pool, _About], dict[str, Any]], by: str
     ) -> Response:
-        """Something people say about one alert: as JSON, or by a form of the board, to which it then leads back."""
-        _refuse_other_sites(request)
+        """Something people say about one alert: as JSON, or by a form of the board, to which it then leads back.
+
+        by : the part that holds who says it.
+        """
+        self._writers.require_token(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         body = await _body(request, MOST_FORM_BYTES)
         if kind != "application/x-www-form-urlencoded":
-            return JSONResponse(await run_in_threadpool(write, self._pool, read(_json(body))), 201)
+            said = read(self._writers.named(request, _json(body), by))
+            return JSONResponse(await run_in_threadpool(write, self._pool, said), 201)
         given = {name: values[-1] for name, values in _form(body).items()}
         back = given.pop("back", "")
         if "quoted_id" in given:  # a form would change the line breaks of an id
             given["alert_id"] = unquote(given.pop("quoted_id"))
-        said = read(given)
+        said = read(self._writers.named(request, given, by))
         await run_in_threadpool(write, self._pool, said)
         # Only the query comes from the form, and it is written anew: the answer cannot lead to another site.
         query = urlencode(parse_qsl(back, max_num_fields=20))
@@ -202,12 +216,13 @@ class _Endpoints:
 
     def board(self, request: Request) -> Response:
         wanted = Filter.of(request.query_params)
+        signed_in = self._writers.signed_in(request)
 
         def work(cursor: Cursor) -> str:
             page = turn_to(snapshot, wanted, fresh.now)
             found = read_scores(cursor, page.alert_ids)
             said = newest_feedback(cursor, page.alert_ids)
-            return board_page(page, snapshot, fresh, found, said, closings(cursor, page.alert_ids))
+            return board_page(page, snapshot, fresh, found, said, closings(cursor, page.alert_ids), signed_in)
 
         try:
             fresh = self._pool.read(self._freshness)
@@ -239,31 +254,29 @@ class _Endpoints:
         return Response(self._metrics.page(), headers={"Content-Type": CONTENT_TYPE})
 
     def openapi(self, request: Request) -> Response:
-        return JSONResponse(description())
-
-
-def _error(status: int, cause: str, remedy: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": cause, "remedy": remedy}, status, headers)
+        return JSONResponse(description(self._writers))
 
 
 def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return _error(error.status, error.cause, error.remedy)
+    # Browsers ask for a login when they are told that there is one, and repeat the form.
+    headers = {"WWW-Authenticate": 'Basic realm="heed", charset="UTF-8"'} if isinstance(error, NotLoggedIn) else None
+    return refusal(error.status, error.cause, error.remedy, headers)
 
 
 def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == 404:
-        return _error(404, "there is nothing at this address", "see /openapi.json for what there is", headers)
+        return refusal(404, "there is nothing at this address", "see /openapi.json for what there is", headers)
     if error.status_code == 405:
         allowed = headers.get("Allow", "another method")
-        return _error(405, f"{request.method} is not possible here", f"use {allowed}", headers)
-    return _error(error.status_code, error.detail, "see /openapi.json", headers)
+        return refusal(405, f"{request.method} is not possible here", f"use {allowed}", headers)
+    return refusal(error.status_code, error.detail, "see /openapi.json", headers)
 
 
 def _on_bug(request: Request, error: Exception) -> Response:
-    return _error(500, "the service failed to answer", "see what `heed serve` printed, and report it")
+    return refusal(500, "the service failed to answer", "see what `heed serve` printed, and report it")
 
 
 async def _body(request: Request, most: int) -> bytes:
@@ -287,61 +300,3 @@ def _form(body: bytes) -> dict[str, list[str]]:
         return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=20, errors="strict")
     except ValueError as error:
         raise Problem(422, "the form cannot be read", "send it as the board does") from error
-
-
-def _refuse_other_sites(request: Request) -> None:
-    """Browsers say from where a request comes; programs say nothing and are nobody's stolen session.
-
-    Raises
-    ------
-    Problem
-        403: a page of another site sent it.
-    """
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site is not None:  # no page can forge it, and it holds behind a proxy that changes the host's name
-        foreign = site not in ("same-origin", "none")
-    else:
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
-    if foreign:
-        raise Problem(403, "a page of another site sent this", "send it from the board, or from a program")
-
-
-class _Guard:
-    """Around everything: refuses names that are not the service's own, and adds headers to each answer."""
-
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, metrics: Metrics) -> None:
-        self._app = app
-        self._hosts = hosts
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        see = self._metrics.timed(scope)
-
-        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                there = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *((k.lower().encode(), v.encode()) for k, v in _HEADERS.items() if k.lower().encode() not in there),
-                ]
-            await send(message)
-            see(message)
-
-        if self._hosts is not None and _host_name(scope) not in self._hosts:
-            answer = _error(
-                421, "the service is not called by this name", "use its address, or start it with --allowed-host NAME"
-            )
-            await answer(scope, receive, send_with_headers)
-            return
-        await self._app(scope, receive, send_with_headers)
-
-
-def _host_name(scope: Scope) -> str:
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1").lower()
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]

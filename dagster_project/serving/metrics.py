@@ -18,7 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram,
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from psycopg2.extensions import cursor as Cursor
-from starlette.types import Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dagster_project.serving.freshness import read_freshness
 from dagster_project.serving.pool import Pool, rows
@@ -63,20 +63,25 @@ class Metrics:
         """All metrics as text."""
         return generate_latest(self._registry)
 
-    def timed(self, scope: Scope) -> Callable[[Message], None]:
-        """Called with each message of a request's answer, it counts the request once the answer has ended."""
-        started, status = time.monotonic(), 500
+    def timed(self, app: ASGIApp) -> ASGIApp:
+        """An application that answers as `app` does; each request is counted once its answer has ended."""
 
-        def see(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            elif message["type"] == "http.response.body" and not message.get("more_body"):
-                endpoint = getattr(scope.get("endpoint"), "__name__", "none")
-                method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
-                self._requests.labels(method, endpoint, str(status)).observe(time.monotonic() - started)
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            started, status = time.monotonic(), 500
 
-        return see
+            async def send_and_count(message: Message) -> None:
+                nonlocal status
+                await send(message)
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                elif message["type"] == "http.response.body" and not message.get("more_body"):
+                    endpoint = getattr(scope.get("endpoint"), "__name__", "none")
+                    method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
+                    self._requests.labels(method, endpoint, str(status)).observe(time.monotonic() - started)
+
+            await app(scope, receive, send_and_count if scope["type"] == "http" else send)
+
+        return answer
 
 
 class _Warehouse(Collector):

@@ -12,6 +12,7 @@ from dagster_project.serving.board import AGES, FLAGS
 from dagster_project.serving.feedback import VERDICTS
 from dagster_project.serving.given import BLANK, MOST_TEXT
 from dagster_project.serving.scores import MOST_ID_BYTES, MOST_IDS
+from dagster_project.serving.writers import TOKEN_VARIABLE, Writers
 
 
 def _text(description: str, **more: Any) -> dict[str, Any]:
@@ -127,8 +128,44 @@ _QUERY = {
 }
 
 
-def description() -> dict[str, Any]:
-    """The document that `GET /openapi.json` answers with."""
+def description(writers: Writers | None = None) -> dict[str, Any]:
+    """The document that `GET /openapi.json` answers with. writers : what the service asks of those who write."""
+    document = _document()
+    if writers is not None:
+        _ask_of_writers(document, writers)
+    return document
+
+
+def _ask_of_writers(document: dict[str, Any], writers: Writers) -> None:
+    schemes: dict[str, Any] = {}
+    refusals: dict[str, Any] = {}
+    needed: list[dict[str, list[str]]] = [{}]
+    if writers.token:
+        about = f"The service's shared token, {TOKEN_VARIABLE}"
+        schemes["token"] = {"type": "http", "scheme": "bearer", "description": f"{about}."}
+        schemes["password"] = {"type": "http", "scheme": "basic", "description": f"{about}, as the password."}
+        refusals["401"] = _answer("The token is missing or wrong.", _ref("Error"))
+        needed = [{"token": []}, {"password": []}]
+    if writers.user_header:
+        schemes["user"] = {
+            "type": "apiKey",
+            "in": "header",
+            "name": writers.user_header,
+            "description": "Who asks. The proxy in front sets it; a name in what is sent does not count.",
+        }
+        refusals["403"] = _answer("Sent by a page of another site, or without a name from the proxy.", _ref("Error"))
+        needed = [{**each, "user": []} for each in needed]
+        schemas = document["components"]["schemas"]
+        schemas["NewUndo"] = {**schemas["NewUndo"], "required": ["alert_id", "why"]}
+    if schemes:
+        document["components"]["securitySchemes"] = schemes
+        for path in ("/feedback", "/closings/undo"):
+            request = document["paths"][path]["post"]
+            request["security"] = needed
+            request["responses"] = dict(sorted({**request["responses"], **refusals}.items()))
+
+
+def _document() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {

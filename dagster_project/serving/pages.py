@@ -30,8 +30,10 @@ def board_page(
     scores: dict[str, dict[str, Any]],
     feedback: dict[str, dict[str, Any]],
     closings: dict[str, dict[str, Any]],
+    signed_in: str | None = None,
 ) -> str:
-    """The board. scores, feedback, closings : by alert_id; an alert without a score is left out."""
+    """The board. scores, feedback, closings : by alert_id; an alert without a score is left out. signed_in : the
+    reader's name as the proxy gave it, '' when it gave none; None: readers name themselves."""
     alerts = [
         {**_row(scores[each], feedback.get(each), freshness.now), "closing": closings.get(each)}
         for each in page.alert_ids
@@ -42,6 +44,7 @@ def board_page(
     return _template("board.html.j2").render(
         page=page,
         chosen=chosen,
+        signed_in=signed_in,
         back=chosen.query(threshold=workload.threshold),
         alerts=alerts,
         cut=next((at for at, alert in enumerate(alerts) if _below(alert["probability"], workload.threshold)), None),

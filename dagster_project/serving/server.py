@@ -1,30 +1,25 @@
 """`heed serve`: the process that listens.
 
-Belongs here: what is prepared and checked before it listens, the socket, starting and stopping.
-Does not belong here: what is answered (`app.py`).
+Belongs here: what is prepared and checked before it listens, starting and stopping.
+Does not belong here: what is answered (`app.py`), the socket and its limits (`listening.py`).
 """
 
 from __future__ import annotations
 
-import ipaddress
-import socket
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from dagster_project.errors import HeedError
-from dagster_project.logs import server_logging
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.serving.problem import Problem
+from dagster_project.serving.writers import TOKEN_VARIABLE, Writers
 from dagster_project.settings import heed_home, load_settings
 
 if TYPE_CHECKING:
     from dagster_project.serving.board import Board
     from dagster_project.serving.pool import Pool
-
-# Requests that are being answered when the service is stopped may finish within this.
-STOP_SECONDS = 5
 
 
 def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str], None]) -> None:
@@ -36,36 +31,25 @@ def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str
         The settings, the address or the warehouse do not allow it.
     """
     settings = load_settings()
+    writers = Writers.of(os.environ.get(TOKEN_VARIABLE), settings.serving.user_header)
     warehouse = Warehouse(heed_home())
-    listening = listen(host, port)
-    with listening:
-        prepare(warehouse, say)
-        import uvicorn
-        from uvicorn.config import LOGGING_CONFIG
+    from dagster_project.listening import address_of, is_loopback, listen, server_of
 
+    with listen(host, port) as listening:
+        prepare(warehouse, say)
         from dagster_project.serving.app import create_app
         from dagster_project.serving.pool import Pool
 
         pool = Pool(warehouse)
         board = read_ahead(pool, settings.schedule.refresh_scores)
-        hosts = allowed_names(host, allowed_hosts)
-        config = uvicorn.Config(
-            create_app(pool, settings.schedule.refresh_scores, hosts=hosts, board=board),
-            log_level="warning",
-            log_config=server_logging() or LOGGING_CONFIG,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            lifespan="off",
-            ws="none",
-            timeout_graceful_shutdown=STOP_SECONDS,
+        app = create_app(
+            pool, settings.schedule.refresh_scores, hosts=[host, *allowed_hosts], board=board, writers=writers
         )
-        shown = f"[{host}]" if ":" in host else host
-        say(f"the board is on http://{shown}:{listening.getsockname()[1]}/, the warehouse is {warehouse.describe()}")
-        if hosts is None:
-            say("it answers whoever reaches this address: put a proxy with a login in front")
+        say(f"the board is on {address_of(host, listening)}/, the warehouse is {warehouse.describe()}")
+        if not is_loopback(host):
+            say("it answers everybody who reaches this address: put a proxy with a login in front")
         try:
-            uvicorn.Server(config).run(sockets=[listening])
+            server_of(app).run(sockets=[listening])
         except KeyboardInterrupt:  # being stopped is how it ends
             pass
         finally:
@@ -104,43 +88,3 @@ def prepare(warehouse: Warehouse, say: Callable[[str], None]) -> None:
         warehouse.prepare()
     except InsufficientPrivilege:
         say("this role may not make the table for feedback: scores are served, feedback is refused")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 means any free one.
-
-    Raises
-    ------
-    HeedError
-        The address is not this machine's, or the port is taken or not allowed.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise HeedError(f"{host!r} is no address ({error.strerror})", "write one like 127.0.0.1") from error
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
-        made.listen(1024)
-    except OSError as error:
-        made.close()
-        raise HeedError(
-            f"{host} port {port} cannot be used ({error.strerror})", "name another one: heed serve --port 8081"
-        ) from error
-    return made
-
-
-def allowed_names(host: str, more: Sequence[str]) -> list[str] | None:
-    """The names by which the service may be called; None: any, because it is open to other machines."""
-    if is_loopback(host):
-        return ["localhost", "127.0.0.1", "[::1]", host, *more]
-    return [host, "localhost", "127.0.0.1", "[::1]", *more] if more else None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

@@ -164,14 +164,14 @@ class Model:
                 recalibration=Recalibration.from_document(again) if again is not None else None,
                 threads=threads,
             )
-            version = document["version"]
-        except (KeyError, TypeError, ValueError) as error:
+            version, own = document["version"], made.version
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
             raise HeedError(f"the stored model is malformed ({error!r})", "train again") from error
         if (made.baseline is None) == (made.booster_text is None) or made.members < 1:
             raise HeedError("the stored model has neither trees nor a baseline, or both", "train again")
-        if version != made.version:
+        if version != own:
             raise HeedError(
-                f"the stored model {version} does not match its own content ({made.version})",
+                f"the stored model {version} does not match its own content ({own})",
                 "restore it or train again",
             )
         if made.baseline is None and made._forest().names != boosting.safe_names(made.plan.names):

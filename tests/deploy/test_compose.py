@@ -35,6 +35,13 @@ def test_nothing_is_open_to_a_network_and_no_secret_stands_in_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["daemon", "serve"])
+def test_what_listens_beyond_loopback_names_its_hosts(name: str) -> None:
+    command = SERVICES[name]["command"]
+    assert "0.0.0.0" in command
+    assert re.search(r"localhost", command[command.index("--allowed-host") + 1])
+
+
+@pytest.mark.parametrize("name", ["daemon", "serve"])
 def test_heed_takes_its_commands(name: str) -> None:
     program, command, *options = SERVICES[name]["command"]
     assert (program, command) == ("heed", {"daemon": "up"}.get(name, name))

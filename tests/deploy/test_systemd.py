@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg2
 import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli import main
 from tests.conftest import PROJECT
+from tests.end_to_end.test_backup import programs
 
 ROOM = PROJECT / "deploy" / "systemd"
 UNITS = sorted(path.name for path in ROOM.iterdir() if path.suffix in (".service", ".timer"))
@@ -45,3 +47,29 @@ def test_the_commands_exist_with_their_options(name: str) -> None:
         if option.startswith("--"):
             assert option in told.output
     assert "127.0.0.1" in options, "it would listen beyond loopback"
+
+
+def test_a_backup_shows_no_password_to_other_accounts(server_url: str, tmp_path: Path) -> None:
+    """The unit's own script, run for real; `sh -x` prints each command line as other accounts could read it."""
+    [line] = re.findall(r"^ExecStart=(.*)$", (ROOM / "heed-backup.service").read_text(encoding="utf-8"), re.MULTILINE)
+    program, _, script = shlex.split(line)
+    script = script.replace("%%", "%").replace("$$", "$").replace("/var/lib/heed-backups", str(tmp_path))
+    connection = psycopg2.connect(server_url.format("postgres"))
+    host, version = connection.info.host, connection.info.server_version // 10000
+    user = connection.info.user
+    connection.close()
+    address = {"PGHOST": host, "PGDATABASE": "postgres", "PGUSER": user, "PGPASSWORD": "planted-Zq7x"}
+    url = {"HEED_DATABASE_URL": f"postgresql://{user}:planted-Zq7x@/postgres?host={host}"}
+    done = subprocess.run(
+        [program, "-xeuc", script],
+        env={"PATH": f"{programs(version)}:/usr/bin:/bin", **address, **url},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "pg_dump" in done.stderr
+    assert "planted" not in done.stderr
+    assert [path.suffix for path in tmp_path.iterdir()] == [".dump"]
+    unset = subprocess.run([program, "-euc", script], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+    assert unset.returncode != 0
+    assert "/etc/heed/backup-environment" in unset.stderr

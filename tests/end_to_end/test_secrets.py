@@ -6,6 +6,7 @@ Every test of the company loads, runs and serves with that password in its addre
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from click.testing import CliRunner
@@ -107,3 +108,29 @@ def test_an_unusable_address_is_one_line_without_the_secret(
     said = [line for line in done.output.splitlines() if line.startswith(("heed: ", " WRONG ", "  LOOK "))]
     assert said, done.output
     assert list(places_below(tmp_path)) == []
+
+
+SERVER_SAID = (
+    'connection to server at "db.example.com" (10.0.0.1), port 5432 failed: FATAL: password authentication failed for '
+    'user "heed"'
+)
+
+
+@pytest.mark.parametrize("password", ["a", "e", "password", "heed", "failed", "5432", "authentication"])
+def test_a_short_password_is_not_shown_by_its_mask(password: str, tmp_path: Path) -> None:
+    """Masking it wherever its letters stand would spell it out."""
+    warehouse = Warehouse(tmp_path, f"postgresql://heed:{password}@db.example.com/alerts")
+    said = str(warehouse.unreachable(SERVER_SAID))
+    assert "***" not in said
+    assert said == str(Warehouse(tmp_path, "postgresql://heed:other-1@db.example.com/alerts").unreachable(SERVER_SAID))
+
+
+@pytest.mark.parametrize("password", ["a", "password", "planted-Zq7x", "planted%2FZq7x"])
+def test_an_address_that_a_driver_quotes_is_masked(password: str, tmp_path: Path) -> None:
+    url = f"postgresql://heed:{password}@db.example.com/alerts"
+    warehouse = Warehouse(tmp_path, url)
+    for quoted in (url, f"heed:{password}@db.example.com", f"user=heed password={password} host=db.example.com"):
+        said = str(warehouse.unreachable(f"cannot use {quoted}"))
+        assert f":{password}@" not in said
+        assert f"password={password}" not in said
+    assert "planted" not in str(Warehouse(tmp_path, url).unreachable(f"who is {unquote(password)}?"))

@@ -10,8 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import psycopg2
+import pytest
 
 from dagster_project.automation import REFRESH
 from dagster_project.dagster_ui import unreachable_code
@@ -187,6 +191,67 @@ def test_the_code_server_is_killed(soak: Soak, row: Row) -> None:
         time.sleep(0.1)
     left = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ") for pid in session_of(up.pid)]
     assert not left, "SIGTERM ends all that it started"
+
+
+def test_heed_up_is_killed(soak: Soak, row: Row) -> None:
+    """Daemon, code server, UI and a run under way end with it, nobody else may start one meanwhile, and the next one
+    takes over; another site's pages never get through to it."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    address = f"http://127.0.0.1:{port}/graphql"
+    command = [sys.executable, "-m", "dagster_project.cli", "up", "--port", str(port)]
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        with (soak.files / name).open("wb") as log:
+            return subprocess.Popen(
+                command, cwd=PROJECT, env=soak.environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def until(what: str, reached: Callable[[], bool]) -> None:
+        patience = time.monotonic() + 150
+        while True:
+            with suppress(OSError, ValueError, KeyError):
+                if reached():
+                    return
+            assert time.monotonic() < patience, f"not {what}: {(soak.files / 'killed-up.log').read_text()[-2000:]}"
+            time.sleep(0.2)
+
+    first = start("killed-up.log")
+    started = [first]
+    try:
+        until("up", lambda: not unreachable_code(address))
+        stolen = quote('mutation { setConcurrencyLimit(concurrencyKey: "stolen", limit: 1) }')
+        for headers, status in (({}, 405), ({"Origin": "https://elsewhere.example", "Host": "localhost"}, 405)):
+            with pytest.raises(HTTPError) as refused:
+                urlopen(Request(f"{address}?query={stolen}", headers=headers), timeout=30)
+            assert refused.value.code == status
+        for options in (["--port", str(port)], ["--port", "0"]):  # a taken port; a taken home
+            second = subprocess.run([*command[:4], *options], cwd=PROJECT, env=soak.environment, capture_output=True)
+            assert second.returncode == 1
+            assert second.stderr.startswith(b"heed: ")
+            assert second.stderr.count(b"\n") == 1
+        soak.bring()
+        with soak.writers_wait("marts.alert_outcomes"):
+            until("refreshing", lambda: any(b"dbt" in arguments_of(pid) for pid in session_of(first.pid)))
+            began = time.monotonic()
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+            started.append(start("next-up.log"))  # while what the first one started is still ending
+            until("ended", lambda: not session_of(first.pid))
+        until("up again", lambda: not unreachable_code(address))
+        lasted = time.monotonic() - began
+    finally:
+        for process in started:
+            process.terminate()
+            process.wait(90)
+    assert [process.returncode for process in started] == [-signal.SIGKILL, 0]
+    until("ended", lambda: not session_of(started[1].pid))
+    row("heed up killed", "kill -9 of `heed up` alone, in a refresh", (lasted, soak.recovers()[1]))
+
+
+def arguments_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def session_of(leader: int) -> list[int]:

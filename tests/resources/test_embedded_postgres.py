@@ -2,15 +2,24 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.embedded_postgres import _place, _reachable, running_server_pid
+from dagster_project.resources.embedded_postgres import (
+    _place,
+    _reachable,
+    _Server,
+    embedded_url,
+    running_server_pid,
+    stop_server,
+)
 from tests.conftest import PROJECT
 
 USER = """
@@ -111,3 +120,62 @@ def test_a_home_that_the_server_cannot_reach_keeps_its_permissions(tmp_path: Pat
     assert not _reachable(closed / ".heed", account)
     assert _place(closed / ".heed", account).parent == Path("/var/lib/heed")
     assert closed.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.fixture
+def long_home(open_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home whose path is too long for a socket, and a temporary folder as a system has it: open, and sticky."""
+    folder = open_directory / f"tmp-{tmp_path.name}"[:40]
+    folder.mkdir()
+    folder.chmod(0o1777)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    made = open_directory / tmp_path.name / ("x" * 100)
+    made.mkdir(parents=True)
+    return made
+
+
+def in_the_way(server: _Server, kind: str) -> None:
+    """What another account could have put where the socket's directory is to be."""
+    place = server._socket_directory()
+    if kind == "a link":
+        target = place.with_name("elsewhere")
+        target.mkdir(mode=0o700)
+        place.symlink_to(target)
+    elif kind == "a file":
+        place.write_text("")
+    else:
+        place.mkdir()
+        place.chmod(0o777 if kind == "open to others" else 0o700)
+    if kind == "another account's":
+        os.chown(place, 12345, 12345)
+
+
+@pytest.mark.parametrize("kind", ["a link", "a file", "open to others", "another account's"])
+def test_a_socket_directory_that_others_made_is_refused(long_home: Path, kind: str) -> None:
+    if kind == "another account's" and os.geteuid() != 0:
+        pytest.skip("only root gives a directory to another account")
+    server = _Server(long_home)
+    in_the_way(server, kind)
+    with pytest.raises(HeedError, match="the socket of the embedded PostgreSQL would be in"):
+        embedded_url(long_home)
+    assert running_server_pid(long_home) is None
+
+
+def test_a_temporary_folder_where_others_may_replace_it_is_refused(long_home: Path) -> None:
+    Path(tempfile.gettempdir()).chmod(0o777)
+    with pytest.raises(HeedError, match="where others may replace it"):
+        embedded_url(long_home)
+
+
+def test_a_long_home_has_its_socket_in_a_directory_of_its_own(long_home: Path) -> None:
+    server = _Server(long_home)
+    try:
+        embedded_url(long_home)
+        place = server._socket_directory()
+        assert (place / ".s.PGSQL.5432").exists()
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+        place.chmod(0o755)
+        with pytest.raises(HeedError, match="open to others"):
+            server.ensure_running()
+    finally:
+        stop_server(long_home)

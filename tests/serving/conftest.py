@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
-import uvicorn
 
+from dagster_project.listening import PatientProtocol, listen, server_of
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.serving.app import create_app
 from dagster_project.serving.pool import Pool
-from dagster_project.serving.server import allowed_names, listen
+from dagster_project.serving.writers import Writers
 from tests.conftest import Company
 
 CRON = "*/15 * * * *"
@@ -77,10 +77,15 @@ class Service:
 
 
 @contextmanager
-def serving(warehouse: Warehouse, clock: Callable[[], datetime], hosts: list[str] | None = None) -> Iterator[Service]:
+def serving(
+    warehouse: Warehouse,
+    clock: Callable[[], datetime],
+    hosts: list[str] | None = None,
+    writers: Writers | None = None,
+    protocol: type[PatientProtocol] | None = None,
+) -> Iterator[Service]:
     pool = Pool(warehouse)
-    app = create_app(pool, CRON, hosts=hosts or allowed_names("127.0.0.1", ()), clock=clock)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
+    server = server_of(create_app(pool, CRON, hosts=hosts or (), clock=clock, writers=writers), protocol=protocol)
     with listen("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

@@ -208,6 +208,7 @@ def test_nobody_judges_a_score_that_is_not_shown(service: Service) -> None:
         {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:9999"},
         {"Origin": "https://elsewhere.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
     ],
     ids=str,
 )

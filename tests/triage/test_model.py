@@ -1,12 +1,16 @@
 """Learning at a cut: what it may see, what it promises, and its exact stored form."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from learning_world import START, world
 
 from dagster_project.errors import HeedError
@@ -97,6 +101,62 @@ def test_a_changed_or_malformed_model_is_refused(model: Model) -> None:
         Model.from_document(None, document)
     with pytest.raises(HeedError):
         Model.from_document(text[:200], document)
+
+
+def places(document: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something is in a document: every part and every part of it."""
+    if at:
+        yield at
+    parts = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    for name, part in parts:
+        yield from places(part, (*at, name))
+
+
+@pytest.fixture(scope="module", params=["trees", "baseline"])
+def stored(request: pytest.FixtureRequest, model: Model, frame: pd.DataFrame) -> tuple[str | None, str]:
+    made = model
+    if request.param == "baseline":
+        made = train(frame.assign(acted=np.random.default_rng(0).permutation(frame["acted"])), CUT, SETTINGS)
+        assert made.status == "baseline"
+    text, document = made.to_document()
+    return text, json.dumps(document)
+
+
+HOSTILE = ["1e999", "-1e999", "NaN", "1" + "0" * 400, "-1", "null", '"x"', "[]", "{}", "true"]
+
+
+@given(st.data())
+def test_no_changed_part_of_a_stored_model_is_believed(stored: tuple[str | None, str], data: st.DataObject) -> None:
+    """Whatever a part becomes, the model is refused in words: numbers beyond all bounds among them."""
+    text, written = stored
+    document = json.loads(written)
+    *way, last = data.draw(st.sampled_from(list(places(document))))
+    around: Any = document
+    for name in way:
+        around = around[name]
+    value = json.loads(data.draw(st.sampled_from(HOSTILE)))
+    assume(around[last] != value and not (value in ([], {}) and around[last] in ([], {})))  # the same to its reader
+    around[last] = value
+    with pytest.raises(HeedError):
+        Model.from_document(text, document)
+
+
+@pytest.mark.parametrize("value", ["1e999", "NaN", "1" + "0" * 400])
+@pytest.mark.parametrize("where", ["members", "evidence", "plan", "calibration", "contract"])
+def test_a_number_beyond_all_bounds_is_refused_in_words(model: Model, where: str, value: str) -> None:
+    text, document = model.to_document()
+    number = json.loads(value)
+    changed = {
+        "members": number,
+        "evidence": {"skill": number},
+        "plan": [{**document["plan"][0], "spans": [number]}, *document["plan"][1:]],
+        "calibration": {"kind": "platt", "numbers": {"intercept": number, "slope": 1.0}},
+        "contract": {**document["contract"], "lookback_days": number},
+    }[where]
+    with pytest.raises(HeedError, match="the stored"):
+        Model.from_document(text, {**document, where: changed})
 
 
 def test_probabilities_are_proper_and_never_missing(model: Model, later: pd.DataFrame) -> None:
