@@ -94,6 +94,7 @@ class Learning(Section):
     retrain_every_days: Days = 7
     seed: Annotated[int, Field(ge=0)] = 7
     threads: Annotated[int, Field(ge=0)] = 0
+    known_at_raise: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
 class Gate(Section):
@@ -188,6 +189,7 @@ class Settings(Section):
             seed=self.learning.seed,
             threads=self.learning.threads or os.cpu_count() or 1,
             features=self.feature_settings(),
+            known_at_raise=self.learning.known_at_raise,
         )
 
     def gate_targets(self) -> Targets:
