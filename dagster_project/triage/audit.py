@@ -20,6 +20,7 @@ from dagster_project.triage.model import MODEL, LearningSettings
 from dagster_project.triage.scorecard import ScorecardSettings, team_scorecard
 from dagster_project.triage.shortcut import ShortcutAudit, ShortcutSettings, audit_shortcut
 from dagster_project.triage.steps import build_features
+from dagster_project.triage.suspects import IDENTITY, without
 
 # The latest alerts that the controls teach on: with 8,000 of them all three audits take 12 CPU seconds on 58,000
 # alerts, most of it for building features again, which does not depend on it.
@@ -88,17 +89,19 @@ def audit(
     )
     if not len(forecasts) or MODEL not in contenders(forecasts):
         return Audit(findings, None, pd.DataFrame())
+    # Rule, entity and team group alerts in these audits, and stay.
+    bare = without(frame, [source for source in settings.withheld if source not in IDENTITY], features)
     # Without the rule there is no last action of a rule to repeat.
     shortcut = None
     if REPEAT_LAST in forecasts:
         shortcut = audit_shortcut(
             forecasts,
-            frame,
+            bare,
             settings=ShortcutSettings(features=features, most_alerts=MOST_ALERTS, threads=settings.threads),
         )
     teams = team_scorecard(
         forecasts,
-        frame,
+        bare,
         settings=ScorecardSettings(
             features=features, horizon=settings.horizon, most_alerts=MOST_ALERTS, threads=settings.threads
         ),

@@ -28,7 +28,7 @@ from dagster_project.triage.recomputation import (
     future_removed,
     raised_before,
 )
-from dagster_project.triage.suspects import CLEAR, halve, list_suspects
+from dagster_project.triage.suspects import CLEAR, halve, list_suspects, without
 from dagster_project.triage.withholding import COLUMN_CHECKS, check_columns, extra_numbers, is_vouched, source_of
 
 __all__ = ["AuditSettings", "Rebuild", "accused", "audit_leakage", "verdict"]
@@ -127,9 +127,11 @@ def audit_leakage(
         latest, frame, past, cut, features, chosen.horizon, learner,
         withheld=chosen.withheld, replicates=chosen.replicates, seed=chosen.seed,
     )  # fmt: skip
-    found += duplicates(latest, features)
+    # The controls of whole data sets do not see what learning does not see.
+    bare = without(latest, chosen.withheld, features)
+    found += duplicates(bare, features)
     found += split_in_time(frame, forecasts)
-    found += shuffled_outcomes(latest, past, cut, learner, rebuild, chosen)
+    found += shuffled_outcomes(bare, past, cut, learner, rebuild, chosen)
     return table([_vouched(f) if f.verdict == LEAK and f.check in COLUMN_CHECKS
                   and is_vouched(source_of(f.subject), chosen.known_at_raise) else f for f in found])  # fmt: skip
 
