@@ -69,7 +69,7 @@ def alert_scores(
     model, damage = models.scoring_model(as_of, wanted)
     if model is None:
         context.log.warning(
-            "there is no champion: every alert gets the prior. Run the job `retrain`; `heed champion` says what was refused."
+            "there is no champion: every alert gets the prior. Run the job `retrain`; `heed champion` shows why not"
         )
         model = untaught(as_of, settings.learning_settings())
         models.save(model, as_of)

@@ -23,7 +23,7 @@ from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import run_moment
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.tables import read_flags, read_history, read_influenced
+from dagster_project.resources.tables import read_fact_changes, read_flags, read_history, read_influenced
 from dagster_project.resources.training import FrameFile
 from dagster_project.settings import Settings
 
@@ -141,7 +141,9 @@ def candidate_model(
     champion = models.champion(as_of)
     learning = replace(settings.learning_settings(), fit_elsewhere=cluster.fit if cluster else None)
     since = as_of - timedelta(days=settings.learning.training_days + settings.features.lookback_days)
-    withholding = withhold(frame.read(), read_history(warehouse, as_of, since), as_of, learning)
+    history, changes = read_history(warehouse, as_of, since), read_fact_changes(warehouse, as_of)
+    withholding = withhold(frame.read(), history, as_of, learning, changes)
+    del history
     told = [f"{row.subject} is {row.verdict}: {row.finding}" for row in withholding.findings]
     for line in told:
         context.log.warning(line)

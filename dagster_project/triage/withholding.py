@@ -25,7 +25,14 @@ from dagster_project.triage.findings import LEAK, VOUCHED, WITHHELD, Finding
 from dagster_project.triage.model import Learned, LearningSettings, Model, learn
 from dagster_project.triage.one_outcome import ONE_OUTCOME, one_outcome
 from dagster_project.triage.quick import FitPredict, quick_learner
-from dagster_project.triage.recomputation import FACTS_CHANGED, facts_changed, raised_before, raised_since
+from dagster_project.triage.recomputation import (
+    CHANGED_LATER,
+    FACTS_CHANGED,
+    changed_later,
+    facts_changed,
+    raised_before,
+    raised_since,
+)
 from dagster_project.triage.suspects import (
     ENCODES,
     IDENTITY,
@@ -40,7 +47,7 @@ from dagster_project.triage.suspects import (
     without,
 )
 
-COLUMN_CHECKS = (SINGLE, ENCODES, IDS_AND_TIMES, KNOWN_LATER, FACTS_CHANGED, ONE_OUTCOME)
+COLUMN_CHECKS = (SINGLE, ENCODES, IDS_AND_TIMES, KNOWN_LATER, FACTS_CHANGED, CHANGED_LATER, ONE_OUTCOME)
 # The latest alerts that a check learns from: as for the audit (`audit.MOST_ALERTS`).
 MOST_ALERTS = 8_000
 # Each round takes out all that it finds; a third round found nothing new in any case of benchmarks/planted_leaks.py.
@@ -112,7 +119,13 @@ def is_vouched(source: str, known_at_raise: Sequence[str]) -> bool:
     return source in known_at_raise or (source.startswith("@") and source[1:] in known_at_raise)
 
 
-def withhold(frame: pd.DataFrame, history: pd.DataFrame, cut: datetime, settings: LearningSettings) -> Withholding:
+def withhold(
+    frame: pd.DataFrame,
+    history: pd.DataFrame,
+    cut: datetime,
+    settings: LearningSettings,
+    changes: pd.DataFrame | None = None,
+) -> Withholding:
     """Which columns know the future, as far as that shows at `cut`.
 
     Parameters
@@ -120,6 +133,7 @@ def withhold(frame: pd.DataFrame, history: pd.DataFrame, cut: datetime, settings
     frame : as `steps.training_frame` returns it at `cut`.
     history : alerts raised before `cut`, open ones included, with `acted` and `known_at`; outcomes that were not known
         at the cut are ignored. settings.known_at_raise : columns that a person vouches for; they are checked and kept.
+    changes : as for `recomputation.changed_later`, those known at the cut; None: versions are not compared.
     """
     moment = pd.Timestamp(cut)
     past = as_known(raised_before(history, moment), moment)
@@ -132,6 +146,7 @@ def withhold(frame: pd.DataFrame, history: pd.DataFrame, cut: datetime, settings
         found = check_columns(
             latest, frame, past, moment, settings.features, settings.horizon, learner, withheld=list(withheld)
         )
+        found += changed_later(past, changes) if changes is not None else []
         new = {source_of(f.subject): f for f in reversed(found) if f.verdict == LEAK}
         vouched |= {s: f for s, f in new.items() if is_vouched(s, settings.known_at_raise)}
         new = {s: f for s, f in new.items() if s not in vouched and s not in withheld}

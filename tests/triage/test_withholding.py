@@ -19,6 +19,7 @@ from dagster_project.triage.model import CANDIDATES, MODEL, LearningSettings
 from dagster_project.triage.moments import read_moments
 from dagster_project.triage.one_outcome import one_outcome
 from dagster_project.triage.quick import quick_learner
+from dagster_project.triage.recomputation import changed_later
 from dagster_project.triage.replay import ReplayStep, replay
 from dagster_project.triage.steps import build_features, training_frame
 from dagster_project.triage.withholding import Withholding, knows, learn_without_leaks, withhold
@@ -184,3 +185,20 @@ def test_clean_real_columns_are_not_accused_and_partial_leaks_are(real_alerts: P
     for subject, leaky in leaks.items():
         found = [(f.subject, f.verdict) for f in one_outcome(leaky, SETTINGS.features, learner)]
         assert (subject, "leak") in found, (subject, found)
+
+
+def test_what_people_change_later_is_not_believed_of_alerts_loaded_late() -> None:
+    """Severity is raised after acting: alerts loaded in time show it, and those loaded late may hold the later value."""
+    history = world().history.copy()
+    known = history["acted"].notna().to_numpy()
+    late = known & (np.arange(len(history)) < 0.5 * len(history))
+    history["loaded_at"] = (history["known_at"] + timedelta(days=1)).where(late, history["raised_at"])
+    raised = (history["acted"] == 1).to_numpy() & (np.random.default_rng(3).random(len(history)) < 0.4)
+    changes = pd.DataFrame({"alert_id": history["alert_id"][raised & ~late], "column_name": "severity"})
+    assert [(f.subject, f.verdict) for f in changed_later(history, changes)] == [("severity", "leak")]
+    # Loaded in time, the first-seen value is known of each alert.
+    in_time = history.assign(loaded_at=history["raised_at"])
+    assert [f.verdict for f in changed_later(in_time, changes)] == ["clean"]
+    some = history["alert_id"][~late].iloc[:3]
+    few = pd.DataFrame({"alert_id": some, "column_name": "severity"})
+    assert [f.verdict for f in changed_later(history, few)] == ["clean"]
