@@ -49,6 +49,7 @@ def read_servicenow(folder: Path) -> pd.DataFrame:
     within = at.between(alerts["raised_at"], ends)
     alerts["known_at"] = at.where(within, ends)
     alerts["acted"] = (within & (alerts["alert_id"].map(first["action_type"]) == "handed_on")).astype(float)
+    alerts = alerts.dropna(subset="rule")  # as cleaning does: 39 alerts
     return alerts.sort_values(["raised_at", "alert_id"], ignore_index=True)
 
 

@@ -523,7 +523,7 @@ def known_later(
     mature = (age >= horizon).to_numpy() & (age < horizon + timedelta(days=63)).to_numpy()
     week = (age.dt.total_seconds().to_numpy() // (7 * 86_400)).astype(np.int64)
     young = _youngest(age, recent)
-    rule = pd.factorize(past["rule"])[0].astype(np.int64)
+    rule = pd.factorize(past["rule"], use_na_sentinel=False)[0].astype(np.int64)
     # Rule and single day would leave most strata with one alert.
     stratum = rule * len(AGES) + np.searchsorted(AGES, age.dt.total_seconds().to_numpy() / 86_400)
     facts = [s for s in list_suspects(past, settings) if s.source != "alert_id"]
