@@ -208,6 +208,43 @@ def facts_edited_later(world: AuditWorld) -> Case:
     return replace(clean(world), history=history)
 
 
+def _acted(world: AuditWorld) -> np.ndarray:
+    return (world.history["acted"] == 1).to_numpy()
+
+
+def _noted(share: float, of_others: float = 0.0) -> Callable[[AuditWorld], Case]:
+    """A note on a share of the alerts that were acted on, and on a share of the others."""
+
+    def plant(world: AuditWorld) -> Case:
+        acted, chance = _acted(world), _rng(world).random(len(world.history))
+        return _with_attribute(world, "note", np.where(chance < np.where(acted, share, of_others), "done", None))
+
+    return plant
+
+
+def _overwritten(column: str, share: float, value: str) -> Callable[[AuditWorld], Case]:
+    """A column overwritten with one value for a share of the alerts that were acted on, in history and frame."""
+
+    def plant(world: AuditWorld) -> Case:
+        edited = _acted(world) & (_rng(world).random(len(world.history)) < share)
+        texts = world.history[column].astype(object).mask(edited, value)
+        history = world.history.assign(**{column: texts})
+        frame = world.frame.drop(columns=column).merge(history[["alert_id", column]], on="alert_id")
+        return clean(replace(world, history=history, frame=frame))
+
+    return plant
+
+
+def _answered_at(form: str) -> Callable[[AuditWorld], Case]:
+    """When the alert was answered, as text in a country's own form."""
+
+    def plant(world: AuditWorld) -> Case:
+        texts = world.history["known_at"].dt.strftime(form).to_numpy(dtype=object)
+        return _with_attribute(world, "answered", np.where(_decided_by_people(world), texts, None))
+
+    return plant
+
+
 PLANTED: dict[str, Callable[[AuditWorld], Case]] = {
     "all-time averages": all_time_averages,
     "label in attributes": label_in_attributes,
@@ -222,6 +259,15 @@ PLANTED: dict[str, Callable[[AuditWorld], Case]] = {
     "random instead of temporal split": random_split,
     "duplicates across the cut": duplicates_across_the_cut,
     "facts edited after the decision": facts_edited_later,
+    "filled for 30% of the acted": _noted(0.3),
+    "filled for 30% of the acted, with noise": _noted(0.3, 0.02),
+    "filled for 10% of the acted": _noted(0.1),
+    "severity overwritten for 20% of the acted": _overwritten("severity", 0.2, "escalated"),
+    "team overwritten for 60% of the acted": _overwritten("team", 0.6, "second line"),
+    "rule overwritten for 30% of the acted": _overwritten("rule", 0.3, "handled"),
+    "answered at, day first": _answered_at("%d/%m/%Y %H:%M"),
+    "answered at, month names": _answered_at("%d %b %Y %H:%M"),
+    "answered at, 12-hour clock": _answered_at("%m/%d/%Y %I:%M:%S %p"),
 }
 
 # The check that is there for the kind; others may find it too.
@@ -239,6 +285,15 @@ CAUGHT_BY = {
     "random instead of temporal split": "split in time",
     "duplicates across the cut": "duplicates across the cut",
     "facts edited after the decision": "facts as they were raised",
+    "filled for 30% of the acted": "values of one outcome",
+    "filled for 30% of the acted, with noise": "values of one outcome",
+    "filled for 10% of the acted": "values of one outcome",
+    "severity overwritten for 20% of the acted": "values of one outcome",
+    "team overwritten for 60% of the acted": "values of one outcome",
+    "rule overwritten for 30% of the acted": "values of one outcome",
+    "answered at, day first": "ids and times",
+    "answered at, month names": "ids and times",
+    "answered at, 12-hour clock": "ids and times",
 }
 
 

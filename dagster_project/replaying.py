@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster_project.errors import HeedError
+from dagster_project.errors import HeedError, one_line
 from dagster_project.private import share
 from dagster_project.resources.action_types import require_known_meanings
 from dagster_project.resources.cluster import Cluster
@@ -25,6 +25,7 @@ from dagster_project.resources.turn import turn
 from dagster_project.resources.whole_file import whole_file
 from dagster_project.running import Say, require_alerts
 from dagster_project.settings import heed_home, load_settings
+from dagster_project.triage.findings import WITHHELD
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,10 +40,15 @@ class ReplayReport:
     steps: int
     seconds: float
     measured: pd.DataFrame
+    not_known_at_raise: list[dict[str, Any]]
 
     def summary(self) -> str:
         """For people."""
         lines = [f"{self.alerts} alerts scored at {self.steps} cuts in {self.seconds:.0f} s: {self.out}"]
+        for row in self.not_known_at_raise:
+            cuts = f"at {row['cuts']} of {self.steps} cuts, first {row['first_cut']:.10}"
+            kept = "learning went without it" if row["verdict"] == WITHHELD else "kept: a person vouches for it"
+            lines.append(one_line(f"  not known at the raise: {row['column']} ({kept} {cuts}): {row['finding']}"))
         wide = self.measured.pivot_table(
             index=["slice", "contender"], columns="metric", values="value", sort=False, dropna=False
         )
@@ -84,7 +90,7 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
         Nothing was raised in that time, too many actions have a type that nobody explained, or the file cannot be
         written.
     """
-    from dagster_project.triage.replay import compare, cuts_between, replay
+    from dagster_project.triage.replay import ReplayStep, compare, cuts_between, replay
 
     started = time.monotonic()
     if out.suffix not in (".parquet", ".csv"):
@@ -108,6 +114,17 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
             "choose moments within your data",
         )
     say(f"walking through {len(cuts)} cuts")
+    leaks: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def tell(step: ReplayStep, number: int, of: int) -> None:
+        say(f"{number}/{of}  {step.cut:%Y-%m-%d}  {step.alerts} alerts  {step.model_version}  ({step.decision})")
+        for each in step.withholding.findings:
+            row = leaks.setdefault(
+                (each.subject, each.verdict),
+                {"column": each.subject, "verdict": each.verdict, "first_cut": step.cut.isoformat(), "cuts": 0},
+            )
+            row |= {"cuts": row["cuts"] + 1, "check": each.check, "finding": each.finding}
+
     made, baselines = replay(
         history,
         read_rules(warehouse),
@@ -116,9 +133,7 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
         every,
         replace(settings.learning_settings(), fit_elsewhere=cluster.fit if cluster else None),
         settings.learning.training_days,
-        tell=lambda step, number, of: say(
-            f"{number}/{of}  {step.cut:%Y-%m-%d}  {step.alerts} alerts  {step.model_version}  ({step.decision})"
-        ),
+        tell=tell,
         overrides=read_overrides(warehouse, until),
         targets=settings.gate_targets(),
         derive=cluster.history_features,
@@ -131,4 +146,4 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
         share(fresh)
     horizon = timedelta(days=settings.outcome.horizon_days)
     measured = compare(made, baselines, history, until, horizon)
-    return ReplayReport(out, len(made), len(cuts), round(time.monotonic() - started, 1), measured)
+    return ReplayReport(out, len(made), len(cuts), round(time.monotonic() - started, 1), measured, list(leaks.values()))

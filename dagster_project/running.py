@@ -53,7 +53,13 @@ class JobOutcome:
             f"by {scores.get('model version', 'no model')}, {scores.get('dagster/row_count', 0)} new scores published "
             f"({self.seconds:.0f} s)"
         ]
+        lines += [one_line(f"not known at the raise: {line}") for line in self.not_known_at_raise()]
         return "\n".join([*lines, *(one_line(f"warning: {line}") for line in self.warnings)])
+
+    def not_known_at_raise(self) -> list[str]:
+        """The columns that the audit took out of learning, or that a person vouches for, with the reason."""
+        told = self.metadata.get("training/candidate_model", {}).get("not known at the raise") or []
+        return [str(line) for line in told]
 
     def to_document(self) -> dict[str, Any]:
         """The same for machines."""
@@ -67,6 +73,7 @@ class JobOutcome:
             "open_alerts": scores.get("open alerts", 0),
             "new_scores": scores.get("dagster/row_count", 0),
             "model_version": scores.get("model version"),
+            "not_known_at_raise": self.not_known_at_raise(),
             "warnings": self.warnings,
         }
 

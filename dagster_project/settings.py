@@ -108,6 +108,7 @@ class Learning(Section):
     retrain_every_days: Days = 7
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7  # LightGBM's own limit
     threads: Annotated[int, Field(ge=0, le=4096)] = 0
+    known_at_raise: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
 class Gate(Section):
@@ -226,6 +227,7 @@ class Settings(Section):
             seed=self.learning.seed,
             threads=self.learning.threads or os.cpu_count() or 1,
             features=self.feature_settings(),
+            known_at_raise=self.learning.known_at_raise,
         )
 
     def gate_targets(self) -> Targets:

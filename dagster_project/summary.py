@@ -39,9 +39,10 @@ def collect(warehouse: Warehouse) -> dict[str, Any]:
         "SELECT model_version, as_of, reasons::text AS reasons FROM training.champion_decisions "
         "WHERE decision IN ('promoted', 'rolled_back') ORDER BY as_of DESC, decision_id DESC LIMIT 1"
     )
+    models = ModelStore(warehouse)
     evaluation: list[dict[str, Any]] = []
     if champion:
-        table = ModelStore(warehouse).evaluation(champion[0]["model_version"])
+        table = models.evaluation(champion[0]["model_version"])
         evaluation = [
             {str(name): value for name, value in row.items()}
             for row in table[table["slice"] == "unflagged"].to_dict("records")
@@ -74,10 +75,21 @@ def collect(warehouse: Warehouse) -> dict[str, Any]:
             "ORDER BY alerts_decided DESC LIMIT 8"
         ),
         "champion": {**champion[0], "reasons": json.loads(champion[0]["reasons"])} if champion else None,
+        "not_known_at_raise": _not_known(models, champion[0]["model_version"]) if champion else [],
         "evaluation": evaluation,
         "most_worth_attention": [{**row, "reasons": json.loads(row["reasons"])} for row in read(_TOP)],
         "open_alerts": read("SELECT count(*) AS n FROM reporting.alert_scores_latest WHERE is_open")[0]["n"],
     }
+
+
+def _not_known(models: ModelStore, version: str) -> list[dict[str, Any]]:
+    """What the audit says was not known at the raise: taken out of learning, vouched for by a person, or a leak."""
+    findings = (models.audit(version) or {"leakage": []})["leakage"]
+    return [
+        {name: row[name] for name in ("subject", "verdict", "finding", "check")}
+        for row in findings
+        if row["verdict"] in ("withheld", "vouched", "leak")
+    ]
 
 
 def show(found: dict[str, Any]) -> None:
@@ -138,6 +150,11 @@ def show(found: dict[str, Any]) -> None:
     console.print(rules if found["visibility_only"] else "[bold]No visibility-only rule was found.[/]")
 
     console.print()
+    for row in found["not_known_at_raise"]:
+        what = {"withheld": "learning went without it", "vouched": "kept: a person vouches for it"}
+        console.print(
+            plain(f"Not known at the raise: {row['subject']} ({what.get(row['verdict'], 'a leak')}): {row['finding']}.")
+        )
     _show_evaluation(console, found, table, plain)
 
     console.print()

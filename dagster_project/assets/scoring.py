@@ -68,7 +68,9 @@ def alert_scores(
     wanted = contract(settings.feature_settings())
     model, damage = models.scoring_model(as_of, wanted)
     if model is None:
-        context.log.warning("no model was ever trained: every alert gets the prior. Run the job `retrain`.")
+        context.log.warning(
+            "there is no champion: every alert gets the prior. Run the job `retrain`; `heed champion` shows why not"
+        )
         model = untaught(as_of, settings.learning_settings())
         models.save(model, as_of)
     if damage:

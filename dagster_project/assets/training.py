@@ -24,7 +24,7 @@ from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.moment import run_moment
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.tables import read_flags, read_history, read_influenced
+from dagster_project.resources.tables import read_fact_changes, read_flags, read_history, read_influenced
 from dagster_project.resources.training import FrameFile
 from dagster_project.settings import Settings
 
@@ -136,15 +136,21 @@ def candidate_model(
     settings: dg.ResourceParam[Settings],
     cluster: dg.ResourceParam[Cluster],
 ) -> dg.Output[pd.DataFrame]:
-    from dagster_project.triage.model import LIGHTGBM, learn
+    from dagster_project.triage.model import LIGHTGBM
+    from dagster_project.triage.withholding import learn_without_leaks, withhold
 
     as_of = run_moment(context)
     champion = models.champion(as_of)
-    learned = learn(
-        frame.read(),
-        as_of,
-        replace(settings.learning_settings(), fit_elsewhere=cluster.fit if cluster else None),
-        proven=champion is not None and champion.kind == LIGHTGBM,
+    learning = replace(settings.learning_settings(), fit_elsewhere=cluster.fit if cluster else None)
+    since = as_of - timedelta(days=settings.learning.training_days + settings.features.lookback_days)
+    history, changes = read_history(warehouse, as_of, since), read_fact_changes(warehouse, as_of)
+    withholding = withhold(frame.read(), history, as_of, learning, changes)
+    del history
+    told = [f"{row.subject} is {row.verdict}: {row.finding}" for row in withholding.findings]
+    for line in told:
+        context.log.warning(line)
+    learned = learn_without_leaks(
+        frame.read(), as_of, learning, withholding, proven=champion is not None and champion.kind == LIGHTGBM
     )
     models.save(learned.model, as_of)
     context.log.info(learned.model.explanation)
@@ -156,6 +162,7 @@ def candidate_model(
             "kind": learned.model.kind,
             "why": learned.model.explanation,
             "forecasts of the past": len(learned.forecasts),
+            "not known at the raise": told,
         },
     )
 
@@ -217,9 +224,12 @@ def model_audit(
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
     from dagster_project.triage.audit import audit
+    from dagster_project.triage.findings import table as table_of
+    from dagster_project.triage.withholding import Withholding
 
     as_of = run_moment(context)
     version = models.newest(as_of)
+    withholding = Withholding.of(models.load(version).evidence)
     since = as_of - timedelta(days=settings.learning.training_days + settings.features.lookback_days)
     made = audit(
         frame.read(),
@@ -227,9 +237,11 @@ def model_audit(
         read_history(warehouse, as_of, since),
         *read_flags(warehouse),
         cut=as_of,
-        settings=settings.learning_settings(),
+        settings=replace(settings.learning_settings(), withheld=tuple(withholding.withheld)),
         history_from=pd.Timestamp(since),
     )
+    withheld = replace(withholding, vouched={}).findings  # those that are vouched for were audited again
+    made = replace(made, findings=pd.concat([table_of(withheld), made.findings], ignore_index=True))
     models.save_audit(version, as_of, made)
     verdicts = made.findings["verdict"].value_counts()
     return dg.MaterializeResult(
@@ -269,23 +281,36 @@ def champion_model(
 ) -> dg.MaterializeResult:
     from dagster_project.triage import evidence, gate
     from dagster_project.triage.recalibration import forecasts_since, in_words, recalibrate
+    from dagster_project.triage.withholding import Withholding, knows
 
     as_of = run_moment(context)
     version = models.newest(as_of)
     candidate = models.load(version)
     standing = models.champion(as_of)
-    champion = None
+    champion, unusable = None, ""
+    past, known = forecasts.read(), frame.read()
+    withholding = Withholding.of(candidate.evidence)
+    comparison = None
     if standing is not None:
         try:
             champion = models.load(standing.model_version)
         except HeedError as error:
-            context.log.warning(f"champion {standing.model_version} cannot be read ({error.cause})")
-    # One that cannot be read, or of another feature contract, cannot score any more: it does not defend its place.
-    if champion is not None and champion.contract != candidate.contract:
+            unusable = f"the champion {standing.model_version} cannot be read ({error.cause})"
+    if champion is not None and standing is not None and champion.contract != candidate.contract:
+        # It cannot score any more and does not defend its place; what it said while it could is compared all the same.
+        unusable = gate.why_other_features(standing.model_version, champion.contract, candidate.contract)
+        said = models.published_by(champion, as_of)
+        comparison = gate.compare_published(candidate, past, champion.as_taught(), said)
         champion = None
-    past, known = forecasts.read(), frame.read()
-    # As it was taught: a map fitted since has seen these very alerts.
-    comparison = gate.compare(candidate, past, champion.as_taught(), known) if champion else None
+    elif champion is not None and standing is not None and (known_to := knows(champion, withholding)):
+        # On the facts of today it would win by what it cannot have known.
+        unusable = gate.why_it_knows(standing.model_version, known_to)
+        champion = None
+    elif champion is not None:
+        # As it was taught: a map fitted since has seen these very alerts.
+        comparison = gate.compare(candidate, past, champion.as_taught(), known)
+    if unusable:
+        context.log.warning(unusable)
     decision = gate.decide(
         candidate,
         models.evaluation(version),
@@ -293,6 +318,7 @@ def champion_model(
         champion is not None,
         comparison,
         models.leaks(version),
+        unusable,
     )
     withdrawn_versions = models.succession(as_of).withdrawn
     if decision.decision == "promoted" and (withdrawn := withdrawn_versions.get(version)):

@@ -225,8 +225,8 @@ def _audits(evidence: Evidence) -> dict[str, Any] | None:
     """Findings, those that accuse first; None: not audited."""
     if not evidence.audits:
         return None
-    order = {"leak": 0, "suspicious": 1, "not checked": 2, "clean": 3}
-    states = {"leak": "bad", "suspicious": "unsure", "clean": "good"}
+    order = {"leak": 0, "withheld": 0, "vouched": 0, "suspicious": 1, "not checked": 2, "clean": 3}
+    states = {"leak": "bad", "suspicious": "unsure", "vouched": "unsure", "clean": "good"}
     findings = sorted(evidence.audits.get("leakage") or [], key=lambda row: order.get(str(row.get("verdict")), 2))
     shortcut = dict(evidence.audits.get("shortcut") or {})
     if shortcut:
@@ -243,6 +243,7 @@ def _audits(evidence: Evidence) -> dict[str, Any] | None:
             {**row, "state": states.get(str(row.get("verdict")), "unknown")} for row in findings[:MOST_FINDINGS]
         ],
         "more": max(0, len(findings) - MOST_FINDINGS),
+        "not_known": [row for row in findings if row.get("verdict") in ("leak", "withheld", "vouched")],
         "shortcut": shortcut,
         "scorecard": teams,
     }

@@ -371,6 +371,22 @@ class ModelStore:
         found = self.audit(model_version) or {"leakage": []}
         return [f"{row['subject']}: {row['finding']}" for row in found["leakage"] if row["verdict"] == "leak"]
 
+    def published_by(self, model: Model, as_of: datetime) -> pd.DataFrame:
+        """What a model said of alerts when it first scored them, up to `as_of`: alert_id, probability.
+
+        Versions that share its training, and differ only in a later calibration, count as the same model.
+        """
+        return self._warehouse.read(
+            """SELECT DISTINCT ON (score.alert_id) score.alert_id, score.probability
+               FROM scoring.alert_scores AS score
+               JOIN training.model_versions AS version USING (model_version)
+               WHERE version.kind = $1 AND (version.document->>'cut')::timestamptz = $2
+                 AND version.document->'contract'->>'hash' = $3
+                 AND score.as_of <= $4 AND score.raised_at >= $2 AND score.probability IS NOT NULL
+               ORDER BY score.alert_id, score.as_of""",
+            (model.kind, model.cut, str(model.contract.get("hash")), as_of),
+        )
+
     def _replace(self, model_version: str, as_of: datetime, tables: dict[str, pd.DataFrame]) -> None:
         import pyarrow as pa
 

@@ -351,7 +351,7 @@ COMMENT ON COLUMN training.audit_findings.value IS 'The number that decided.';
 COMMENT ON COLUMN training.audit_findings.low IS 'Lower end of its 95% interval, where there is one.';
 COMMENT ON COLUMN training.audit_findings.high IS 'Upper end of its 95% interval, where there is one.';
 COMMENT ON COLUMN training.audit_findings.limit_value IS 'What it was held against.';
-COMMENT ON COLUMN training.audit_findings.verdict IS 'clean, suspicious, leak or not checked; of the shortcut: repeats, mostly habit, learns beyond habit or too few.';
+COMMENT ON COLUMN training.audit_findings.verdict IS 'clean, suspicious, leak, not checked, withheld (a leak that learning went without) or vouched (a person says that it is known at the raise); of the shortcut: repeats, mostly habit, learns beyond habit or too few.';
 COMMENT ON TABLE training.team_scorecards IS 'How well the decisions of each team can be foreseen, by a model''s forecasts of the past.';
 COMMENT ON COLUMN training.team_scorecards.model_version IS 'The model.';
 COMMENT ON COLUMN training.team_scorecards.as_of IS 'The moment of the audit.';

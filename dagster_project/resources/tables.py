@@ -75,6 +75,16 @@ def read_history(
     return _as_known(warehouse, frame, as_of)[names]
 
 
+def read_fact_changes(warehouse: Warehouse, as_of: datetime) -> pd.DataFrame:
+    """Which facts later versions of alerts told otherwise, as known at `as_of`: alert_id, column_name."""
+    if warehouse.value("SELECT to_regclass('marts.alert_fact_changes') IS NULL"):
+        return pd.DataFrame({"alert_id": pd.Series([], dtype="str"), "column_name": pd.Series([], dtype="str")})
+    return warehouse.read(
+        "SELECT alert_id, column_name FROM marts.alert_fact_changes WHERE changed_at <= $1 OR changed_at IS NULL",
+        (as_of,),
+    )
+
+
 def read_coded_history(
     warehouse: Warehouse, as_of: datetime, since: datetime = BEGINNING, columns: Sequence[str] = FLAGGED_BY
 ) -> pd.DataFrame:

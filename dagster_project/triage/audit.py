@@ -12,6 +12,7 @@ from datetime import datetime
 
 import pandas as pd
 
+from dagster_project.triage.baselines import REPEAT_LAST
 from dagster_project.triage.evidence import contenders
 from dagster_project.triage.exclusion import flag_alerts, known_by
 from dagster_project.triage.leakage import AuditSettings, audit_leakage
@@ -19,6 +20,7 @@ from dagster_project.triage.model import MODEL, LearningSettings
 from dagster_project.triage.scorecard import ScorecardSettings, team_scorecard
 from dagster_project.triage.shortcut import ShortcutAudit, ShortcutSettings, audit_shortcut
 from dagster_project.triage.steps import build_features
+from dagster_project.triage.suspects import IDENTITY, without
 
 # The latest alerts that the controls teach on: with 8,000 of them all three audits take 12 CPU seconds on 58,000
 # alerts, most of it for building features again, which does not depend on it.
@@ -55,6 +57,7 @@ def audit(
     frame : the training frame. forecasts : `Learned.forecasts`. history : alerts raised before the cut with `acted` and
         `known_at`, null where the outcome was not known at the cut.
     history_from : the history holds every alert since then; None: it goes back to the beginning.
+    settings.withheld : the columns that learning went without; they are no suspects, and no control learns from them.
     """
     features = settings.features
     flags = flag_alerts(history, flood_days, visibility_only, as_of=cut)
@@ -74,20 +77,31 @@ def audit(
         rebuild=rebuild,
         forecasts=forecasts if len(forecasts) else None,
         settings=AuditSettings(
-            features=features, horizon=settings.horizon, most_alerts=MOST_ALERTS, threads=settings.threads, shuffles=1
+            features=features,
+            horizon=settings.horizon,
+            most_alerts=MOST_ALERTS,
+            threads=settings.threads,
+            shuffles=1,
+            withheld=settings.withheld,
+            known_at_raise=settings.known_at_raise,
         ),
         history_from=history_from,
     )
     if not len(forecasts) or MODEL not in contenders(forecasts):
         return Audit(findings, None, pd.DataFrame())
-    shortcut = audit_shortcut(
-        forecasts,
-        frame,
-        settings=ShortcutSettings(features=features, most_alerts=MOST_ALERTS, threads=settings.threads),
-    )
+    # Rule, entity and team group alerts in these audits, and stay.
+    bare = without(frame, [source for source in settings.withheld if source not in IDENTITY], features)
+    # Without the rule there is no last action of a rule to repeat.
+    shortcut = None
+    if REPEAT_LAST in forecasts:
+        shortcut = audit_shortcut(
+            forecasts,
+            bare,
+            settings=ShortcutSettings(features=features, most_alerts=MOST_ALERTS, threads=settings.threads),
+        )
     teams = team_scorecard(
         forecasts,
-        frame,
+        bare,
         settings=ScorecardSettings(
             features=features, horizon=settings.horizon, most_alerts=MOST_ALERTS, threads=settings.threads
         ),

@@ -11,6 +11,7 @@ the rate known when the alert was raised, not the one frozen at training.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +122,7 @@ def fit_baselines(
     settings: FeatureSettings,
     weight: np.ndarray | None = None,
     prior: tuple[float, float] = (0.5, 0.5),
+    withheld: Sequence[str] = (),
 ) -> dict[str, Baseline]:
     """All baselines that `settings` allow, fitted on the same past alerts.
 
@@ -129,6 +131,7 @@ def fit_baselines(
     frame : past alerts with their history columns. acted : 0.0 or 1.0 per alert. weight : per alert, default
     1.
     prior : pseudo-counts (acted, not acted) that keep a rate inside (0, 1); Jeffreys' by default.
+    withheld : keys whose history no baseline reads; those that need one are left out.
 
     Defined for any number of alerts, none included (every rate is then the prior's mean).
     """
@@ -140,19 +143,21 @@ def fit_baselines(
     rates = []
     for key in RATE_KEYS:
         name = f"rate_per_{key}"
-        if name in wanted:
+        if name in wanted and key not in withheld:
             made[name] = _fit_rate(name, key, frame, y, w, rate, settings)
             rates.append(made[name])
     column = next(f.name for f in history_features_for(settings) if f.key == "rule" and f.statistic == "last_outcome")
-    made[REPEAT_LAST] = _fit_repeat_last(column, frame, y, w, rate)
-    if LOGISTIC in wanted:
-        design = _design(rates, column, frame)
+    last = None if "rule" in withheld else column
+    if last is not None:
+        made[REPEAT_LAST] = _fit_repeat_last(last, frame, y, w, rate)
+    if LOGISTIC in wanted and rates:
+        design = _design(rates, last, frame)
         # Centred on "the plain average of the log-odds of the rates", with room to move away from it.
-        centre = [0.0] + [1.0 / len(rates)] * len(rates) + [0.0, 0.0]
+        centre = [0.0] + [1.0 / len(rates)] * len(rates) + [0.0, 0.0] * (last is not None)
         found = penalised_logistic(design, y, w, centre, [1.0] * len(centre))
         numbers = {
             "rates": [r.to_document() for r in rates],
-            "last": column,
+            "last": last,
             "coefficients": [float(c) for c in found],
         }
         made[LOGISTIC] = Baseline(LOGISTIC, numbers)

@@ -148,6 +148,12 @@ def history_features_for(settings: FeatureSettings) -> list[HistoryFeature]:
     return list(dict.fromkeys(made))
 
 
+def histories_about(sources: Sequence[str], settings: FeatureSettings) -> set[str]:
+    """The history columns whose key is made of one of `sources`: columns, or attributes written "@name"."""
+    names = {source.removeprefix("@") if source[1:] not in COLUMNS else source for source in sources}
+    return {f.name for f in history_features_for(settings) if names & set(f.key.split(KEY_SEPARATOR))}
+
+
 def contract(settings: FeatureSettings) -> dict[str, Any]:
     """What a model was taught with and scoring must repeat: JSON-able, equal for equal settings.
 

@@ -13,7 +13,8 @@ import pandas as pd
 
 COLUMNS = ("check", "subject", "finding", "value", "limit", "verdict")
 CLEAN, SUSPICIOUS, LEAK, NOT_CHECKED = "clean", "suspicious", "leak", "not checked"
-VERDICTS = (CLEAN, SUSPICIOUS, LEAK, NOT_CHECKED)
+WITHHELD, VOUCHED = "withheld", "vouched"
+VERDICTS = (CLEAN, SUSPICIOUS, LEAK, NOT_CHECKED, WITHHELD, VOUCHED)
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class Finding:
 
     check : which check. subject : the column, attribute or set of alerts it is about. finding : in words.
     value, limit : the number that decided, and what it was held against; nan where there is none.
-    verdict : 'clean', 'suspicious' (a person should look), 'leak' (must not serve), or 'not checked' (there was
-        not enough to check; the finding says what is missing).
+    verdict : 'clean', 'suspicious' (a person should look), 'leak' (must not serve), 'not checked' (there was
+        not enough to check; the finding says what is missing), 'withheld' (a leak that learning went without) or
+        'vouched' (it looks like a leak, and a person says that it is known at the raise).
     """
 
     check: str

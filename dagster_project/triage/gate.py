@@ -72,10 +72,36 @@ def compare(candidate: Model, forecasts: pd.DataFrame, champion: Model, frame: p
     None when these alerts are too few to say anything (`EvaluationSettings`): a champion of last week has been
     followed by no alert whose horizon is over.
     """
-    name = _contender(candidate)
-    if not len(forecasts) or name not in forecasts:
+    later = _later(forecasts, champion)
+    if not len(later):
         return None
-    later = forecasts[(forecasts["raised_at"] >= pd.Timestamp(champion.cut)) & ~forecasts["excluded"]]
+    facts = later[["alert_id"]].merge(frame, on="alert_id", how="left", validate="one_to_one")
+    return _compared(candidate, later, champion.predict(facts))
+
+
+def compare_published(
+    candidate: Model, forecasts: pd.DataFrame, champion: Model, published: pd.DataFrame
+) -> Comparison | None:
+    """As `compare`, for a champion that cannot read today's features: on what it said when it scored.
+
+    published : `alert_id`, `probability` (at the raise, as first published by this champion), one row per alert.
+    """
+    later = _later(forecasts, champion)
+    later = later.merge(published[["alert_id", "probability"]], on="alert_id", how="inner", validate="one_to_one")
+    return _compared(candidate, later, later["probability"].to_numpy(dtype=np.float64))
+
+
+def _later(forecasts: pd.DataFrame, champion: Model) -> pd.DataFrame:
+    """The unflagged alerts of the inner cuts that the champion had not seen."""
+    if not len(forecasts):
+        return pd.DataFrame({"alert_id": pd.Series([], dtype="str")})
+    return forecasts[(forecasts["raised_at"] >= pd.Timestamp(champion.cut)) & ~forecasts["excluded"]]
+
+
+def _compared(candidate: Model, later: pd.DataFrame, said: np.ndarray) -> Comparison | None:
+    name = _contender(candidate)
+    if not len(later) or name not in later:
+        return None
     acted = later["acted"].to_numpy(dtype=np.float64)
     blocks = rule_day_blocks(later)
     needed = EvaluationSettings()
@@ -85,8 +111,7 @@ def compare(candidate: Model, forecasts: pd.DataFrame, champion: Model, frame: p
         or len(np.unique(blocks)) < needed.minimum_blocks
     ):
         return None
-    facts = later[["alert_id"]].merge(frame, on="alert_id", how="left", validate="one_to_one")
-    gain = metrics.log_losses(champion.predict(facts), acted) - metrics.log_losses(later[name].to_numpy(), acted)
+    gain = metrics.log_losses(said, acted) - metrics.log_losses(later[name].to_numpy(), acted)
     low, high = metrics.interval(lambda w: float(np.dot(w, gain) / w.sum()), blocks, REPLICATES, seed=0)
     return Comparison(len(later), float(gain.mean()), low, high)
 
@@ -98,45 +123,86 @@ def decide(
     has_champion: bool,
     comparison: Comparison | None = None,
     leaks: Sequence[str] = (),
+    unusable: str = "",
 ) -> Decision:
     """Whether the candidate becomes champion.
 
     evaluation : the table of `evidence.measure`. has_champion : whether one stands that can still score.
     comparison : as `compare` gives it; None: nothing can be compared yet. leaks : what the audit calls leaks, in words.
+    unusable : why the champion that stands cannot score any more, in words; empty: it can, or there is none.
 
-    A candidate is refused when the audit found a leak, when it misses a target, or when it loses to the champion beyond
-    doubt (the whole interval lies below zero). Without a champion it scores all the same: something has to, and the
-    reasons then say what it misses.
+    A candidate with a leak is refused, whoever else could score: without a champion every alert gets the prior. It is
+    also refused when it misses a target, or when it loses to the champion and the whole interval lies below zero.
+    Without a champion that can score it is promoted all the same, since something has to score, and the reasons say
+    what it misses.
     """
     missed, measured = _against(targets, evaluation, _contender(candidate))
-    missed = [f"it knows what was not known then: {leak}" for leak in leaks] + missed
+    leaky = [f"it knows what was not known then: {leak}" for leak in leaks]
     made: dict[str, Any] = {
         "targets": measured,
         "compared_with_champion": vars(comparison) if comparison is not None else None,
         "leaks": list(leaks),
     }
+    lost = comparison is not None and comparison.high < 0
+    if leaky:
+        nobody = [] if has_champion else ["no model scores until a candidate without a leak is learned"]
+        return Decision("refused", leaky + missed + nobody, made)
     if not has_champion:
+        first = (
+            f"{unusable}; the candidate replaces it"
+            if unusable
+            else ("there was no champion: the first candidate scores")
+        )
         said = [f"{miss}; it scores because nothing else does" for miss in missed]
-        return Decision(
-            "promoted", ["there was no champion: the first candidate scores", *said, candidate.explanation], made
-        )
-    lost = []
-    if comparison is not None and comparison.high < 0:
-        lost.append(
-            f"on {comparison.alerts} alerts that neither had seen it lost to the champion by {-comparison.gain:.3f} "
-            f"nats per alert (95% interval {-comparison.high:.3f} to {-comparison.low:.3f})"
-        )
+        if unusable and comparison is None:
+            first += ", not compared: too few of the alerts that it scored have an outcome yet"
+        elif comparison is not None:
+            first += (
+                f": {_in_words(comparison)}"
+                if not lost
+                else (f", although {_in_words(comparison)}: nothing else can score with today's features")
+            )
+        return Decision("promoted", [first, *said, candidate.explanation], made)
     if missed or lost:
-        return Decision("refused", missed + lost, made)
+        losing = [_in_words(comparison)] if comparison is not None and lost else []
+        return Decision("refused", missed + losing, made)
     beside = "it met the targets" if measured else "no target could be measured"
     if comparison is None:
         beside += "; too few alerts since the champion learned to compare the two"
     else:
-        beside += (
-            f"; on {comparison.alerts} alerts that neither had seen it gained {comparison.gain:.3f} nats per alert "
-            f"over the champion (95% interval {comparison.low:.3f} to {comparison.high:.3f})"
-        )
+        beside += f"; {_in_words(comparison)}"
     return Decision("promoted", [beside, candidate.explanation], made)
+
+
+def why_it_knows(version: str, columns: Sequence[str]) -> str:
+    """Why a champion that learned from columns which today's audit takes out does not defend its place, in words."""
+    return f"the champion {version} learned from {', '.join(columns)}, not known when the alert was raised"
+
+
+def why_other_features(version: str, champion: dict[str, Any], today: dict[str, Any]) -> str:
+    """Why a champion of another feature contract cannot score any more, in words. champion, today : the contracts."""
+    before, now = (dict(each.get("settings", {})) for each in (champion, today))
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    said = "; ".join(f"{name} were {_listed(before.get(name))}, now {_listed(now.get(name))}" for name in changed)
+    return (
+        f"the champion {version} was trained with other features ({said or 'of an earlier release'}) and cannot score"
+    )
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _in_words(comparison: Comparison) -> str:
+    if comparison.high < 0:
+        return (
+            f"on {comparison.alerts} alerts that neither had seen it lost to the champion by {-comparison.gain:.3f} "
+            f"nats per alert (95% interval {-comparison.high:.3f} to {-comparison.low:.3f})"
+        )
+    return (
+        f"on {comparison.alerts} alerts that neither had seen it gained {comparison.gain:.3f} nats per alert "
+        f"over the champion (95% interval {comparison.low:.3f} to {comparison.high:.3f})"
+    )
 
 
 def _contender(model: Model) -> str:

@@ -12,7 +12,7 @@ The checks follow the kinds of leakage of Kapoor and Narayanan (2023): no separa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import numpy as np
@@ -20,25 +20,16 @@ import pandas as pd
 
 from dagster_project.triage import metrics
 from dagster_project.triage.features import FeatureSettings, attribute_columns
-from dagster_project.triage.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding, accused, table
+from dagster_project.triage.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, VOUCHED, Finding, accused, table
 from dagster_project.triage.quick import FitPredict, quick_learner, teaching
 from dagster_project.triage.recomputation import (
     Rebuild,
     by_definition,
-    facts_changed,
     future_removed,
     raised_before,
-    raised_since,
 )
-from dagster_project.triage.suspects import (
-    CLEAR,
-    dated_later,
-    halve,
-    known_later,
-    list_suspects,
-    repeated_chance,
-    single_facts,
-)
+from dagster_project.triage.suspects import CLEAR, halve, list_suspects, without
+from dagster_project.triage.withholding import COLUMN_CHECKS, check_columns, extra_numbers, is_vouched, source_of
 
 __all__ = ["AuditSettings", "Rebuild", "accused", "audit_leakage", "verdict"]
 
@@ -64,6 +55,8 @@ class AuditSettings:
     shuffles : runs with shuffled outcomes; each builds all features again and teaches one quick learner.
     most_alerts : learners and single facts use at most so many alerts, the latest ones.
     threads : CPU threads; findings do not depend on them.
+    withheld : columns that learning went without; they are no suspects.
+    known_at_raise : columns that a person vouches for; what would be a leak has the verdict 'vouched'.
     """
 
     features: FeatureSettings = field(default_factory=FeatureSettings)
@@ -76,6 +69,8 @@ class AuditSettings:
     replicates: int = 60
     seed: int = 20_250_101
     threads: int = 1
+    withheld: tuple[str, ...] = ()
+    known_at_raise: tuple[str, ...] = ()
 
 
 def audit_leakage(
@@ -111,7 +106,7 @@ def audit_leakage(
     """
     chosen = settings or AuditSettings()
     features = chosen.features
-    learner = fit_predict or quick_learner(features, extra=_extra(frame, features), threads=chosen.threads)
+    learner = fit_predict or quick_learner(features, extra=extra_numbers(frame, features), threads=chosen.threads)
     past = raised_before(history, cut)
     trusted = None if history_from is None else pd.Timestamp(history_from) + features.lookback + chosen.horizon
     # Positions are sorted, not rows: the frame is wide.
@@ -119,7 +114,6 @@ def audit_leakage(
         frame[["raised_at", "alert_id"]].reset_index(drop=True).sort_values(["raised_at", "alert_id"], kind="stable")
     )
     latest = frame.iloc[times.index[-chosen.most_alerts :]]
-    recent = raised_since(past, cut - chosen.horizon)
     found: list[Finding] = []
     if rebuild is None:
         text = "no way to build features again was given"
@@ -129,16 +123,23 @@ def audit_leakage(
             frame, past, rebuild, cuts=chosen.cuts, ties=chosen.ties, seed=chosen.seed, trusted_from=trusted
         )
     found += by_definition(frame, past, features, sample=chosen.sample, seed=chosen.seed, trusted_from=trusted)
-    found += facts_changed(frame, past)
-    found += single_facts(latest, features, learner, replicates=chosen.replicates, seed=chosen.seed)
-    found += dated_later(latest, features, cut, recent)
-    found += repeated_chance(latest, past, features)
-    found += known_later(raised_since(past, cut - chosen.horizon - timedelta(days=70)), features, cut,
-                         chosen.horizon)  # fmt: skip
-    found += duplicates(latest, features)
+    found += check_columns(
+        latest, frame, past, cut, features, chosen.horizon, learner,
+        withheld=chosen.withheld, replicates=chosen.replicates, seed=chosen.seed,
+    )  # fmt: skip
+    # The controls of whole data sets do not see what learning does not see.
+    bare = without(latest, chosen.withheld, features)
+    found += duplicates(bare, features)
     found += split_in_time(frame, forecasts)
-    found += shuffled_outcomes(latest, past, cut, learner, rebuild, chosen)
-    return table(found)
+    found += shuffled_outcomes(bare, past, cut, learner, rebuild, chosen)
+    return table([_vouched(f) if f.verdict == LEAK and f.check in COLUMN_CHECKS
+                  and is_vouched(source_of(f.subject), chosen.known_at_raise) else f for f in found])  # fmt: skip
+
+
+def _vouched(finding: Finding) -> Finding:
+    return replace(
+        finding, verdict=VOUCHED, finding=f"{finding.finding}; a person vouches that it is known at the raise"
+    )
 
 
 def verdict(findings: pd.DataFrame) -> str:
@@ -147,15 +148,6 @@ def verdict(findings: pd.DataFrame) -> str:
         if (findings["verdict"] == worst).any():
             return worst
     return CLEAN
-
-
-def _extra(frame: pd.DataFrame, features: FeatureSettings) -> list[str]:
-    facts = {"value", "threshold"}
-    return [
-        s.source
-        for s in list_suspects(frame.head(2_000), features)
-        if s.kind == "number" and not s.source.startswith("@") and s.source not in facts
-    ]
 
 
 def duplicates(frame: pd.DataFrame, settings: FeatureSettings) -> list[Finding]:

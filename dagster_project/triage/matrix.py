@@ -22,6 +22,7 @@ from dagster_project.triage.features import (
     RAISE_TIME_FEATURES,
     FeatureSettings,
     attribute_columns,
+    histories_about,
     history_features_for,
     raise_time_features,
 )
@@ -94,6 +95,12 @@ class ColumnPlan:
     def positions(self, sources: Sequence[str]) -> list[int]:
         """Positions of the columns that come from one of `sources`."""
         return [i for i, column in enumerate(self.columns) if column.source in sources]
+
+    def without(self, sources: Sequence[str], settings: FeatureSettings) -> ColumnPlan:
+        """The plan without the columns that are made of `sources` ("severity", "@attribute"), or of histories about
+        them."""
+        gone = {*sources, *histories_about(sources, settings)}
+        return ColumnPlan(tuple(c for c in self.columns if not gone & set(_MADE_OF.get(c.of[0], c.of))))
 
     def subset(self, positions: Sequence[int]) -> ColumnPlan:
         """The plan with these columns only."""
@@ -172,13 +179,29 @@ class ColumnPlan:
         return cls(columns)
 
 
-def plan_columns(frame: pd.DataFrame, settings: FeatureSettings, taught: np.ndarray | None = None) -> ColumnPlan:
+# The facts that raise-time features are made of; those not here are made of the moment alone.
+_MADE_OF = {
+    "value": ("value",),
+    "threshold": ("threshold",),
+    "value_over_threshold": ("value", "threshold"),
+    "severity_level": ("severity",),
+    "title_length": ("title",),
+}
+
+
+def plan_columns(
+    frame: pd.DataFrame,
+    settings: FeatureSettings,
+    taught: np.ndarray | None = None,
+    withheld: Sequence[str] = (),
+) -> ColumnPlan:
     """The columns that a training on `frame` uses; looks at facts only, never at outcomes.
 
     Parameters
     ----------
     frame : training alerts with the raise-time columns and every history column of `settings`.
     taught : bool, one per alert: those that are looked at; None: all.
+    withheld : facts ("severity", "@attribute") from which no column is made, histories kept about them included.
 
     Raise-time features and history features come always. Identity columns and text attributes become
     categories when at least one value has `CATEGORY_MINIMUM` alerts. Attributes take part when they are
@@ -212,14 +235,16 @@ def plan_columns(frame: pd.DataFrame, settings: FeatureSettings, taught: np.ndar
         if values is not None and (categories := _frequent(values)):
             columns.append(_text_column(name, name, categories))
     if "attributes" in facts:
-        columns += _attribute_plan(facts["attributes"])
+        columns += _attribute_plan(facts["attributes"], withheld)
     columns += [Column(s.name, s.kind, s.of, spans=s.spans) for s in signals_for(settings)]
-    return ColumnPlan(tuple(columns))
+    return ColumnPlan(tuple(columns)).without(withheld, settings)
 
 
-def _attribute_plan(attributes: pd.Series) -> list[Column]:
+def _attribute_plan(attributes: pd.Series, withheld: Sequence[str]) -> list[Column]:
     found = []
     for name, values in attribute_columns(attributes).items():
+        if f"@{name}" in withheld:
+            continue
         present = np.array([v is not None for v in values])
         count = int(present.sum())
         if count < max(1.0, ATTRIBUTE_MINIMUM_SHARE * len(values)):

@@ -151,6 +151,9 @@ class LearningSettings:
         until they have lost to it beyond doubt.
     replicates : of the block bootstrap that decides whether the trees are better.
     threads : CPU threads; the result does not depend on them.
+    withheld : facts ("severity", "@attribute") that nothing learns from, histories kept about them included.
+    known_at_raise : columns and attributes of which a person says that they are known at the raise: `withholding.py`
+        checks them and keeps them.
     fit_elsewhere : makes the final fits in the place of this process, and returns their texts. Tuning stays here: it
         takes part of the alerts.
     """
@@ -170,6 +173,8 @@ class LearningSettings:
     replicates: int = 300
     seed: int = 20_250_101
     threads: int = 2
+    withheld: tuple[str, ...] = ()
+    known_at_raise: tuple[str, ...] = ()
     fit_elsewhere: Callable[[boosting.Fit], str] | None = field(default=None, compare=False)
 
 
@@ -437,7 +442,8 @@ class _Training:
         return _join(made)
 
     def _fit_baselines(self, frame: pd.DataFrame, acted: np.ndarray) -> dict[str, Baseline]:
-        return fit_baselines(frame, acted, self.settings.features, prior=self.settings.prior)
+        settings = self.settings
+        return fit_baselines(frame, acted, settings.features, prior=settings.prior, withheld=settings.withheld)
 
     def _baseline(self, name: str, why: str) -> Model:
         fitted = self._fit_baselines(self.mature[~self.excluded], self.acted[~self.excluded])[name]
@@ -490,7 +496,7 @@ class _Training:
         taught = ~self.excluded
         for fold in self.folds:
             taught[fold.training] = True
-        self.plan: ColumnPlan = plan_columns(self.mature, settings.features, ~self.excluded)
+        self.plan: ColumnPlan = plan_columns(self.mature, settings.features, ~self.excluded, settings.withheld)
         self.matrix = self.plan.matrix(self.mature)
         # The matrix says what the frame's history columns said, but for those that baselines read.
         spare = {f.name for f in history_features_for(settings.features)} - read_by_baselines(settings.features)

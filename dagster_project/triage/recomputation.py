@@ -27,6 +27,10 @@ Rebuild = Callable[[pd.DataFrame, datetime, datetime], pd.DataFrame]
 FUTURE_REMOVED = "future removed"
 DEFINITION = "features by definition"
 FACTS_CHANGED = "facts as they were raised"
+CHANGED_LATER = "changed between versions"
+# Below these shares corrections by hand explain a change, and too few alerts could hold the later value to matter; five
+# standard errors, because alerts of one cause are changed together.
+CHANGED_SHARE, LATE_SHARE, CHANGED_MINIMUM, CHANGED_CLEAR = 0.01, 0.05, 100, 5.0
 FACTS = ("rule", "entity", "team", "severity", "value", "threshold", "title", "attributes")
 
 # Features are float32: sums taken in another order differ in the seventh digit, decayed rates after division in
@@ -342,6 +346,49 @@ def facts_changed(frame: pd.DataFrame, history: pd.DataFrame) -> list[Finding]:
     if found or not len(both):
         return found or [_not_checked(FACTS_CHANGED, "no alert of the frame is in the history")]
     return [Finding(FACTS_CHANGED, "facts", f"the facts of {len(both)} alerts have not changed", 0.0, 0.01, CLEAN)]
+
+
+def changed_later(history: pd.DataFrame, changes: pd.DataFrame) -> list[Finding]:
+    """Facts that later versions of alerts tell otherwise, where many alerts were first loaded after their decision.
+
+    Parameters
+    ----------
+    history : alerts with `acted`, `known_at` and `loaded_at` (when the version in use was loaded; UTC, may be null).
+    changes : `alert_id`, `column_name` ("@name" for an attribute), as `marts.alert_fact_changes` holds them.
+
+    An alert loaded before its decision shows whether people change the fact later; one loaded after it holds the fact
+    as it was then. 'leak' when at least `CHANGED_SHARE` of the former changed, and their acted share is another by
+    `CHANGED_CLEAR` standard errors, while at least `LATE_SHARE` of all alerts belong to the latter; 'suspicious'
+    without that difference.
+    """
+    known = history[history["acted"].notna() & history["known_at"].notna()]
+    if "loaded_at" not in known or not len(changes) or not known["loaded_at"].notna().any():
+        return [_not_checked(CHANGED_LATER, "no alert was loaded in versions that differ")]
+    late = (known["loaded_at"] > known["known_at"]).to_numpy(dtype=bool)
+    seen = known[~late]
+    if len(seen) < CHANGED_MINIMUM or late.mean() < LATE_SHARE:
+        text = f"{len(seen)} alerts were loaded before their decision and {int(late.sum())} after it"
+        return [Finding(CHANGED_LATER, "facts", text, float(late.mean()), LATE_SHARE, CLEAN)]
+    acted = seen["acted"].to_numpy(dtype=np.float64)
+    found = []
+    for name, rows in changes.groupby("column_name", sort=True):
+        changed = seen["alert_id"].isin(rows["alert_id"]).to_numpy()
+        share = float(changed.mean())
+        if share < CHANGED_SHARE:
+            continue
+        a, b = acted[changed], acted[~changed]
+        rate = acted.mean()
+        error = np.sqrt(max(rate * (1 - rate), 1e-9) * (1 / len(a) + 1 / max(len(b), 1)))
+        sure = len(b) > 0 and abs(a.mean() - b.mean()) > CHANGED_CLEAR * error
+        text = (
+            f"changed later for {share:.0%} of the alerts that were loaded before their decision ({a.mean():.0%} of "
+            f"those acted on), and {late.mean():.0%} of all alerts were first loaded after theirs"
+        )
+        subject = f"attribute {str(name)[1:]}" if str(name).startswith("@") else str(name)
+        verdict = LEAK if sure else SUSPICIOUS
+        found.append(Finding(CHANGED_LATER, subject, text, share, CHANGED_SHARE, verdict))
+    text = f"none of {changes['column_name'].nunique()} changed columns changed for {CHANGED_SHARE:.0%} of the alerts"
+    return found or [Finding(CHANGED_LATER, "facts", text, 0.0, CHANGED_SHARE, CLEAN)]
 
 
 def _not_checked(check: str, why: str) -> Finding:

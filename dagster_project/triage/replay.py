@@ -1,14 +1,15 @@
 """Replay: what production would have said, walking through time.
 
 Belongs here: the walk. At each cut it calls the functions that production calls (`flags`, `steps`, `model`, `gate`)
-with what was known then.
+with what was known then. The columns that the audit of single columns calls leaks at a cut are taken out of what is
+learned there; later outcomes have no say in that.
 Does not belong here: a second way to compute anything; reading and writing (`cli.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -21,20 +22,22 @@ from dagster_project.triage.evaluation import evaluate
 from dagster_project.triage.exclusion import flag_alerts, known_by
 from dagster_project.triage.features import require_same_contract
 from dagster_project.triage.flags import find_flags
-from dagster_project.triage.model import LIGHTGBM, LearningSettings, Model, learn, rule_day_blocks, usable_alerts
+from dagster_project.triage.model import LIGHTGBM, LearningSettings, Model, rule_day_blocks, usable_alerts
 from dagster_project.triage.recalibration import recalibrate
 from dagster_project.triage.steps import build_features, score, training_frame, untaught
+from dagster_project.triage.withholding import Withholding, knows, learn_without_leaks, withhold
 
 
 @dataclass(frozen=True)
 class ReplayStep:
-    """One cut of a replay: what was decided, and how many alerts the champion then scored."""
+    """One cut of a replay: what was decided, how many alerts the champion scored, and what learning went without."""
 
     cut: datetime
     model_version: str
     decision: str
     why: str
     alerts: int
+    withholding: Withholding = field(default_factory=Withholding)
 
 
 def cuts_between(first: datetime, until: datetime, every: timedelta) -> list[datetime]:
@@ -89,14 +92,20 @@ def replay(
     for number, cut in enumerate(cuts, start=1):
         then = (known_by(flood_days, cut), known_by(visibility_only, cut))
         frame = training_frame(features, history, *then, cut=cut, training_days=training_days)
-        learned = learn(frame, cut, settings, proven=champion is not None and champion.kind == LIGHTGBM)
+        withholding = withhold(frame, history, cut, settings)
+        proven = champion is not None and champion.kind == LIGHTGBM
+        learned = learn_without_leaks(frame, cut, settings, withholding, proven)
         candidate = learned.model
+        unusable = ""
+        if champion is not None and (known_to := knows(champion, withholding)):
+            unusable, champion = gate.why_it_knows(champion.version, known_to), None
         decision = gate.decide(
             candidate,
             evidence.measure(learned.forecasts, headline_only=True),
             targets or gate.Targets(),
             champion is not None,
             gate.compare(candidate, learned.forecasts, champion, frame) if champion is not None else None,
+            unusable=unusable,
         )
         if decision.decision == "promoted":
             champion = model = candidate
@@ -107,10 +116,10 @@ def replay(
         alerts = features[window].reset_index(drop=True)
         scores = score(model, alerts, at_raise[window.to_numpy()])
         parts.append(scores.assign(model_cut=pd.Timestamp(model.cut)))
-        baselines = _baselines_at(frame, cut, settings)
+        baselines = _baselines_at(frame, cut, replace(settings, withheld=tuple(withholding.withheld)))
         beside.append(pd.DataFrame({name: made.predict(alerts) for name, made in baselines.items()}))
         tell(
-            ReplayStep(cut, model.version, decision.decision, "; ".join(decision.reasons), len(alerts)),
+            ReplayStep(cut, model.version, decision.decision, "; ".join(decision.reasons), len(alerts), withholding),
             number,
             len(cuts),
         )
@@ -126,14 +135,16 @@ def replay(
         *("alert_id", "raised_at", "model_cut", "model_version", "probability"),
         *("flood_at_scoring", "visibility_only_at_scoring", "flood", "visibility_only", "status"),
     ]
-    return made[columns], pd.concat(beside, ignore_index=True)
+    # A baseline that reads a withheld column at one of the cuts is compared at none.
+    return made[columns], pd.concat(beside, ignore_index=True, join="inner")
 
 
 def _baselines_at(frame: pd.DataFrame, cut: datetime, settings: LearningSettings) -> dict[str, Baseline]:
     """Every baseline, taught on exactly the alerts that a model may learn from at the cut."""
     past = frame[usable_alerts(frame, cut)]
     past = past[past["raised_at"] + settings.horizon <= pd.Timestamp(cut)]
-    return fit_baselines(past, past["acted"].to_numpy(dtype=np.float64), settings.features, prior=settings.prior)
+    acted = past["acted"].to_numpy(dtype=np.float64)
+    return fit_baselines(past, acted, settings.features, prior=settings.prior, withheld=settings.withheld)
 
 
 def compare(

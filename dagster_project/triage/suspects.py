@@ -22,8 +22,15 @@ import pandas as pd
 from scipy.stats import chi2
 
 from dagster_project.triage import metrics
-from dagster_project.triage.features import FeatureSettings, attribute_columns, history_features_for, key_values
+from dagster_project.triage.features import (
+    FeatureSettings,
+    attribute_columns,
+    histories_about,
+    history_features_for,
+    key_values,
+)
 from dagster_project.triage.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding
+from dagster_project.triage.moments import read_moments
 from dagster_project.triage.quick import FitPredict, teaching
 
 SINGLE = "a single fact"
@@ -59,7 +66,6 @@ AGES = np.array([1.0, 3.0, 7.0, 14.0, 1e6])
 # told them apart by 0.24.
 TOTAL = 0.8
 THERE = "is there"
-_DATE = re.compile(r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)")
 # Seconds since 1970 of the years 2001 to 2096, and the same in milliseconds.
 _EPOCH, _EPOCH_MS = (1.0e9, 4.0e9), (1.0e12, 4.0e12)
 
@@ -85,7 +91,7 @@ def list_suspects(frame: pd.DataFrame, settings: FeatureSettings) -> list[Suspec
     History columns of `settings` are left out (see the module); `rule`, `entity` and `team` are what history is kept
     about, not facts to be suspected.
     """
-    made = [Suspect("alert_id", "id", _objects(frame["alert_id"]), "alert_id")]
+    made = [Suspect("alert_id", "id", objects(frame["alert_id"]), "alert_id")]
     history = {f.name for f in history_features_for(settings)}
     for name in frame.columns:
         if name in BOOKKEEPING or name in IDENTITY or name in history:
@@ -103,20 +109,18 @@ def _suspect(name: str, column: pd.Series, raised: pd.Series, source: str) -> Su
     if pd.api.types.is_numeric_dtype(column):
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
         return _number(name, np.where(np.isfinite(numbers), numbers, np.nan), raised, source)
-    objects = _objects(column)
-    present = np.array([v is not None for v in objects], dtype=bool)
-    seen = objects[present]
+    found = objects(column)
+    present = np.array([v is not None for v in found], dtype=bool)
+    seen = found[present]
     if len(seen) and all(isinstance(v, float) for v in seen):
-        numbers = np.array([np.nan if v is None else float(v) for v in objects])
+        numbers = np.array([np.nan if v is None else float(v) for v in found])
         return _number(name, numbers, raised, source)
     texts = [str(v) for v in seen]
-    if texts and np.mean([bool(_DATE.match(t)) for t in texts[:500]]) > 0.9:
-        text = pd.Series(objects, dtype=object)
-        parsed = pd.to_datetime(text, errors="coerce", utc=True, format="ISO8601")
-        return Suspect(name, "time", _after(parsed, raised), source)
+    if source != "title" and (moments := read_moments(found, raised)) is not None:
+        return Suspect(name, "time", _after(moments, raised), source)
     distinct = len(set(texts))
     kind = "id" if distinct > max(20, ID_LIKE * len(texts)) and source != "title" else "text"
-    return Suspect(name, kind, objects, source)
+    return Suspect(name, kind, found, source)
 
 
 def _number(name: str, numbers: np.ndarray, raised: pd.Series, source: str) -> Suspect:
@@ -138,7 +142,7 @@ def _after(times: pd.Series, raised: pd.Series) -> np.ndarray:
     return np.asarray(made, dtype=np.float64)
 
 
-def _objects(column: pd.Series) -> np.ndarray:
+def objects(column: pd.Series) -> np.ndarray:
     values = column.astype(object).to_numpy(copy=True)
     values[pd.isna(values)] = None
     return values
@@ -234,13 +238,16 @@ def halve(frame: pd.DataFrame, share: float = 0.6) -> Halves | None:
     return Halves(ordered, earlier, later, blocks)
 
 
-def without(frame: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
-    """`frame` with the named columns and attributes ("@name") empty."""
+def without(frame: pd.DataFrame, sources: Sequence[str], settings: FeatureSettings) -> pd.DataFrame:
+    """`frame` with the named columns and attributes ("@name"), and the histories kept about them, empty."""
     made = frame.copy(deep=False)
     names = {source[1:] for source in sources if source.startswith("@")}
     for source in sources:
         if source in made and source != "alert_id":
-            made[source] = None if source in PLAIN_FACTS and source in ("severity", "title") else np.nan
+            made[source] = None if source in (*IDENTITY, "severity", "title") else np.nan
+    for name in histories_about(sources, settings):
+        if name in made:
+            made[name] = np.nan
     if names and "attributes" in made:
         codes, texts = pd.factorize(made["attributes"].astype(object))
         kept = np.array([*(_strip(t, names) for t in texts), None], dtype=object)
@@ -287,7 +294,7 @@ def single_facts(
     strong = [r for r in readings if r[3] >= WORTH_A_LOOK or (r[0].kind in ("id", "time") and r[3] >= 0.55)]
     # Whatever is nearly certain is taken from the others first, or two copies of one leak would excuse each other.
     certain = sorted({r[0].source for r in readings if r[3] >= 0.97})
-    learner = _Rest(parts, fit_predict)
+    learner = Rest(parts, fit_predict, settings)
     found: dict[str, Finding] = {}
     strongest = max(readings, key=lambda r: r[3])
     for suspect, words, encoded, auc in sorted(strong, key=lambda r: -r[3]):
@@ -315,18 +322,18 @@ def single_facts(
     return made
 
 
-class _Rest:
+class Rest:
     """Forecasts of the later part without some facts; learners are taught once per set of facts."""
 
-    def __init__(self, parts: Halves, fit_predict: FitPredict) -> None:
-        self.parts, self.fit_predict = parts, fit_predict
+    def __init__(self, parts: Halves, fit_predict: FitPredict, settings: FeatureSettings) -> None:
+        self.parts, self.fit_predict, self.settings = parts, fit_predict, settings
         self.made: dict[tuple[str, ...], np.ndarray] = {}
 
     def without(self, sources: Sequence[str]) -> np.ndarray:
         # An id takes no part in learning: leaving it out is leaving nothing out.
         key = tuple(s for s in sources if s != "alert_id")
         if key not in self.made:
-            frame = without(self.parts.ordered, key)
+            frame = without(self.parts.ordered, key, self.settings)
             self.made[key] = self.fit_predict(frame[self.parts.earlier], frame[self.parts.later])
         return self.made[key]
 
@@ -516,7 +523,7 @@ def known_later(
     mature = (age >= horizon).to_numpy() & (age < horizon + timedelta(days=63)).to_numpy()
     week = (age.dt.total_seconds().to_numpy() // (7 * 86_400)).astype(np.int64)
     young = _youngest(age, recent)
-    rule = pd.factorize(past["rule"])[0].astype(np.int64)
+    rule = pd.factorize(past["rule"], use_na_sentinel=False)[0].astype(np.int64)
     # Rule and single day would leave most strata with one alert.
     stratum = rule * len(AGES) + np.searchsorted(AGES, age.dt.total_seconds().to_numpy() / 86_400)
     facts = [s for s in list_suspects(past, settings) if s.source != "alert_id"]

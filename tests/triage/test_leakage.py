@@ -21,6 +21,7 @@ from dagster_project.triage.leakage import (
     taught_before,
     verdict,
 )
+from dagster_project.triage.one_outcome import one_outcome
 from dagster_project.triage.quick import quick_learner
 from dagster_project.triage.recomputation import by_definition, facts_changed, future_removed, known_before
 from dagster_project.triage.suspects import dated_later, known_later, list_suspects, repeated_chance, single_facts
@@ -36,6 +37,7 @@ CHECKS: dict[str, Callable[[Case], list[Finding]]] = {
     "repeats the outcomes' chance": lambda case: repeated_chance(case.frame, case.history, SETTINGS),
     "known later": lambda case: known_later(case.history, SETTINGS, case.cut, HORIZON),
     "duplicates across the cut": lambda case: duplicates(case.frame, SETTINGS),
+    "values of one outcome": lambda case: one_outcome(case.frame, SETTINGS, LEARNER),
     "split in time": lambda case: split_in_time(case.frame, case.forecasts),
 }
 
