@@ -222,6 +222,7 @@ class _Services:
 
     def _start_code(self, group: int) -> subprocess.Popen[bytes]:
         self._socket.unlink(missing_ok=True)
+        self._code_began = time.monotonic()
         command = [
             "code-server",
             "start",

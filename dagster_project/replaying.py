@@ -54,10 +54,10 @@ class ReplayReport:
         )
         counts = self.measured.groupby("slice")["alerts"].first()
         for position, (part, contender) in enumerate(wide.index.to_list()):
-            row = wide.iloc[position]
+            metrics = wide.iloc[position]
             lines.append(
-                f"  {part:<15} {contender:<20} log-loss {row['log_loss']:.4f}  AUC {row['roc_auc']:.3f}  "
-                f"decile error {row['decile_error']:.3f}  on {counts[part]} alerts"
+                f"  {part:<15} {contender:<20} log-loss {metrics['log_loss']:.4f}  AUC {metrics['roc_auc']:.3f}  "
+                f"decile error {metrics['decile_error']:.3f}  on {counts[part]} alerts"
             )
         return "\n".join(lines)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import BinaryIO
+from typing import Any
 
 # What was read in this process and had this checksum, by device, inode, size and both times of the file. Tools that
 # put a file back can set back the time of its change (`cp -p`), but not that of its inode (ctime).
@@ -21,7 +21,7 @@ class DoubtfulFile(Exception):
     """A file is not the one that was written: damaged, or an older one that was put back."""
 
 
-def checksum_of(file: BinaryIO) -> str:
+def checksum_of(file: Any) -> str:
     """The SHA-256 of an open file, which stands at its beginning afterwards."""
     file.seek(0)
     checksum = hashlib.file_digest(file, "sha256").hexdigest()
@@ -29,7 +29,7 @@ def checksum_of(file: BinaryIO) -> str:
     return checksum
 
 
-def require_checksum(file: BinaryIO, wanted: str) -> None:
+def require_checksum(file: Any, wanted: str) -> None:
     """Refuse an open file with another checksum. A local file that passed and was not touched since is not read again.
 
     Raises
@@ -48,7 +48,7 @@ def require_checksum(file: BinaryIO, wanted: str) -> None:
         _read[state] = wanted
 
 
-def _state(file: BinaryIO) -> tuple[int, ...] | None:
+def _state(file: Any) -> tuple[int, ...] | None:
     """None: an object in a bucket, of which nothing tells whether it changed but its content."""
     try:
         status = os.fstat(file.fileno())

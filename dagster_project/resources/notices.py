@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.moment import AS_OF_TAG, parse_moment
@@ -137,7 +137,7 @@ def send(settings: Settings, title: str, text: str) -> int:
             refused.append(f"{name} is no address that Apprise knows")
             continue
 
-        def deliver(name: str = name, service: apprise.NotifyBase = known) -> None:
+        def deliver(name: str = name, service: Any = known) -> None:
             try:
                 if not service.notify(title=title, body=text):
                     refused.append(f"{name} did not take the message")

@@ -64,7 +64,7 @@ def read_moments(texts: np.ndarray, near: pd.Series) -> pd.Series | None:
     forms = [form for form in _forms() if _parsed(plain, form).notna().mean() >= ENOUGH]
     if not forms:
         return None
-    codes = pd.Index(distinct).get_indexer(np.where(present, texts, None))
+    codes = pd.Index(distinct).get_indexer(np.where(present, texts, np.array(None, dtype=object)))
     plain, offsets = _plain(distinct)
     raised = near.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")
     best: tuple[float, np.ndarray] | None = None
