@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_dump_restored_twice_is_read_again(sequence: Sequence) -> None:
     assert len(gone) == 7
     sequence.random.random = lambda: 0.99  # type: ignore[method-assign]
     for number in range(7):
-        sequence._alert(f"newest {number}", sequence.now)
+        sequence._alert(f"newest {number}", sequence.now - timedelta(hours=1))
     sequence.dump_and_restore()
     what = clean(sequence)
     require_marts_are_raw(sequence)
