@@ -46,14 +46,14 @@ class Guard:
         headers: Mapping[str, str],
         queries_by_post: Iterable[str] = (),
     ) -> None:
-        self._app = app
+        self.inner = app
         self._hosts = frozenset(name.lower() for name in (*LOCAL_NAMES, *hosts))
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self._queries_by_post = frozenset(queries_by_post)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
+            await self.inner(scope, receive, send)
             return
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
@@ -72,7 +72,7 @@ class Guard:
             await refused(scope, receive, send_with_headers)
         else:
             with suppress(ClientDisconnect):  # it left before it had sent all: nobody waits for an answer
-                await self._app(scope, receive, send_with_headers)
+                await self.inner(scope, receive, send_with_headers)
 
     def _refused(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)

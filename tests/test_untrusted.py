@@ -72,6 +72,7 @@ def test_the_summary_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch) ->
         {
             "loaded": [],
             "rejected": [],
+            "fact_changes": [],
             "floods": [{**flood, "status": "confirmed", "evidence": "[link=file:///etc]why\nnot"}],
             "cleared": 0,
             "visibility_only": [],

@@ -116,7 +116,7 @@ class ExpectationOutcome:
         line = f"{self.check_name} ({self.severity})"
         if self.unexpected_count:
             line += f": {self.unexpected_count:,} of {self.element_count:,} rows"
-            if self.values:
+            if self.values and self.values[0][1] > 1:  # else the sample rows say it
                 line += f" ({', '.join(f'{value_in_words(value)}: {count:,}' for value, count in self.values)})"
             if self.sample_rows:
                 shown = "; ".join(row_in_words(row) for row in self.sample_rows[:3])
@@ -421,7 +421,16 @@ def _together(outcomes: Sequence[ExpectationOutcome]) -> ExpectationOutcome:
         element_count=looked_at,
         unexpected_percent=100 * unexpected / looked_at if unexpected is not None and looked_at else None,
         sample_rows=[row for outcome in outcomes for row in outcome.sample_rows][:SAMPLE_ROWS],
+        values=_most_frequent(outcome.values for outcome in outcomes),
     )
+
+
+def _most_frequent(parts: Iterable[list[tuple[Any, int]]]) -> list[tuple[Any, int]]:
+    """Values of several parts as one list: the most frequent first, then in order of their appearance."""
+    counts: dict[Any, int] = {}
+    for value, count in (each for part in parts for each in part):
+        counts[value] = counts.get(value, 0) + count
+    return sorted(counts.items(), key=lambda each: -each[1])[:SHOWN_VALUES]
 
 
 @dataclass(frozen=True)
@@ -585,8 +594,7 @@ def _outcome(spec: CheckSpec, result: Any, id_columns: Sequence[str]) -> Expecta
         concerned = [column for column in about if column in rows.columns and column not in id_columns]
         if concerned:
             counts = rows[concerned[0]].map(_readable).value_counts(dropna=False)
-            if counts.iloc[0] > 1:  # else the sample rows say it
-                values = [(_readable(value), int(count)) for value, count in counts.head(SHOWN_VALUES).items()]
+            values = [(_readable(value), int(count)) for value, count in counts.head(SHOWN_VALUES).items()]
     percent = seen.get("unexpected_percent")
     details = seen.get("details")
     return ExpectationOutcome(

@@ -34,7 +34,7 @@ from dagster_project.serving.board import Board, Filter, turn_to
 from dagster_project.serving.closing import Undo, closings, undo
 from dagster_project.serving.feedback import Feedback, give, newest_feedback
 from dagster_project.serving.freshness import Freshness, read_freshness
-from dagster_project.serving.metrics import CONTENT_TYPE, Metrics
+from dagster_project.serving.metrics import CONTENT_TYPE, Counted, Metrics
 from dagster_project.serving.openapi import description
 from dagster_project.serving.pages import board_page, problem_page, row_name
 from dagster_project.serving.pool import Pool
@@ -116,7 +116,7 @@ def create_app(
         ],
         exception_handlers={Problem: _on_problem, HTTPException: _on_http, 500: _on_bug},
     )
-    return metrics.timed(Guard(app, hosts, _HEADERS))
+    return Counted(Guard(app, hosts, _HEADERS), metrics)
 
 
 _About = TypeVar("_About", Feedback, Undo)

@@ -63,25 +63,32 @@ class Metrics:
         """All metrics as text."""
         return generate_latest(self._registry)
 
-    def timed(self, app: ASGIApp) -> ASGIApp:
-        """An application that answers as `app` does; each request is counted once its answer has ended."""
+    def count(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        endpoint = getattr(scope.get("endpoint"), "__name__", "none")
+        method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
+        self._requests.labels(method, endpoint, str(status)).observe(seconds)
 
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            started, status = time.monotonic(), 500
 
-            async def send_and_count(message: Message) -> None:
-                nonlocal status
-                await send(message)
-                if message["type"] == "http.response.start":
-                    status = message["status"]
-                elif message["type"] == "http.response.body" and not message.get("more_body"):
-                    endpoint = getattr(scope.get("endpoint"), "__name__", "none")
-                    method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
-                    self._requests.labels(method, endpoint, str(status)).observe(time.monotonic() - started)
+class Counted:
+    """An ASGI application that answers as another one does, and counts each request once its answer has ended."""
 
-            await app(scope, receive, send_and_count if scope["type"] == "http" else send)
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.inner = app
+        self._metrics = metrics
 
-        return answer
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, status = time.monotonic(), 500
+
+        async def send_and_count(message: Message) -> None:
+            nonlocal status
+            await send(message)
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif message["type"] == "http.response.body" and not message.get("more_body"):
+                self._metrics.count(scope, status, time.monotonic() - started)
+
+        await self.inner(scope, receive, send_and_count if scope["type"] == "http" else send)
 
 
 class _Warehouse(Collector):

@@ -44,8 +44,15 @@
     create unlogged table if not exists staging.touched (day date, since timestamptz);
     comment on table staging.touched is 'What the last run wrote or took away: the days of the alerts, and the first moments at which that could be known.';
     delete from staging.touched;
-    create unlogged table if not exists staging.built_with (fingerprint text, as_of timestamptz);
-    alter table staging.built_with add column if not exists written_by bigint, add column if not exists built text;
+    {# ALTER TABLE takes its lock before it looks whether the columns exist, and would wait for readers in each run. #}
+    do $built_with$
+    begin
+      create unlogged table if not exists staging.built_with (fingerprint text, as_of timestamptz, written_by bigint, built text);
+      if not exists (select from pg_attribute where attrelid = to_regclass('staging.built_with') and attname = 'built') then
+        alter table staging.built_with add column if not exists written_by bigint, add column if not exists built text;
+      end if;
+    end
+    $built_with$;
     comment on table staging.built_with is 'What the clean tables were built with. Empty: nobody knows, and the next run reads everything.';
     delete from staging.built_with;
   {% endif %}

@@ -127,6 +127,7 @@ def test_build_passes_with_unit_tests_and_without_deprecations(messy):
     # "no-op": the exposures, which dbt build passes by.
     assert set(messy.statuses.values()) == {"success", "pass", "warn", "no-op"}
     assert {name for name, status in messy.statuses.items() if status == "warn"} == {
+        "ids_of_several_alerts",
         "unknown_action_types",
         "unreadable_values",
     }

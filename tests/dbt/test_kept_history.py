@@ -78,8 +78,10 @@ def test_only_days_that_changed_are_read_again_and_all_of_them(dbt_database: Cal
         "loaded_at": moment,
     }
     made.fill("raw.actions", Dbt.ACTION, [action])
+    made.sql("INSERT INTO raw.corrections (load_id) VALUES (2)")
     made.fill("raw.alerts", Dbt.ALERT, [
-        {**rows[100], "rule": "rule 9", "loaded_at": moment + timedelta(hours=1), "row_hash": "new"},
+        {**rows[100], "rule": "rule 9", "loaded_at": moment + timedelta(hours=1), "row_hash": "new",
+         "load_id": 2},
         {**rows[9], "alert_id": "late", "row_hash": "late"},
     ])  # fmt: skip
     clean(made, NEW, moment + timedelta(hours=2))

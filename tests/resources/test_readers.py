@@ -215,13 +215,13 @@ def test_dbt_commits_nothing_once_the_turn_is_lost(
 
 
 def test_a_dbt_test_that_failed_shows_what_it_found(company: Company) -> None:
-    """The messy export holds action types that nobody explained."""
+    """The messy export holds numbers that cannot be read."""
     records = company.instance.event_log_storage.get_asset_check_execution_history(
-        dg.AssetCheckKey(dg.AssetKey(["staging", "stg_actions"]), "unknown_action_types"), limit=1
+        dg.AssetCheckKey(dg.AssetKey(["marts", "alerts"]), "unreadable_values"), limit=1
     )
     [record] = records
     assert record.event is not None
     evaluation = record.event.asset_check_evaluation
     assert evaluation is not None
     assert not evaluation.passed
-    assert re.search(r"\d+ rows(:|, such as) action_type=\S+, actions=\d+", evaluation.description or "")
+    assert re.search(r"\d+ rows(:|, such as) \w+=", evaluation.description or "")

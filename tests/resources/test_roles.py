@@ -55,7 +55,7 @@ def allowed(role: str, schema: str, table: str) -> set[str]:
     if schema == "reporting":
         return read
     own = {
-        "marts": ("alerts", "alert_outcomes", "rules"),
+        "marts": ("alerts", "alert_outcomes", "rules", "load_reconciliation"),
         "training": ("model_versions", "reliability", "team_scorecards"),
     }
     return read if table in own.get(schema, ()) else set()

@@ -354,7 +354,7 @@ def test_the_description_names_every_route_and_no_other(pool: Pool) -> None:
     app = create_app(pool, CRON)
     routes = {
         (route.path.replace(":alert}", "}"), method.lower())
-        for route in app._app.routes
+        for route in app.inner.inner.routes
         if isinstance(route, Route)
         for method in (route.methods or set()) - {"HEAD"}
     }
