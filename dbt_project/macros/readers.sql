@@ -80,19 +80,21 @@
           execute format('alter view {{ relation }} owner to %I', owner);
           exit;
         exception when lock_not_available then
-          select string_agg(format(
-            'pid %s (user %s, application %s%s)', activity.pid, coalesce(activity.usename, 'unknown'),
-            coalesce(nullif(activity.application_name, ''), 'unnamed'),
-            coalesce(', ' || activity.state || ' since ' || to_char(activity.xact_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC', '')
-          ), '; ' order by activity.xact_start)
-          into keepers
-          from pg_locks as held
-          inner join pg_stat_activity as activity on activity.pid = held.pid
-          where
-            held.granted
-            and held.relation = to_regclass('{{ relation }}')
-            and held.pid <> pg_backend_pid();
           if clock_timestamp() > ends then
+            -- The login may see more of other sessions than the role that owns what dbt builds.
+            reset role;
+            select string_agg(format(
+              'pid %s (user %s, application %s%s)', activity.pid, coalesce(activity.usename, 'unknown'),
+              coalesce(nullif(activity.application_name, ''), 'unnamed'),
+              coalesce(', ' || activity.state || ' since ' || to_char(activity.xact_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC', '')
+            ), '; ' order by activity.xact_start)
+            into keepers
+            from pg_locks as held
+            inner join pg_stat_activity as activity on activity.pid = held.pid
+            where
+              held.granted
+              and held.relation = to_regclass('{{ relation }}')
+              and held.pid <> pg_backend_pid();
             raise exception 'heed cannot replace {{ relation.schema }}.{{ relation.identifier }}, whose definition has changed: it is held by %', coalesce(keepers, 'a session that has just ended')
               using errcode = 'lock_not_available';
           end if;
