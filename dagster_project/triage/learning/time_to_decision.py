@@ -77,8 +77,8 @@ CENTRE = -1.0
 def steps(horizon: timedelta) -> tuple[int, ...]:
     """Ages in seconds at which a curve may change, ascending, the first 0, all below the horizon.
 
-    Hourly for a day (finer in the first hour), 6-hourly for a week, then daily: within a step the chance now is wrong by
-    half of what it changes over the step, and it changes fast only while the alert is fresh.
+    Hourly for a day (finer in the first hour), 6-hourly for a week, then daily: within a step the chance now is wrong
+    by up to half of what it changes over the step, and it changes fast only while the alert is fresh.
     """
     ages = [0, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, *range(HOUR, DAY, HOUR), *range(DAY, 7 * DAY, 6 * HOUR)]
     ages += range(7 * DAY, 366 * DAY, DAY)
@@ -220,8 +220,8 @@ def fit_curves(alerts: pd.DataFrame, as_of: datetime, horizon: timedelta) -> Cur
     alerts : one row per alert that is not flagged as far as was known when it was scored, in any order: raised_at,
         known_at (datetime64[us, UTC]; null while unknown), acted (1.0, 0.0 or nan), probability (the chance that was
         given at the raise by a model that had not seen the outcome, or nan), team, rule (text or null).
-    as_of : rows whose horizon ends later, and outcomes known later, change nothing. Alerts that were decided early count
-        only once their horizon is over: else the quick ones would be counted before the slow ones.
+    as_of : rows whose horizon ends later, and outcomes known later, change nothing. Alerts that were decided early
+        count only once their horizon is over: else the quick ones would be counted before the slow ones.
     horizon : how long an action counts.
 
     Returns
@@ -348,7 +348,7 @@ _GRID = np.linspace(-5.0, 4.0, 37)
 
 
 def _distilled(shift: np.ndarray, bent: np.ndarray | None, past: _Past) -> np.ndarray:
-    """a, b, c by step, float64[steps, 3]: exact without a landmark model; with one, the nearest curve in relative odds."""
+    """a, b, c by step, float64[steps, 3]: exact without a landmark model; with one, the nearest in relative odds."""
     ratio = np.exp(shift)
     if bent is None:
         return np.column_stack([np.zeros(len(ratio)), ratio, np.zeros(len(ratio))])
