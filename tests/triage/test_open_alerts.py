@@ -14,7 +14,7 @@ from tests.triage.test_time_to_decision import HORIZON, at, past
 ALERTS = past(8_000, seed=5, days=120)
 MOMENTS = [at(50 + 7 * week) for week in range(10)]
 READ = as_read(ALERTS, MOMENTS, lambda moment: fit_curves(ALERTS, moment, HORIZON), at(150))
-MEASURED = measure(READ).set_index(["age", "contender", "metric"])["value"]
+MEASURED = measure(READ).set_index(["age", "contender", "metric"])["value"].sort_index()
 
 
 def test_each_row_was_open_and_shows_what_was_known() -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,7 +96,7 @@ def test_what_is_known_later_and_the_order_of_rows_change_nothing(seed: int, ale
     changed.loc[later, "probability"] = 0.5
     changed.loc[later, "known_at"] = pd.Timestamp(at(cut)) + pd.Timedelta(days=1)
     unknown = history.copy()
-    unknown.loc[later, ["acted", "known_at"]] = (np.nan, pd.NaT)
+    unknown["acted"], unknown["known_at"] = unknown["acted"].mask(later), unknown["known_at"].mask(later)
     shuffled = history.sample(frac=1, random_state=seed)
     for other in (changed, unknown, shuffled, history[~later]):
         assert fit_curves(other, at(cut), HORIZON).to_document() == fitted.to_document()
@@ -194,7 +195,7 @@ def test_the_document_keeps_every_digit_and_refuses_what_is_no_curve() -> None:
     text = json.dumps(FITTED.to_document(), allow_nan=False)
     again = Curves.from_document(json.loads(text))
     assert json.dumps(again.to_document()) == text
-    damages: list[Callable[[dict], object]] = [
+    damages: list[Callable[[dict[str, Any]], object]] = [
         lambda d: d.pop("ages"),
         lambda d: d["coefficients"].pop(EVERYWHERE),
         lambda d: d["coefficients"][EVERYWHERE][3].__setitem__(1, -1.0),
