@@ -78,6 +78,7 @@ class FeatureSettings:
     half_lives : of the decayed share acted.
     echo_lags, echo_width : for the rule, alerts raised within half the width of the moment one lag ago are counted
         as well (a rule that fires every day at nine), as the difference of two windows. See `signals.py`.
+    lifelong : also count known and acted outcomes over the whole lookback.
     lookback : nothing older than this is used; at least as long as every window.
     """
 
@@ -98,6 +99,7 @@ class FeatureSettings:
     half_lives: tuple[timedelta, ...] = (timedelta(days=1), timedelta(days=7), timedelta(days=28))
     echo_lags: tuple[timedelta, ...] = (timedelta(days=1), timedelta(days=7))
     echo_width: timedelta = timedelta(hours=1)
+    lifelong: bool = False
     lookback: timedelta = timedelta(days=180)
 
     def __post_init__(self) -> None:
@@ -139,6 +141,8 @@ def history_features_for(settings: FeatureSettings) -> list[HistoryFeature]:
         for w in settings.outcome_windows:
             made.append(HistoryFeature(key, "known_count", window=w))
             made.append(HistoryFeature(key, "acted_count", window=w))
+        if settings.lifelong:
+            made += [HistoryFeature(key, "known_count"), HistoryFeature(key, "acted_count")]
         made.append(HistoryFeature(key, "last_outcome"))
         made.append(HistoryFeature(key, "seconds_since_raised"))
         made.append(HistoryFeature(key, "seconds_since_acted"))
@@ -175,6 +179,7 @@ def settings_from_contract(document: Any) -> FeatureSettings:
             half_lives=_spans(raw["half_lives"]),
             echo_lags=_spans(raw["echo_lags"]),
             echo_width=timedelta(seconds=float(raw["echo_width"])),
+            lifelong=bool(raw["lifelong"]),
             lookback=timedelta(seconds=float(raw["lookback"])),
         )
     except (KeyError, TypeError, ValueError) as error:
