@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,15 @@ WORD = re.compile(r"[^\W_]+")
 # Longer texts are cut: their first words say what they are about, and one stack trace must not cost a second.
 TEXT_LIMIT = 500
 CHARACTERS = 4
+# An attribute takes part when this share of alerts has it, and is a name when this share of them has a value that
+# another alert has too. Numbers with more different values than `NUMBERED_NAMES` measure something.
+PRESENT_SHARE = 0.01
+RECURRING_SHARE = 0.3
+NUMBERED_NAMES = 50
+# Judgements that keep a fit on a million alerts within seconds: each kind costs one number per alert.
+MOST_ATTRIBUTES = 20
+PAIRED_ATTRIBUTES = 5
+MOST_TEXTS = 6
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,39 @@ def character_grams(text: str) -> list[str]:
     return list(made)
 
 
+def plan_facts(frame: pd.DataFrame) -> tuple[str, ...]:
+    """The kinds of facts that the alerts of `frame` offer; looks at facts only, never at outcomes.
+
+    An attribute is a name when its values recur, and text when its values are of several words. Pairs of names: rule,
+    team and the first attributes with each other, those with the fewest values first.
+    """
+    def present(name: str) -> bool:
+        return name in frame and frame[name].notna().any()
+
+    base = [name for name in ("rule", "entity", "team", "severity") if present(name)]
+    pairs = [f"{a}+{b}" for a, b in combinations([name for name in base if name != "severity"], 2)]
+    texts = [name for name in TEXT_COLUMNS if present(name)]
+    found: list[tuple[int, str]] = []
+    for name, values in attribute_columns(frame["attributes"]).items() if "attributes" in frame else ():
+        codes, distinct = pd.factorize(values)
+        count = np.bincount(codes[codes >= 0], minlength=len(distinct))
+        total = int(count.sum())
+        if total < max(2.0, PRESENT_SHARE * len(frame)):
+            continue
+        named = sum(isinstance(v, str) for v in distinct) >= 0.5 * len(distinct)
+        recurs = count[count > 1].sum() >= RECURRING_SHARE * total
+        if len(distinct) > 1 and recurs and (named or len(distinct) <= NUMBERED_NAMES):
+            found.append((len(distinct), f"@{name}"))
+        if named and np.mean([len(WORD.findall(str(v)[:TEXT_LIMIT])) > 1 for v in distinct[:1000]]) >= 0.5:
+            texts.append(f"@{name}")
+    attributes = [name for _, name in sorted(found)][:MOST_ATTRIBUTES]
+    paired = attributes[:PAIRED_ATTRIBUTES]
+    pairs += [f"{a}+{b}" for a in ("rule", "team") if a in base for b in paired]
+    pairs += [f"{a}+{b}" for a, b in combinations(paired, 2)]
+    kinds = [*base, *attributes, *pairs, "hour", "weekday", *(f"words of {name}" for name in texts[:MOST_TEXTS])]
+    return tuple(kinds)
+
+
 def sparse_facts(frame: pd.DataFrame, kinds: Sequence[str]) -> Iterator[Facts]:
     """The facts of `frame` of each of the `kinds`, in their order.
 
@@ -84,6 +127,36 @@ def sparse_facts(frame: pd.DataFrame, kinds: Sequence[str]) -> Iterator[Facts]:
             yield _tokens(kind, *column(kind.removeprefix("characters of ")), character_grams)
         else:
             yield _category(kind, [column(part) for part in kind.split(KEY_SEPARATOR)])
+
+
+def word_codes(
+    frame: pd.DataFrame, columns: Sequence[str], most: int
+) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
+    """Every alert dealt to its words: (row, code of the word) for each, rows ascending, and (column, word) by code.
+
+    columns : "title", "@message", ... A word of two columns is two words. most : words of an alert beyond so many are
+    left out, the last first.
+    """
+    attributes = sorted(name[1:] for name in columns if name.startswith("@"))
+    parsed = attribute_columns(frame["attributes"], attributes) if attributes and "attributes" in frame else {}
+    place: dict[tuple[str, str], int] = {}
+    all_rows, all_codes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for name in columns:
+        codes, texts = _coded(frame, name, parsed)
+        tokens = [[place.setdefault((name, word), len(place)) for word in words(text)] for text in texts]
+        sizes = np.array([*(len(t) for t in tokens), 0])
+        flat = np.array([code for t in tokens for code in t], dtype=np.int64)
+        starts = np.r_[0, np.cumsum(sizes)]
+        mine = sizes[codes]
+        within = np.arange(int(mine.sum())) - np.repeat(np.cumsum(mine) - mine, mine)
+        all_rows.append(np.repeat(np.arange(len(frame)), mine))
+        all_codes.append(flat[np.repeat(starts[codes], mine) + within])
+    rows, codes = np.concatenate(all_rows), np.concatenate(all_codes)
+    order = np.argsort(rows, kind="stable")
+    rows, codes = rows[order], codes[order]
+    starts = np.searchsorted(rows, np.arange(len(frame)))
+    kept = np.arange(len(rows)) - starts[rows] < most if len(rows) else np.zeros(0, dtype=bool)
+    return rows[kept], codes[kept], list(place)
 
 
 def _parts(kind: str) -> list[str]:
