@@ -24,7 +24,8 @@ from dagster_project.triage.metrics import clip_probability, expit, log_losses, 
 
 ALWAYS_NO = "always_no_action"
 CONSTANT = "constant_rate"
-REPEAT_LAST = "repeat_last_per_rule"
+REPEAT = "repeat_last_per_"
+REPEAT_LAST = f"{REPEAT}rule"
 LOGISTIC = "logistic_on_rates"
 RATE_KEYS = ("rule", "entity", "team")
 
@@ -59,7 +60,7 @@ class Baseline:
             return np.full(n, ALWAYS_NO_PROBABILITY)
         if self.name == CONSTANT:
             return np.full(n, self.numbers["rate"], dtype=np.float64)
-        if self.name == REPEAT_LAST:
+        if self.name.startswith(REPEAT):
             last = _read(frame, self.numbers["column"])
             table = self.numbers
             return np.where(np.isnan(last), table["none"], np.where(last > 0.5, table["acted"], table["not_acted"]))
@@ -93,8 +94,9 @@ class Baseline:
                 for rate in made.numbers["rates"]:
                     cls.from_document(rate)
             else:
-                needed = {ALWAYS_NO: (), CONSTANT: ("rate",), REPEAT_LAST: ("acted", "not_acted", "none")}[made.name]
-                ok = made.name != REPEAT_LAST or isinstance(made.numbers["column"], str)
+                repeats = {f"{REPEAT}{key}": ("acted", "not_acted", "none") for key in RATE_KEYS}
+                needed = {ALWAYS_NO: (), CONSTANT: ("rate",), **repeats}[made.name]
+                ok = made.name not in repeats or isinstance(made.numbers["column"], str)
             ok = ok and all(np.isfinite(float(made.numbers[name])) for name in needed)
         except (KeyError, TypeError, ValueError) as error:
             raise HeedError(f"the stored baseline is malformed ({error!r})", "train again") from error
@@ -106,7 +108,8 @@ class Baseline:
 def names_for(settings: FeatureSettings) -> list[str]:
     """The baselines that the history of `settings` allows, from the simplest to the most elaborate."""
     rates = [f"rate_per_{key}" for key in RATE_KEYS if key in settings.keys and settings.outcome_windows]
-    return [ALWAYS_NO, CONSTANT, *rates, REPEAT_LAST, *([LOGISTIC] if rates else [])]
+    repeats = [f"{REPEAT}{key}" for key in RATE_KEYS if key in settings.keys]
+    return [ALWAYS_NO, CONSTANT, *rates, *repeats, *([LOGISTIC] if rates else [])]
 
 
 def read_by_baselines(settings: FeatureSettings) -> set[str]:
@@ -143,8 +146,11 @@ def fit_baselines(
         if name in wanted:
             made[name] = _fit_rate(name, key, frame, y, w, rate, settings)
             rates.append(made[name])
-    column = next(f.name for f in history_features_for(settings) if f.key == "rule" and f.statistic == "last_outcome")
-    made[REPEAT_LAST] = _fit_repeat_last(column, frame, y, w, rate)
+    for f in history_features_for(settings):
+        name = f"{REPEAT}{f.key}"
+        if f.statistic == "last_outcome" and name in wanted:
+            made[name] = _fit_repeat_last(name, f.name, frame, y, w, rate)
+    column = made[REPEAT_LAST].numbers["column"]
     if LOGISTIC in wanted:
         design = _design(rates, column, frame)
         # Centred on "the plain average of the log-odds of the rates", with room to move away from it.
@@ -199,14 +205,16 @@ def _shrunk(
     return clip_probability((k + strength * rate) / (n + strength), FLOOR)
 
 
-def _fit_repeat_last(column: str, frame: pd.DataFrame, y: np.ndarray, w: np.ndarray, rate: float) -> Baseline:
-    """P(acted | the rule's last known outcome), each mixed with two alerts at the overall rate."""
+def _fit_repeat_last(
+    name: str, column: str, frame: pd.DataFrame, y: np.ndarray, w: np.ndarray, rate: float
+) -> Baseline:
+    """P(acted | the key's last known outcome), each mixed with two alerts at the overall rate."""
     last = _read(frame, column)
     numbers: dict[str, Any] = {"column": column}
     groups = {"acted": last > 0.5, "not_acted": last <= 0.5, "none": np.isnan(last)}
-    for name, mask in groups.items():
-        numbers[name] = float((np.dot(w[mask], y[mask]) + 2 * rate) / (w[mask].sum() + 2))
-    return Baseline(REPEAT_LAST, numbers)
+    for group, mask in groups.items():
+        numbers[group] = float((np.dot(w[mask], y[mask]) + 2 * rate) / (w[mask].sum() + 2))
+    return Baseline(name, numbers)
 
 
 def _design(rates: list[Baseline], last_column: str | None, frame: pd.DataFrame) -> np.ndarray:

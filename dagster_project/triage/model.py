@@ -149,7 +149,8 @@ class LearningSettings:
         half the time; the evidence is then that of a recipe which has seen less than production.
     prove_first : trees serve only once they have beaten the best baseline beyond doubt. False lets them serve
         until they have lost to it beyond doubt.
-    replicates : of the block bootstrap that decides whether the trees are better.
+    mixture : all contenders serve, weighed by what they forecast (`learning/mixed.py`), in the place of the one that
+    won. replicates : of the block bootstrap that decides whether the trees are better.
     threads : CPU threads; the result does not depend on them.
     fit_elsewhere : makes the final fits in the place of this process, and returns their texts. Tuning stays here: it
         takes part of the alerts.
@@ -167,6 +168,7 @@ class LearningSettings:
     tuning_alerts: int = 30_000
     candidates: tuple[Candidate, ...] = CANDIDATES
     prove_first: bool = True
+    mixture: bool = False
     replicates: int = 300
     seed: int = 20_250_101
     threads: int = 2

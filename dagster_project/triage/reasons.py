@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.baselines import LOGISTIC, RATE_KEYS, REPEAT_LAST, Baseline
+from dagster_project.triage.baselines import LOGISTIC, RATE_KEYS, REPEAT, Baseline
 from dagster_project.triage.features import EVERYTHING, KEY_SEPARATOR, FeatureSettings, history_features_for
 from dagster_project.triage.matrix import HISTORY_SOURCES, Column, ColumnPlan
 
@@ -82,8 +82,8 @@ def reasons_from_baseline(
         return [[NOTHING_KNOWN][:top] for _ in range(len(frame))]
     if baseline.name == LOGISTIC:
         keys = [str(rate["name"]).removeprefix("rate_per_") for rate in baseline.numbers["rates"]]
-    elif baseline.name == REPEAT_LAST:
-        keys = ["rule"]
+    elif baseline.name.startswith(REPEAT):
+        keys = [baseline.name.removeprefix(REPEAT)]
     else:
         keys = [key for key in RATE_KEYS if baseline.name == f"rate_per_{key}"]
     if not keys:

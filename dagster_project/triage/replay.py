@@ -21,6 +21,7 @@ from dagster_project.triage.evaluation import evaluate
 from dagster_project.triage.exclusion import flag_alerts, known_by
 from dagster_project.triage.features import require_same_contract
 from dagster_project.triage.flags import find_flags
+from dagster_project.triage.learning.mixed import learn_mixed
 from dagster_project.triage.model import LIGHTGBM, LearningSettings, Model, learn, rule_day_blocks, usable_alerts
 from dagster_project.triage.recalibration import recalibrate
 from dagster_project.triage.steps import build_features, score, training_frame, untaught
@@ -89,7 +90,8 @@ def replay(
     for number, cut in enumerate(cuts, start=1):
         then = (known_by(flood_days, cut), known_by(visibility_only, cut))
         frame = training_frame(features, history, *then, cut=cut, training_days=training_days)
-        learned = learn(frame, cut, settings, proven=champion is not None and champion.kind == LIGHTGBM)
+        taught_by = learn_mixed if settings.mixture else learn
+        learned = taught_by(frame, cut, settings, proven=champion is not None and champion.kind == LIGHTGBM)
         candidate = learned.model
         decision = gate.decide(
             candidate,

@@ -52,7 +52,8 @@ def test_it_reads_titles_where_they_decide(frame: pd.DataFrame) -> None:
     rates = loss["mean of rates"]
     assert loss["linear: history, names and words"] < rates - 0.5 * (rates - truth), (loss, truth)
     told = models["linear: words"].facts["words of title"]
-    assert max(told, key=lambda word: told[word]) == "deadlock" and min(told, key=lambda word: told[word]) == "quota"
+    assert max(told, key=lambda word: told[word]) == "deadlock"
+    assert min(told, key=lambda word: told[word]) == "quota"
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 50])
@@ -60,7 +61,9 @@ def test_few_outcomes_are_enough_to_say_something(frame: pd.DataFrame, n: int) -
     later = frame.iloc[700:]
     for model in _fit(frame, n).values():
         p = model.predict(later)
-        assert np.isfinite(p).all() and (p > 0).all() and (p < 1).all()
+        assert np.isfinite(p).all()
+        assert (p > 0).all()
+        assert (p < 1).all()
         if n == 1:
             assert np.ptp(p) < 0.99, "one outcome is no reason to be certain"
 
@@ -103,7 +106,9 @@ def test_what_training_never_saw_moves_nothing_out_of_bounds(frame: pd.DataFrame
     )
     for model in _fit(frame, 300).values():
         p = model.predict(strange)
-        assert np.isfinite(p).all() and (p > 1e-4).all() and (p < 1 - 1e-4).all()
+        assert np.isfinite(p).all()
+        assert (p > 1e-4).all()
+        assert (p < 1 - 1e-4).all()
 
 
 def test_damage_is_named(frame: pd.DataFrame) -> None:

@@ -106,7 +106,8 @@ def test_one_alert_at_a_time_without_delay_is_the_rule_of_bayes() -> None:
     evidence = np.vstack([np.ones(4), np.cumprod(likelihood, axis=0)[:-1]])
     posterior = evidence / evidence.sum(axis=1, keepdims=True)
     assert np.allclose(rolled.probability, (posterior * forecasts).sum(axis=1), atol=1e-6)
-    assert rolled.state.rate == 1.0 and abs(rolled.state.excess) < 1e-6
+    assert rolled.state.rate == 1.0
+    assert abs(rolled.state.excess) < 1e-6
 
 
 def test_one_fan_out_does_not_decide_alone_and_a_change_is_followed() -> None:
@@ -126,7 +127,8 @@ def test_weights_survive_storage_exactly_and_damage_is_named() -> None:
     state = MixtureState.start(3).learn(np.array([1.0, 2.0, 3.0]), 2.0)
     document = json.loads(json.dumps(weights_to_document(["a", "b", "c"], state.weights)))
     names, weights = weights_from_document(document)
-    assert names == ["a", "b", "c"] and np.array_equal(weights, state.weights)
+    assert names == ["a", "b", "c"]
+    assert np.array_equal(weights, state.weights)
     for wrong in ({}, {"a": 0.5}, {"a": -1, "b": 2}, {"a": "x"}, None):
         with pytest.raises(HeedError, match="malformed"):
             weights_from_document(wrong)

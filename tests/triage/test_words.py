@@ -35,7 +35,8 @@ def _alerts(n: int = 200, seed: int = 0) -> pd.DataFrame:
 
 def test_words_are_read_once_in_lower_case_with_their_neighbours() -> None:
     assert words("Disk FULL: disk /var") == ["disk", "full", "var", "disk full", "full disk", "disk var"]
-    assert words("") == [] and words("—") == []
+    assert words("") == []
+    assert words("—") == []
     assert character_grams("Go abcde") == ["^go$", "^abc", "abcd", "bcde", "cde$"]
 
 
@@ -92,7 +93,11 @@ def test_sparse_facts_name_every_column_and_leave_out_what_is_missing() -> None:
     kinds = ("rule", "rule+team", "@region", "hour", "weekday", "words of title", "@nothing")
     facts = {f.name: f for f in sparse_facts(frame, kinds)}
     assert facts["rule"].matrix.toarray().tolist() == [[1, 0], [0, 1], [0, 0]]
-    assert facts["rule+team"].values.tolist() == ["a\x1fx"] and facts["rule+team"].matrix.toarray().sum() == 1
-    assert facts["@region"].values.tolist() == ["7"] and facts["@region"].matrix.toarray()[:, 0].tolist() == [1, 0, 1]
-    assert facts["hour"].matrix[0, 5] == 1 and facts["weekday"].matrix[2, 6] == 1
-    assert facts["words of title"].matrix.shape == (3, 0) and facts["@nothing"].matrix.shape == (3, 0)
+    assert facts["rule+team"].values.tolist() == ["a\x1fx"]
+    assert facts["rule+team"].matrix.toarray().sum() == 1
+    assert facts["@region"].values.tolist() == ["7"]
+    assert facts["@region"].matrix.toarray()[:, 0].tolist() == [1, 0, 1]
+    assert facts["hour"].matrix[0, 5] == 1
+    assert facts["weekday"].matrix[2, 6] == 1
+    assert facts["words of title"].matrix.shape == (3, 0)
+    assert facts["@nothing"].matrix.shape == (3, 0)

@@ -1,7 +1,7 @@
 """A logistic regression on everything that has a name: the contender that serves from the first outcomes on.
 
-Belongs here: its columns (history as shrunk log-odds, sparse facts), fitting them with a penalty chosen inside the past,
-forecasts, the share of each fact in a forecast, and the stored form in plain numbers.
+Belongs here: its columns (history as shrunk log-odds, sparse facts), fitting them with a penalty chosen inside the
+past, forecasts, the share of each fact in a forecast, and the stored form in plain numbers.
 Does not belong here: turning alerts into sparse facts (`sparse.py`), history itself (`timeline`), whether the model
 serves (`mixture.py`).
 
@@ -10,7 +10,8 @@ rule, entity and team, which is a fair forecast before anything was learned. His
 log-odds shrunk towards the overall rate (of a pair of keys: towards its parts). Facts: names, pairs of names,
 attributes, words, times. All coefficients have a Gaussian prior around zero (ridge; the random effects of a
 mixed model), one spread for history and one for each family of facts. Several recipes with other spreads are
-contenders of their own, and the mixture weighs them by what they forecast in the past. Method: Hoerl & Kennard 1970; Robinson 1991 (random effects as shrinkage).
+contenders of their own, and the mixture weighs them by what they forecast in the past. Method: Hoerl & Kennard 1970;
+Robinson 1991 (random effects as shrinkage).
 """
 
 from __future__ import annotations
@@ -127,7 +128,9 @@ def dense_columns(settings: FeatureSettings) -> list[_Column]:
                 acted = by.get((key, "acted_count", f.window))
                 label = _span(f.window)
                 if acted:
-                    shrunk_to = tuple(f"{p}_rate_{label}" for p in parts if p in settings.keys) if len(parts) > 1 else ()
+                    shrunk_to = (
+                        tuple(f"{p}_rate_{label}" for p in parts if p in settings.keys) if len(parts) > 1 else ()
+                    )
                     made.append(_Column(f"{key}_rate_{label}", "rate", (acted, f.name), shrunk_to))
             elif f.statistic == "decayed_acted_rate":
                 known = by.get((key, "known_count", longest))
@@ -185,8 +188,6 @@ def dense_matrix(frame: pd.DataFrame, columns: Sequence[_Column], rate: float) -
     return np.column_stack(
         [made, np.nan_to_num(facts), np.isfinite(facts).astype(np.float64), np.sin(hour), np.cos(hour)]
     )
-
-
 
 
 def column_names(settings: FeatureSettings) -> list[str]:
@@ -285,7 +286,9 @@ class Linear:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise HeedError(f"the stored linear model is malformed ({error!r})", "train again") from error
         if not sound:
-            raise HeedError("the stored linear model is malformed (other columns, or a number is missing)", "train again")
+            raise HeedError(
+                "the stored linear model is malformed (other columns, or a number is missing)", "train again"
+            )
         return made
 
 

@@ -4,13 +4,13 @@ Belongs here: the weights of contenders from what they forecast and what came of
 contender in hindsight the mixture can be, and the stored form of weights.
 Does not belong here: making forecasts (`model.py`, `linear.py`, `baselines.py`), measuring them (`evidence.py`).
 
-A published probability is the weighted mean of the contenders' probabilities. Weights change at moments (cuts) only, and
-use outcomes only once they count as known; between two moments many alerts are published under the same weights, and
-the outcomes of these arrive moments later. So feedback comes late and in batches.
+A published probability is the weighted mean of the contenders' probabilities. Weights change at moments (cuts) only,
+and use outcomes only once they count as known; between two moments many alerts are published under the same weights,
+and the outcomes of these arrive moments later. So feedback comes late and in batches.
 
-The method. At a moment, weight_i is proportional to prior_i * exp(-rate * L_i), where L_i is the sum of contender i's log
-losses on the outcomes known so far; then a share of the weight is spread by the prior again, so that a contender that
-was bad long ago can come back within a few batches (fixed share). The rate begins at 1, which is Bayes' rule, and
+The method. At a moment, weight_i is proportional to prior_i * exp(-rate * L_i), where L_i is the sum of contender i's
+log losses on the outcomes known so far; then a share of the weight is spread by the prior again, so that a contender
+that was bad long ago can come back within a few batches (fixed share). The rate begins at 1, which is Bayes' rule, and
 falls when batches show that Bayes' rule would be overconfident: one fan-out of 300 alerts, or two weeks published
 before the first outcome, are not 300 independent reasons to believe one contender.
 
@@ -24,10 +24,10 @@ that stood when the batch arrived. A contender to which the comparison switches 
 The proof assumes nothing about alerts, outcomes, delays or contenders: with
 Phi_r(L) = -(1/r) ln(sum_i prior_i exp(-r L_i)), every batch adds Phi_r(L + batch) - Phi_r(L) plus its excess to the
 published loss by definition; Phi_r grows when r falls; and sharing leaves Phi as it is and raises no L_i by more than
-ln(1 / (1 - a)) / r. The sum telescopes. Where each batch is one alert and no outcome is late, excess is zero at rate 1, and
-where batches of at most B alerts arrive before the next is published, it is at most zero at rates up to 1 / B (Hoelder's
-inequality). So the worst case over all data is a bound of B * ln N; the rate is chosen so that the two parts of
-the bound are about equal, which on tame data is far less.
+ln(1 / (1 - a)) / r. The sum telescopes. Where each batch is one alert and no outcome is late, excess is zero at rate
+1, and where batches of at most B alerts arrive before the next is published, it is at most zero at rates up to 1 / B
+(Hoelder's inequality). So the worst case over all data is a bound of B * ln N; the rate is chosen so that the two
+parts of the bound are about equal, which on tame data is far less.
 
 Sources: Vovk 1998 (mixability of log-loss); Herbster & Warmuth 1998 (fixed share); Weinberger & Ordentlich 2002 and
 Joulani, Gyorgy & Szepesvari 2013 (delayed feedback costs a factor of the delay); de Rooij, van Erven, Grunwald & Koolen
@@ -45,9 +45,9 @@ import numpy as np
 from dagster_project.errors import HeedError
 from dagster_project.triage.metrics import clip_probability, log_losses
 
-# Of the weight at each batch of outcomes that is spread by the prior again. A judgement: over a year of weekly batches it
-# costs a contender that is always best 0.5 / rate nats in all, and a contender that was worthless can take over
-# after evidence of ln(N / share), about 7 nats.
+# Of the weight at each batch of outcomes that is spread by the prior again. A judgement: over a year of weekly
+# batches it costs a contender that is always best 0.5 / rate nats in all, and a contender that was worthless can take
+# over after evidence of ln(N / share), about 7 nats.
 SHARE = 0.01
 # The rate never falls below this: at 1 / 2,000 the weights would hardly move on any data that a year brings.
 LEAST_RATE = 1 / 2_000

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
@@ -52,9 +52,10 @@ class Facts:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case and its pairs of neighbours ("disk full"), each once, in order of appearance."""
+    """The words of a text in lower case and its pairs of neighbours ("disk full"), each once, in order of
+    appearance."""
     single = WORD.findall(text[:TEXT_LIMIT].lower())
-    return list(dict.fromkeys([*single, *(f"{a} {b}" for a, b in zip(single, single[1:], strict=False))]))
+    return list(dict.fromkeys([*single, *(f"{a} {b}" for a, b in pairwise(single))]))
 
 
 def character_grams(text: str) -> list[str]:
@@ -73,6 +74,7 @@ def plan_facts(frame: pd.DataFrame) -> tuple[str, ...]:
     An attribute is a name when its values recur, and text when its values are of several words. Pairs of names: rule,
     team and the first attributes with each other, those with the fewest values first.
     """
+
     def present(name: str) -> bool:
         return name in frame and frame[name].notna().any()
 
@@ -107,9 +109,7 @@ def sparse_facts(frame: pd.DataFrame, kinds: Sequence[str]) -> Iterator[Facts]:
         "characters of " one of them, "hour" (of the day, UTC), "weekday", "hour of week". What a frame lacks gives no
         facts, and is no error.
     """
-    attributes = {
-        part[1:] for kind in kinds for part in _parts(kind) if part.startswith("@")
-    }
+    attributes = {part[1:] for kind in kinds for part in _parts(kind) if part.startswith("@")}
     parsed = attribute_columns(frame["attributes"], sorted(attributes)) if attributes and "attributes" in frame else {}
     coded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
