@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from dagster_project.triage import metrics
 from dagster_project.triage.evaluation import EvaluationSettings, evaluate, evaluate_slices
-from dagster_project.triage.model import MODEL, rule_day_blocks
+from dagster_project.triage.model import MODEL, PART, rule_day_blocks
 
 COLUMNS = ("slice", "slice_value", "contender", "metric", "value", "low", "high", "alerts", "acted")
 FACTS = (
@@ -70,7 +70,7 @@ def measure(forecasts: pd.DataFrame, headline_only: bool = False) -> pd.DataFram
     if not len(forecasts):
         return pd.DataFrame({name: pd.Series([], dtype=_dtype(name)) for name in COLUMNS})
     names = contenders(forecasts)
-    baselines = [name for name in names if name != MODEL]
+    baselines = [name for name in names if name != MODEL and not name.startswith(PART)]
     clean = forecasts[~forecasts["excluded"]].reset_index(drop=True)
     parts = [_table(clean, names, baselines).assign(slice="unflagged", slice_value="")]
     if not headline_only:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from dagster_project.triage import evidence, metrics
 from dagster_project.triage.evaluation import EvaluationSettings
-from dagster_project.triage.model import LIGHTGBM, MODEL, Model, rule_day_blocks
+from dagster_project.triage.model import LIGHTGBM, MIXTURE, MODEL, Model, rule_day_blocks
 
 REPLICATES = 300
 
@@ -140,7 +140,7 @@ def decide(
 
 
 def _contender(model: Model) -> str:
-    return MODEL if model.kind == LIGHTGBM else model.kind
+    return MODEL if model.kind in (LIGHTGBM, MIXTURE) else model.kind
 
 
 def _against(targets: Targets, evaluation: pd.DataFrame, contender: str) -> tuple[list[str], dict[str, Any]]:

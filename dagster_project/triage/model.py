@@ -59,8 +59,11 @@ __all__ = [
     "usable_alerts",
 ]
 
-# The column of the trees' forecasts, beside those of the baselines.
+# The column of the forecasts of what was learned, beside those of the baselines: trees, or a mixture (`MIXTURE`), whose
+# learned contenders have columns that begin with `PART`.
 MODEL = "model"
+MIXTURE = "mixture"
+PART = "part: "
 
 # Shares of a candidate's trees that compete with all of them.
 SHARES_OF_TREES = (0.25, 0.5)
@@ -149,8 +152,8 @@ class LearningSettings:
         half the time; the evidence is then that of a recipe which has seen less than production.
     prove_first : trees serve only once they have beaten the best baseline beyond doubt. False lets them serve
         until they have lost to it beyond doubt.
-    mixture : all contenders serve, weighed by what they forecast (`learning/mixed.py`), in the place of the one that
-    won. replicates : of the block bootstrap that decides whether the trees are better.
+    mixture : all contenders serve, weighed by what they forecast (`learning/mixed.py`), instead of the one that won.
+    replicates : of the block bootstrap that decides whether the trees are better.
     threads : CPU threads; the result does not depend on them.
     fit_elsewhere : makes the final fits in the place of this process, and returns their texts. Tuning stays here: it
         takes part of the alerts.

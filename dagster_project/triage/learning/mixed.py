@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,29 @@ from dagster_project.errors import HeedError
 from dagster_project.triage import metrics
 from dagster_project.triage.baselines import ALWAYS_NO, Baseline
 from dagster_project.triage.calibration import Calibration, choose_calibration, uninfluenced
-from dagster_project.triage.forecaster import Model
+from dagster_project.triage.features import settings_from_contract
+from dagster_project.triage.forecaster import LIGHTGBM, Model
 from dagster_project.triage.learning.linear import RECIPES, Linear, encode, fit_linear
 from dagster_project.triage.learning.mixture import Rolled, mix, roll, weights_from_document, weights_to_document
 from dagster_project.triage.learning.sparse import plan_facts
-from dagster_project.triage.model import MODEL, Learned, LearningSettings, _join, _rounded, _Training, horizon_ends
+from dagster_project.triage.matrix import ColumnPlan
+from dagster_project.triage.model import (
+    MIXTURE,
+    MODEL,
+    PART,
+    Learned,
+    LearningSettings,
+    _join,
+    _known_alerts,
+    _rounded,
+    _Training,
+    horizon_ends,
+    rule_day_blocks,
+    usable_alerts,
+)
 from dagster_project.triage.reasons import reasons_from_baseline
 
-MIXTURE = "mixture"
+TREES = "trees"
 ALL = "mean of trees, linear and rate"
 
 # The one contender with nothing to learn but a rate has most of the weight until outcomes speak; "nobody acts" has
@@ -81,7 +96,7 @@ class Mixed(Model):
             encoded = encode(frame, settings, kinds)
             made |= {name: metrics.expit(model.log_odds(encoded)) for name, model in self.linears.items()}
         if self.booster_text is not None:
-            made[MODEL] = super().predict(frame)
+            made[TREES] = super().predict(frame)
         if ALL in self.weights:
             made[ALL] = mean_log_odds(made)
         return made
@@ -90,8 +105,6 @@ class Mixed(Model):
         """Those of the trees where they take part, otherwise the rates that are repeated."""
         if self.booster_text is not None:
             return super().reasons(frame, top)
-        from dagster_project.triage.features import settings_from_contract
-
         heaviest = max(self.baselines, key=lambda name: self.weights.get(name, 0.0), default=None)
         serving = self.baselines[heaviest] if heaviest else Baseline("constant_rate", {"rate": 0.5})
         return reasons_from_baseline(serving, frame, settings_from_contract(self.contract), top, nothing_known=False)
@@ -109,9 +122,6 @@ class Mixed(Model):
     @classmethod
     def from_document(cls, booster_text: str | None, document: Any, threads: int = 2) -> Mixed:
         """The version of `to_document`. `HeedError` when anything is missing, changed or malformed."""
-        from dagster_project.triage.features import settings_from_contract
-        from dagster_project.triage.matrix import ColumnPlan
-
         try:
             settings = settings_from_contract(document["contract"])
             names, weights = weights_from_document(document["weights"])
@@ -145,23 +155,19 @@ class Mixed(Model):
 
 def mean_log_odds(forecasts: dict[str, np.ndarray]) -> np.ndarray:
     """The mean log-odds of the trees, the fullest linear model, the words and the rate of the rule, as far as given."""
-    wanted = (MODEL, RECIPES[-1].name, RECIPES[-2].name, "rate_per_rule")
+    wanted = (TREES, RECIPES[-1].name, RECIPES[-2].name, "rate_per_rule")
     if RECIPES[-1].name not in forecasts:  # without a text
-        wanted = (MODEL, RECIPES[3].name, "rate_per_rule")
+        wanted = (TREES, RECIPES[3].name, "rate_per_rule")
     return metrics.expit(np.mean([metrics.logit(forecasts[name]) for name in wanted if name in forecasts], axis=0))
 
 
 def learn_mixed(frame: pd.DataFrame, cut: datetime, settings: LearningSettings, proven: bool = False) -> Learned:
-    """As `model.learn`, with a mixture as the model; `Learned.forecasts` has the columns "mixture" and "model" (the
-    trees).
+    """As `model.learn`, with a mixture as the model; its forecasts have the column "model", those of
+    its learned contenders "part: trees" and so on.
 
     It serves from the first mature outcome on: `proven` and the settings' `prove_first` decide nothing, because trees
     that are worse than a baseline have no weight.
     """
-    from datetime import UTC
-
-    from dagster_project.triage.model import _known_alerts, usable_alerts
-
     known = int(usable_alerts(frame, cut).sum())
     by = ["raised_at", "alert_id"] if "alert_id" in frame else ["raised_at"]
     ripe = _known_alerts(frame, cut) & (horizon_ends(frame, settings.horizon) <= pd.Timestamp(cut)).to_numpy(dtype=bool)
@@ -175,8 +181,6 @@ class _MixedTraining(_Training):
     def run(self) -> Learned:
         if not self.counts["mature"]:
             return Learned(self._prior(), pd.DataFrame())
-        from dagster_project.triage.model import rule_day_blocks
-
         settings = self.settings
         self.blocks = rule_day_blocks(self.mature)
         self.folds = self._inner_cuts()
@@ -192,18 +196,19 @@ class _MixedTraining(_Training):
         trees: Model | None = None
         if enough and self.folds:
             trees = self._learn_trees(forecasts)
-        names = [*final, *linears, *([MODEL, ALL] if trees else [])]
+        names = [*final, *linears, *([TREES, ALL] if trees else [])]
         if trees:
             forecasts[ALL] = mean_log_odds(forecasts)
         prior = np.array([_prior_of(name) for name in names])
         prior[prior == 0] = (1 - prior.sum()) / max(1, int((prior == 0).sum()))
         rolled, overall, mapped = self._roll({name: forecasts[name] for name in names} if self.folds else {}, prior)
         weights = rolled.state.weights if rolled else prior / prior.sum()
-        table = self._table({MIXTURE: self.published, **forecasts}) if self.folds else pd.DataFrame()
+        named = {name if name in final else PART + name: p for name, p in forecasts.items()}
+        table = self._table({MODEL: self.published, **named}) if self.folds else pd.DataFrame()
         kept = {n: float(w) for n, w in zip(names, weights, strict=True) if w >= LEAST_WEIGHT}
         total = sum(kept.values())
         kept = {n: w / total for n, w in kept.items()}
-        asked = set(kept) | ({MODEL, "rate_per_rule", *(r.name for r in RECIPES)} if ALL in kept else set())
+        asked = set(kept) | ({TREES, "rate_per_rule", *(r.name for r in RECIPES)} if ALL in kept else set())
         said = ", ".join(f"{name} {weight:.0%}" for name, weight in sorted(kept.items(), key=lambda x: -x[1])[:4])
         model = Mixed(
             MIXTURE,
@@ -211,10 +216,10 @@ class _MixedTraining(_Training):
             self.contract,
             f"a mixture of {len(names)} contenders, taught on {self.counts['mature']} alerts: {said}",
             self.evidence,
-            plan=trees.plan if trees and MODEL in asked else type(self)._no_plan(),
-            calibration=trees.calibration if trees and MODEL in asked else Calibration(),
-            booster_text=trees.booster_text if trees and MODEL in asked else None,
-            members=trees.members if trees and MODEL in asked else 1,
+            plan=trees.plan if trees and TREES in asked else ColumnPlan(),
+            calibration=trees.calibration if trees and TREES in asked else Calibration(),
+            booster_text=trees.booster_text if trees and TREES in asked else None,
+            members=trees.members if trees and TREES in asked else 1,
             threads=settings.threads,
             weights=kept,
             baselines={n: b for n, b in final.items() if n in asked},
@@ -223,12 +228,6 @@ class _MixedTraining(_Training):
             mapped_weight=mapped,
         )
         return Learned(model, table)
-
-    @staticmethod
-    def _no_plan() -> Any:
-        from dagster_project.triage.matrix import ColumnPlan
-
-        return ColumnPlan()
 
     def _fit_linears(self, rows: np.ndarray, cut: pd.Timestamp) -> dict[str, Linear]:
         """Alerts of one rule-day share the weight of the square root of their number: they are hardly independent."""
@@ -248,7 +247,7 @@ class _MixedTraining(_Training):
     def _learn_trees(self, forecasts: dict[str, np.ndarray]) -> Model:
         """Adds the trees' forecasts, and gives what they would be in production."""
         self._compete()
-        forecasts[MODEL] = np.concatenate([self._forecast(fold, self._decide(fold)) for fold in range(len(self.folds))])
+        forecasts[TREES] = np.concatenate([self._forecast(fold, self._decide(fold)) for fold in range(len(self.folds))])
         choice = self._decide(len(self.folds))
         self.evidence["candidates"] = self._candidate_evidence(choice)
         self.evidence["chosen"] = {
@@ -257,7 +256,7 @@ class _MixedTraining(_Training):
             "calibration": choice.calibration.to_document(),
         }
         return Model(
-            "lightgbm", self.cut, self.contract, "", {}, None, self.plan, choice.calibration, self._final_trees(choice),
+            LIGHTGBM, self.cut, self.contract, "", {}, None, self.plan, choice.calibration, self._final_trees(choice),
             len(choice.members), threads=self.settings.threads,
         )  # fmt: skip
 
@@ -320,8 +319,6 @@ def remembering(settings: LearningSettings, facts: pd.DataFrame, most_keys: int 
 
     Looks at facts only. Attributes are those that `sparse.plan_facts` calls names, the fewest values first.
     """
-    from datetime import timedelta
-
     kinds: Sequence[str] = plan_facts(facts)
     names = [k.removeprefix("@") for k in kinds if k.startswith("@") and "+" not in k][:most_keys]
     pair = [k.replace("@", "") for k in kinds if k.startswith("@") and "+" in k][:1]
