@@ -164,6 +164,8 @@ def contract(settings: FeatureSettings) -> dict[str, Any]:
         "history": [feature.name for feature in history_features_for(settings)],
         "raise_time": list(RAISE_TIME_FEATURES),
     }
+    if not settings.lifelong:  # as it was written before there was a choice: stored models stay valid
+        del content["settings"]["lifelong"]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return {**content, "hash": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
@@ -179,7 +181,7 @@ def settings_from_contract(document: Any) -> FeatureSettings:
             half_lives=_spans(raw["half_lives"]),
             echo_lags=_spans(raw["echo_lags"]),
             echo_width=timedelta(seconds=float(raw["echo_width"])),
-            lifelong=bool(raw["lifelong"]),
+            lifelong=bool(raw.get("lifelong", False)),
             lookback=timedelta(seconds=float(raw["lookback"])),
         )
     except (KeyError, TypeError, ValueError) as error:
