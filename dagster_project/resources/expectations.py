@@ -593,8 +593,11 @@ def _outcome(spec: CheckSpec, result: Any, id_columns: Sequence[str]) -> Expecta
         ]
         concerned = [column for column in about if column in rows.columns and column not in id_columns]
         if concerned:
-            counts = rows[concerned[0]].map(_readable).value_counts(dropna=False)
-            values = [(_readable(value), int(count)) for value, count in counts.head(SHOWN_VALUES).items()]
+            # Rows are a sample where there are many; heed's own expectations count all of them.
+            held = details.get("values")
+            if held is None and len(rows) == count:
+                held = rows[concerned[0]].value_counts(dropna=False).head(SHOWN_VALUES).items()
+            values = [(_readable(value), int(number)) for value, number in held or []]
     percent = seen.get("unexpected_percent")
     details = seen.get("details")
     return ExpectationOutcome(
@@ -608,7 +611,9 @@ def _outcome(spec: CheckSpec, result: Any, id_columns: Sequence[str]) -> Expecta
         sample_rows=sample,
         description=spec.description,
         notes=spec.notes,
-        details=dict(details) if isinstance(details, dict) else {},
+        details={name: value for name, value in details.items() if name != "values"}
+        if isinstance(details, dict)
+        else {},
         values=values,
     )
 

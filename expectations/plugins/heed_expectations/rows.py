@@ -41,6 +41,10 @@ from dagster_project.errors import HeedError
 T = TypeVar("T")
 
 
+# Of the values of unexpected rows so many are counted: the most frequent ones.
+MOST_VALUES = 5
+
+
 @dataclass(frozen=True)
 class Unexpected:
     """What a look at a frame found.
@@ -144,6 +148,9 @@ class RowsExpectation(BatchExpectation, ABC):
             "partial_unexpected_list": frame[shown].iloc[where[:20]].astype(str).to_dict("records"),
             "details": {"columns": list(found.columns), **found.details},
         }
+        if count and found.columns:
+            held = frame[found.columns[0]].iloc[np.flatnonzero(found.mask)].value_counts(dropna=False)
+            result["details"]["values"] = list(held.head(MOST_VALUES).items())
         if found.observed is not None:
             result["observed_value"] = found.observed
         if asked["include_unexpected_rows"]:
