@@ -99,10 +99,10 @@ def afternoon_trees(past: pd.DataFrame, acted: np.ndarray, later: pd.DataFrame) 
     columns = [c for c in past.columns if past[c].dtype == np.float32]
     both = pd.concat([past, later], ignore_index=True)
     table = both[columns].copy()
-    table["hour"], table["weekday"] = both["raised_at"].dt.hour, both["raised_at"].dt.weekday
+    table["hour"], table["weekday"] = both["raised_at"].dt.hour, both["raised_at"].dt.day_of_week
     for name in ("rule", "entity", "team", "severity"):
-        codes = pd.factorize(past[name])[1]
-        table[name] = pd.Categorical(both[name], categories=codes)
+        codes = pd.Index(past[name].dropna().unique())
+        table[name] = pd.Categorical.from_codes(codes.get_indexer(both[name]), codes)
     n = len(past)
     model = lgb.LGBMClassifier(
         n_estimators=200, learning_rate=0.03, num_leaves=15, min_child_samples=30, colsample_bytree=0.5,

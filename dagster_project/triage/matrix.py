@@ -200,7 +200,7 @@ def plan_columns(frame: pd.DataFrame, settings: FeatureSettings, taught: np.ndar
     for f in features:
         span = (f.key, f.window)
         if f.statistic == "acted_count" and span in known:
-            columns.append(Column(f.name.replace("_acted_count_", "_acted_share_"), "share", (f.name, known[span])))
+            columns.append(Column(f.name.replace("_acted_count", "_acted_share"), "share", (f.name, known[span])))
         if f.statistic == "raised_count" and span in known:
             name = f.name.replace("_raised_count_", "_undecided_count_")
             columns.append(Column(name, "undecided", (f.name, known[span])))

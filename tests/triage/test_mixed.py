@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 
 from dagster_project.errors import HeedError
+from dagster_project.triage import evidence
 from dagster_project.triage.features import FeatureSettings, history_features_for, key_values
 from dagster_project.triage.gate import Targets, decide
 from dagster_project.triage.learning.mixed import Mixed, learn_mixed, remembering
 from dagster_project.triage.metrics import log_loss
-from dagster_project.triage.model import MODEL, PART, Candidate, LearningSettings
+from dagster_project.triage.model import MODEL, PART, Candidate, Learned, LearningSettings
 from dagster_project.triage.timeline import history_features
 from tests.triage.learning_world import START, facts
 
@@ -33,11 +34,16 @@ def frame() -> pd.DataFrame:
     return pd.concat([made, history], axis=1)
 
 
+@pytest.fixture(scope="module")
+def learned(frame: pd.DataFrame) -> Learned:
+    return learn_mixed(frame, _cut(110), SETTINGS)
+
+
 def _cut(days: int) -> datetime:
     return (START + pd.Timedelta(days=days)).to_pydatetime()
 
 
-@pytest.mark.parametrize("days", [15, 16, 20, 40])
+@pytest.mark.parametrize("days", [15, 16, 20])
 def test_it_serves_from_the_first_mature_outcome_on(frame: pd.DataFrame, days: int) -> None:
     model = learn_mixed(frame, _cut(days), SETTINGS).model
     assert isinstance(model, Mixed)
@@ -48,8 +54,9 @@ def test_it_serves_from_the_first_mature_outcome_on(frame: pd.DataFrame, days: i
     assert len(model.reasons(frame.iloc[:5])) == 5
 
 
-def test_in_the_past_it_is_not_worse_than_the_best_contender_by_more_than_it_says(frame: pd.DataFrame) -> None:
-    learned = learn_mixed(frame, _cut(110), SETTINGS)
+def test_in_the_past_it_is_not_worse_than_the_best_contender_by_more_than_it_says(
+    frame: pd.DataFrame, learned: Learned
+) -> None:
     forecasts, told = learned.forecasts, learned.model.evidence
     assert f"{PART}trees" in forecasts
     y = forecasts["acted"].to_numpy()
@@ -70,8 +77,8 @@ def test_nothing_known_after_the_cut_matters_and_the_order_of_rows_does_not(fram
     assert once.version == again.version
 
 
-def test_storage_changes_no_forecast_and_damage_is_named(frame: pd.DataFrame) -> None:
-    model = learn_mixed(frame, _cut(80), SETTINGS).model
+def test_storage_changes_no_forecast_and_damage_is_named(frame: pd.DataFrame, learned: Learned) -> None:
+    model = learned.model
     text, document = model.to_document()
     stored = Mixed.from_document(text, json.loads(json.dumps(document, allow_nan=False)), threads=1)
     assert np.array_equal(stored.predict(frame), model.predict(frame))
@@ -80,10 +87,7 @@ def test_storage_changes_no_forecast_and_damage_is_named(frame: pd.DataFrame) ->
             Mixed.from_document(text, wrong)
 
 
-def test_the_gate_takes_a_mixture_for_what_was_learned(frame: pd.DataFrame) -> None:
-    from dagster_project.triage import evidence
-
-    learned = learn_mixed(frame, _cut(110), SETTINGS)
+def test_the_gate_takes_a_mixture_for_what_was_learned(learned: Learned) -> None:
     table = evidence.measure(learned.forecasts, headline_only=True)
     assert decide(learned.model, table, Targets(minimum_skill=0.05), has_champion=True).decision == "promoted"
     assert decide(learned.model, table, Targets(minimum_skill=0.99), has_champion=True).decision == "refused"

@@ -238,7 +238,8 @@ class Linear:
         z = self.intercept + raw @ self.centre
         if self.coefficients.any():
             z += _standard(raw, self.mean, self.deviation) @ self.coefficients
-        for facts in encoded.facts:
+        # In an order of its own: the last bit of a sum must not depend on how the model was stored.
+        for facts in sorted(encoded.facts, key=lambda f: f.name):
             known = self.facts.get(facts.name)
             if known:
                 weight = np.array([known.get(value, 0.0) for value in facts.values], dtype=np.float64)

@@ -297,7 +297,7 @@ class _MixedTraining(_Training):
             "log_loss": {MIXTURE: own, **losses},
             "mixture": {
                 "weights": {n: round(float(w), 4) for n, w in zip(forecasts, rolled.state.weights, strict=True)},
-                "rate": round(rolled.state.rate, 5),
+                "rate": round(float(rolled.state.rate), 5),
                 "best_in_hindsight": list(forecasts)[best],
                 "worse_than_it_by_at_most": _rounded(bounds[best] / max(1, int(counted.sum()))),
                 "mapped_weight": round(float(both.state.weights[1]), 4),

@@ -219,5 +219,11 @@ def _tokens(kind: str, codes: np.ndarray, texts: np.ndarray, split: Callable[[st
     sizes = np.diff(starts)
     weight = np.repeat(1.0 / np.sqrt(np.maximum(sizes, 1)), sizes)
     # The last row is that of no text.
-    of_text = sparse.csr_matrix((weight, indices, [*starts, len(indices)]), shape=(len(texts) + 1, len(place)))
-    return Facts(kind, of_text[codes], np.array(list(place), dtype=object))
+    # Columns in the order of their texts: the last bit of a sum over words must not depend on the other alerts.
+    values = sorted(place)
+    rank = np.empty(len(place), dtype=np.int64)
+    rank[[place[value] for value in values]] = np.arange(len(place))
+    columns = rank[np.array(indices, dtype=np.int64)]
+    of_text = sparse.csr_matrix((weight, columns, [*starts, len(indices)]), shape=(len(texts) + 1, len(place)))
+    of_text.sort_indices()
+    return Facts(kind, of_text[codes], np.array(values, dtype=object))
