@@ -122,10 +122,10 @@ def add_new(warehouse: Warehouse, round_number: int) -> datetime:
 def measure(home: Path, first: datetime, until: datetime) -> dict[str, Any]:
     """One call in this process."""
     from dagster_project.assets.features import derive_features
+    from dagster_project.commands.precompile import warm
     from dagster_project.resources.cluster import Cluster
     from dagster_project.resources.kept_history import KeptHistory
     from dagster_project.settings import load_settings
-    from dagster_project.warming import warm
 
     warm()
     warehouse = Warehouse(home)

@@ -32,8 +32,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.job import company, watch
+from dagster_project.commands.run import STEP_WORDS
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.running import STEP_WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
 BAR_SECONDS, BAR_OVERHEAD = 25, 10

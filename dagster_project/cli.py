@@ -219,8 +219,8 @@ def action_types_command(out: Path, json_output: bool) -> None:
 @JSON
 def run(as_of: str | None, retrain: bool | None, full: bool, json_output: bool) -> None:
     """The whole job once: clean, flag, derive features, learn if due, score, publish."""
+    from dagster_project.commands.run import run_whole_job
     from dagster_project.resources.moment import parse_moment
-    from dagster_project.running import run_whole_job
 
     moment = parse_moment(as_of) if as_of else None
     outcome = run_whole_job(moment, retrain=retrain, whole=full, say=_say(time.monotonic()))
@@ -238,7 +238,7 @@ def run(as_of: str | None, retrain: bool | None, full: bool, json_output: bool) 
 @JSON
 def replay(first: str, until: str, every: str, out: Path, json_output: bool) -> None:
     """What production would have said: walks through time and scores each alert at its raised_at."""
-    from dagster_project.replaying import replay_to_file
+    from dagster_project.commands.replay import replay_to_file
     from dagster_project.resources.moment import parse_moment
 
     report = replay_to_file(parse_moment(first), parse_moment(until), _span(every), out, say=_say(time.monotonic()))
@@ -251,7 +251,7 @@ def replay(first: str, until: str, every: str, out: Path, json_output: bool) -> 
 @click.option("--seed", default=0, show_default=True, help="Another seed is another company.")
 def demo(alerts: int, days: int, seed: int) -> None:
     """A simulated company, from raw alerts to scores, with a summary."""
-    from dagster_project.demo import run_demo
+    from dagster_project.commands.demo import run_demo
 
     run_demo(alerts=alerts, days=days, seed=seed, say=_say(time.monotonic()))
 
@@ -260,9 +260,9 @@ def demo(alerts: int, days: int, seed: int) -> None:
 @JSON
 def summary(json_output: bool) -> None:
     """What stands now: rows, flags, the model beside the baselines, the alerts most worth attention."""
+    from dagster_project.commands.summary import collect, show
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home
-    from dagster_project.summary import collect, show
 
     found = collect(Warehouse(heed_home()))
     if json_output:
@@ -277,7 +277,7 @@ def summary(json_output: bool) -> None:
 @JSON
 def report(out: Path, as_of: str | None, json_output: bool) -> None:
     """The evidence as one self-contained HTML page, the verdict first."""
-    from dagster_project.report import read_evidence, write_report
+    from dagster_project.commands.report import read_evidence, write_report
     from dagster_project.reporting.verdict import judge
     from dagster_project.resources.moment import parse_moment
     from dagster_project.resources.postgres import Warehouse
@@ -319,7 +319,7 @@ def docs(out: Path, json_output: bool) -> None:
 @JSON
 def champion(as_of: str | None, json_output: bool) -> None:
     """The model versions, what was decided about them, and which one scores."""
-    from dagster_project.champion import list_versions
+    from dagster_project.commands.champion import list_versions
     from dagster_project.resources.moment import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home
@@ -348,7 +348,7 @@ def champion(as_of: str | None, json_output: bool) -> None:
 @JSON
 def rollback(version: str | None, who: str, why: str, as_of: str | None, json_output: bool) -> None:
     """Let an earlier VERSION score again; without one, the previous champion."""
-    from dagster_project.champion import roll_back
+    from dagster_project.commands.champion import roll_back
     from dagster_project.resources.moment import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home, load_settings
@@ -384,7 +384,7 @@ def autoclose_enable(
     rule: str, max_miss_rate: float, until: str, mode: str, who: str, why: str, as_of: str | None, json_output: bool
 ) -> None:
     """Let closing be decided for RULE. In shadow mode heed says what it would have closed."""
-    from dagster_project.autoclosing import enable
+    from dagster_project.commands.autoclose import enable
     from dagster_project.resources.moment import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home, load_settings
@@ -418,7 +418,7 @@ def autoclose_enable(
 @AS_OF
 def autoclose_disable(rule: str, who: str, why: str, as_of: str | None) -> None:
     """Decide nothing more for RULE. What was decided stands."""
-    from dagster_project.autoclosing import disable
+    from dagster_project.commands.autoclose import disable
     from dagster_project.resources.moment import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home
@@ -436,7 +436,7 @@ def autoclose_disable(rule: str, who: str, why: str, as_of: str | None) -> None:
 @JSON
 def autoclose_undo(rule: str, alert: str | None, who: str, why: str, as_of: str | None, json_output: bool) -> None:
     """Take back what was closed of RULE under its newest request, and pause the rule."""
-    from dagster_project.autoclosing import undo
+    from dagster_project.commands.autoclose import undo
     from dagster_project.resources.moment import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home
@@ -457,7 +457,7 @@ def autoclose_undo(rule: str, alert: str | None, who: str, why: str, as_of: str 
 @AS_OF
 def autoclose_never(rule: str, remove: bool, who: str, why: str, as_of: str | None) -> None:
     """Put RULE on the list of those that are never closed."""
-    from dagster_project.autoclosing import never
+    from dagster_project.commands.autoclose import never
     from dagster_project.resources.moment import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home
@@ -472,7 +472,7 @@ def autoclose_never(rule: str, remove: bool, who: str, why: str, as_of: str | No
 @JSON
 def autoclose_list(as_of: str | None, json_output: bool) -> None:
     """Where closing stands, rule by rule."""
-    from dagster_project.autoclosing import list_rules
+    from dagster_project.commands.autoclose import list_rules
     from dagster_project.resources.moment import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home
@@ -501,7 +501,7 @@ def autoclose_list(as_of: str | None, json_output: bool) -> None:
 @JSON
 def prune(dry_run: bool, json_output: bool) -> None:
     """Remove what is older than [retention] in heed.toml allows; never what evidence needs."""
-    from dagster_project.pruning import prune_home
+    from dagster_project.commands.prune import prune_home
 
     made = prune_home(dry_run=dry_run, say=_say(time.monotonic()))
     if json_output:
@@ -528,7 +528,7 @@ ALLOWED_HOST = click.option(
 @click.option("--ui-only", is_flag=True, help="Without the daemon, where that runs elsewhere on DAGSTER_HOME.")
 def up(host: str, port: int, allowed_host: tuple[str, ...], ui_only: bool) -> None:
     """The Dagster UI with its daemon: its schedules run as long as this does."""
-    from dagster_project.dagster_ui import serve_dagster
+    from dagster_project.commands.up import serve_dagster
 
     raise SystemExit(serve_dagster(host, port, allowed_host, daemon=not ui_only))
 
@@ -563,7 +563,7 @@ def notify(test: bool, json_output: bool) -> None:
 @JSON
 def doctor(json_output: bool) -> None:
     """What is wrong, and what to do about it. Exit status 1 when something is: also a failed run or stale scores."""
-    from dagster_project.doctor import examine
+    from dagster_project.commands.doctor import examine
 
     findings = examine()
     if json_output:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -223,17 +223,3 @@ def _untouched(directory: Path, name: re.Pattern[str], days: float) -> Iterator[
 
 def _age_days(path: Path) -> float:
     return (time.time() - path.stat().st_mtime) / 86400
-
-
-def prune_home(*, dry_run: bool = False, say: Callable[[str], None] = lambda line: None) -> list[Pruned]:
-    """`heed prune`: in this home, when its turn has come."""
-    import uuid
-
-    from dagster_project.instance import dagster_instance
-    from dagster_project.resources.turn import turn
-    from dagster_project.settings import heed_home, load_settings
-
-    settings, warehouse = load_settings(), Warehouse(heed_home())
-    warehouse.prepare()
-    with dagster_instance(warehouse.home) as instance, turn(warehouse, f"prune-{uuid.uuid4()}", say):
-        return prune(warehouse, settings, instance, dry_run=dry_run)

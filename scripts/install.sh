@@ -34,5 +34,5 @@ fi
 .venv/bin/python -m pip install $quiet --no-deps --no-build-isolation --no-index --editable .
 echo "compiling what would otherwise be compiled on first use"
 # Also where Python is told to keep nothing it compiled: this is what installation is for.
-env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m dagster_project.warming
+env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m dagster_project.commands.precompile
 echo "the environment stands"

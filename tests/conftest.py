@@ -22,10 +22,10 @@ from dagster import DagsterInstance
 from hypothesis import HealthCheck, settings
 
 from dagster_project.automation import days_back
+from dagster_project.commands.run import JobOutcome, run_job
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.embedded_postgres import embedded_url, stop_server
 from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
-from dagster_project.running import JobOutcome, run_job
 from dagster_project.settings import Settings
 from dagster_project.simulator import World
 

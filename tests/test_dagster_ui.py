@@ -29,7 +29,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from dagster_project.cli import main
-from dagster_project.dagster_ui import guarded
+from dagster_project.commands.up import guarded
 from dagster_project.instance import dagster_instance
 from dagster_project.listening import listen, server_of
 from tests.conftest import PROJECT
@@ -172,7 +172,7 @@ def test_a_second_one_of_a_home_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 PARENT = """
 import subprocess, sys, time
-from dagster_project.dagster_ui import _KEEPER
+from dagster_project.commands.up import _KEEPER
 stubborn = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 first = subprocess.Popen(["sleep", "600"], process_group=0)
 subprocess.Popen([sys.executable, "-c", stubborn], process_group=first.pid).pid

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagster_project import demo
 from dagster_project.cli import main
+from dagster_project.commands import demo
 from dagster_project.errors import HeedError
 from dagster_project.instance import dagster_instance
 from dagster_project.loading import load_file

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from benchmarks.fuzz import OTHER, SETTING, files, load, other_input, set_up
+from dagster_project.commands.replay import without_formulas
 from dagster_project.errors import HeedError, one_line
-from dagster_project.replaying import without_formulas
 from dagster_project.settings import PROJECT
 
 MODULES = sorted((PROJECT / "dagster_project").rglob("*.py")) + sorted((PROJECT / "expectations").rglob("*.py"))
@@ -63,7 +63,7 @@ def test_text_cannot_begin_a_line_or_steer_a_terminal(text: str, line: str) -> N
 
 
 def test_the_summary_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dagster_project import summary
+    from dagster_project.commands import summary
 
     out = io.StringIO()
     monkeypatch.setattr("rich.console.Console", lambda **options: Console(file=out, width=200, highlight=False))

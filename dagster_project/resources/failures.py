@@ -1,7 +1,7 @@
 """Why a run failed, in one line, from Dagster's events.
 
 Belongs here: finding the error that says it, and the words for steps.
-Does not belong here: telling anybody (`notices.py`, `running.py`, `doctor.py`).
+Does not belong here: telling anybody (`notices.py`, `commands/run.py`, `commands/doctor.py`).
 """
 
 from __future__ import annotations

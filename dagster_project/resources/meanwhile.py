@@ -1,7 +1,7 @@
 """Loading heavy libraries while this process waits for another one.
 
 Belongs here: what the steps after dbt's will import, and the thread that does so.
-Does not belong here: what is compiled once, at installation (`warming.py`).
+Does not belong here: what is compiled once, at installation (`commands/precompile.py`).
 
 While dbt and the warehouse clean, the process that runs the job has nothing to do. What the next steps import costs it
 some 8 s of processor time (Great Expectations 5 s, LightGBM with scikit-learn 2 s, numba's kernels 1 s).

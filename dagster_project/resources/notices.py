@@ -1,7 +1,7 @@
 """Telling people that a run failed, and that it works again.
 
 Belongs here: the record of how runs ended (`scoring.run_ends`), deciding who is told what, and sending it with Apprise.
-Does not belong here: why a run failed (`failures.py`), and when it is asked (`running.py`, `automation.py`).
+Does not belong here: why a run failed (`failures.py`), and when it is asked (`commands/run.py`, `automation.py`).
 
 One message per failed run and one when the same job works again. Several processes may learn of one end (the command
 that ran it, a sensor, the next run that finds it cut off): the first that records it tells. Where the warehouse is away

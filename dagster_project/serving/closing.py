@@ -1,7 +1,7 @@
 """What heed decided to close among the alerts on the board, and taking such a decision back.
 
 Belongs here: reading the decisions of a page, checking and writing an undo.
-Does not belong here: deciding (`triage/autoclose.py`), what else people say about closing (`autoclosing.py`).
+Does not belong here: deciding (`triage/autoclose.py`), what else people say about closing (`commands/autoclose.py`).
 
 heed closes nothing itself: another system may apply what stands. An undo is one more row, and it pauses the rule. The
 service writes it through `scoring.undo_closing`, so its login can take back, and enable nothing.

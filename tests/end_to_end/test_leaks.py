@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from dagster_project.automation import RETRAIN, days_back
+from dagster_project.commands.report import read_evidence, write_report
+from dagster_project.commands.run import run_job
+from dagster_project.commands.summary import collect, show
 from dagster_project.instance import dagster_instance
 from dagster_project.loading import load_file
-from dagster_project.report import read_evidence, write_report
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.running import run_job
 from dagster_project.settings import Learning, Settings
 from dagster_project.simulator import WorldConfig, simulate
-from dagster_project.summary import collect, show
 
 END = datetime(2025, 6, 1, tzinfo=UTC)
 

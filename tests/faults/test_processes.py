@@ -18,13 +18,13 @@ import psycopg2
 import pytest
 
 from dagster_project.automation import REFRESH
-from dagster_project.dagster_ui import unreachable_code
+from dagster_project.commands.run import what_stopped
+from dagster_project.commands.up import unreachable_code
 from dagster_project.definitions import build_defs
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.moment import run_tags
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.turn import WAREHOUSE_TAG
-from dagster_project.running import what_stopped
 from dagster_project.settings import load_settings
 from tests.conftest import PROJECT
 from tests.faults.conftest import Row

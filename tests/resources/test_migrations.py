@@ -9,7 +9,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from dagster_project.doctor import examine
+from dagster_project.commands.doctor import examine
 from dagster_project.errors import HeedError
 from dagster_project.resources import migrations
 from dagster_project.resources.postgres import Warehouse

@@ -13,7 +13,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 
-from dagster_project.doctor import _connection
+from dagster_project.commands.doctor import _connection
 from dagster_project.errors import HeedError
 from dagster_project.resources.moment import AS_OF_TAG
 from dagster_project.resources.postgres import Warehouse

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
+from dagster_project.commands.run import Say, run_whole_job
 from dagster_project.errors import HeedError
 from dagster_project.resources.dbt_ahead import prepare_dbt
 from dagster_project.resources.emptying import empty_simulated, holds_nothing, simulated_company
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.running import Say, run_whole_job
 from dagster_project.settings import heed_home, load_settings
 
 
@@ -29,9 +29,9 @@ def run_demo(*, alerts: int, days: int, seed: int, say: Say) -> None:
     HeedError
         The warehouse holds something that was not simulated: it is never mixed with simulated rows, and never removed.
     """
+    from dagster_project.commands.summary import collect, show
     from dagster_project.loading import load_file
     from dagster_project.simulator import WorldConfig, export_messy, simulate
-    from dagster_project.summary import collect, show
 
     started = time.monotonic()
     home = heed_home()

@@ -249,9 +249,9 @@ def _runs(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     from dagster import DagsterRunStatus, RunsFilter
 
     from dagster_project.automation import REFRESH, RETRAIN
+    from dagster_project.commands.run import what_stopped
     from dagster_project.instance import dagster_instance
     from dagster_project.resources.turn import WAREHOUSE_TAG, abandoned_runs
-    from dagster_project.running import what_stopped
 
     with dagster_instance(warehouse.home) as instance:
         gone = abandoned_runs(instance, warehouse)

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dagster_project.commands.run import Say, require_alerts
 from dagster_project.errors import HeedError, one_line
 from dagster_project.private import share
 from dagster_project.resources.action_types import require_known_meanings
@@ -23,7 +24,6 @@ from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.tables import read_history, read_overrides, read_rules
 from dagster_project.resources.turn import turn
 from dagster_project.resources.whole_file import whole_file
-from dagster_project.running import Say, require_alerts
 from dagster_project.settings import heed_home, load_settings
 from dagster_project.triage.findings import WITHHELD
 
