@@ -278,7 +278,7 @@ def other_input(folder: Path, what: str, text: str) -> str:
     """What comes from the environment, an option or a mapping file."""
     from dagster_project.cli import _span
     from dagster_project.loading import read_mapping
-    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.as_of import parse_moment
     from dagster_project.resources.postgres import Warehouse
 
     path = folder / "mapping.toml"

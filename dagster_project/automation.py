@@ -14,10 +14,10 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.errors import HeedError
+from dagster_project.resources.as_of import WHOLE_TAG, run_tags
 from dagster_project.resources.failures import what_stopped
 from dagster_project.resources.memory import give_back_memory
 from dagster_project.resources.models import ModelStore
-from dagster_project.resources.moment import WHOLE_TAG, run_tags
 from dagster_project.resources.notices import FAILED, SUCCEEDED, end_of, run_ended, tell_of_abandoned_runs
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.turn import WAREHOUSE_TAG
@@ -57,7 +57,7 @@ def build_jobs() -> list[Any]:
 def prune_op(
     context: dg.OpExecutionContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
 ) -> None:
-    from dagster_project.pruning import prune
+    from dagster_project.resources.retention import prune
 
     made = prune(warehouse, settings, context.instance)
     for row in made:

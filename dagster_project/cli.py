@@ -220,7 +220,7 @@ def action_types_command(out: Path, json_output: bool) -> None:
 def run(as_of: str | None, retrain: bool | None, full: bool, json_output: bool) -> None:
     """The whole job once: clean, flag, derive features, learn if due, score, publish."""
     from dagster_project.commands.run import run_whole_job
-    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.as_of import parse_moment
 
     moment = parse_moment(as_of) if as_of else None
     outcome = run_whole_job(moment, retrain=retrain, whole=full, say=_say(time.monotonic()))
@@ -239,7 +239,7 @@ def run(as_of: str | None, retrain: bool | None, full: bool, json_output: bool) 
 def replay(first: str, until: str, every: str, out: Path, json_output: bool) -> None:
     """What production would have said: walks through time and scores each alert at its raised_at."""
     from dagster_project.commands.replay import replay_to_file
-    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.as_of import parse_moment
 
     report = replay_to_file(parse_moment(first), parse_moment(until), _span(every), out, say=_say(time.monotonic()))
     click.echo(json.dumps(report.to_document()) if json_output else report.summary())
@@ -279,7 +279,7 @@ def report(out: Path, as_of: str | None, json_output: bool) -> None:
     """The evidence as one self-contained HTML page, the verdict first."""
     from dagster_project.commands.report import read_evidence, write_report
     from dagster_project.reporting.verdict import judge
-    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.as_of import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home, load_settings
 
@@ -320,7 +320,7 @@ def docs(out: Path, json_output: bool) -> None:
 def champion(as_of: str | None, json_output: bool) -> None:
     """The model versions, what was decided about them, and which one scores."""
     from dagster_project.commands.champion import list_versions
-    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.as_of import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home
 
@@ -349,7 +349,7 @@ def champion(as_of: str | None, json_output: bool) -> None:
 def rollback(version: str | None, who: str, why: str, as_of: str | None, json_output: bool) -> None:
     """Let an earlier VERSION score again; without one, the previous champion."""
     from dagster_project.commands.champion import roll_back
-    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.as_of import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home, load_settings
 
@@ -385,7 +385,7 @@ def autoclose_enable(
 ) -> None:
     """Let closing be decided for RULE. In shadow mode heed says what it would have closed."""
     from dagster_project.commands.autoclose import enable
-    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.as_of import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home, load_settings
 
@@ -419,7 +419,7 @@ def autoclose_enable(
 def autoclose_disable(rule: str, who: str, why: str, as_of: str | None) -> None:
     """Decide nothing more for RULE. What was decided stands."""
     from dagster_project.commands.autoclose import disable
-    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.as_of import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home
 
@@ -437,7 +437,7 @@ def autoclose_disable(rule: str, who: str, why: str, as_of: str | None) -> None:
 def autoclose_undo(rule: str, alert: str | None, who: str, why: str, as_of: str | None, json_output: bool) -> None:
     """Take back what was closed of RULE under its newest request, and pause the rule."""
     from dagster_project.commands.autoclose import undo
-    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.as_of import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home
 
@@ -458,7 +458,7 @@ def autoclose_undo(rule: str, alert: str | None, who: str, why: str, as_of: str 
 def autoclose_never(rule: str, remove: bool, who: str, why: str, as_of: str | None) -> None:
     """Put RULE on the list of those that are never closed."""
     from dagster_project.commands.autoclose import never
-    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.as_of import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home
 
@@ -473,7 +473,7 @@ def autoclose_never(rule: str, remove: bool, who: str, why: str, as_of: str | No
 def autoclose_list(as_of: str | None, json_output: bool) -> None:
     """Where closing stands, rule by rule."""
     from dagster_project.commands.autoclose import list_rules
-    from dagster_project.resources.moment import parse_moment
+    from dagster_project.resources.as_of import parse_moment
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home
 

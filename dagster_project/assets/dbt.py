@@ -21,6 +21,7 @@ from dagster_dbt.errors import DagsterDbtError
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.action_types import clean_types, how_to_explain, unknown_in_words
+from dagster_project.resources.as_of import reads_everything, run_moment
 from dagster_project.resources.cleaning import CLEAN_VARIABLE, PUBLISH, WHOLE, cleaning
 from dagster_project.resources.dbt import (
     DBT_ANYWHERE,
@@ -32,9 +33,8 @@ from dagster_project.resources.dbt import (
 )
 from dagster_project.resources.dbt_cli import Dbt
 from dagster_project.resources.expectations import SHOWN_VALUES, row_in_words
-from dagster_project.resources.meanwhile import load_meanwhile
-from dagster_project.resources.moment import reads_everything, run_moment
 from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.preload import load_meanwhile
 from dagster_project.resources.tables import shared_ids_in_words
 from dagster_project.resources.turn import turn_environment
 from dagster_project.settings import Settings

@@ -19,8 +19,8 @@ from dagster_project.checks import (
     markdown_table,
     suite_check_specs,
 )
+from dagster_project.resources.as_of import reads_everything, run_moment
 from dagster_project.resources.expectations import find_flags, suite_checksum
-from dagster_project.resources.moment import reads_everything, run_moment
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.tables import (
     read_coded_history,

@@ -23,7 +23,7 @@ def warm() -> None:
 
     import dagster_project.definitions  # noqa: F401
     from dagster_project.assets.dbt import ensure_manifest
-    from dagster_project.resources.meanwhile import load
+    from dagster_project.resources.preload import load
     from dagster_project.triage.features import FeatureSettings, history_features_for, key_values
     from dagster_project.triage.flags import find_flags
     from dagster_project.triage.timeline import history_features

@@ -13,7 +13,7 @@ from dagster_project.resources.postgres import Warehouse
 
 if TYPE_CHECKING:
     pass
-from dagster_project.pruning import Pruned, prune
+from dagster_project.resources.retention import Pruned, prune
 
 
 def prune_home(*, dry_run: bool = False, say: Callable[[str], None] = lambda line: None) -> list[Pruned]:

@@ -1,7 +1,7 @@
 """Emptying a warehouse: allowed where the warehouse itself says that all it holds was simulated.
 
 Belongs here: what a simulated company left, the mark that says so, and removing it.
-Does not belong here: simulating (`simulator/`), loading (`loading/`), retention by age (`pruning.py`).
+Does not belong here: simulating (`simulator/`), loading (`loading/`), retention by age (`resources/retention.py`).
 
 The mark is `raw.loads.simulation`, written in the transaction that writes the rows. A file in the home says nothing
 about a warehouse: the next command may be given another one.

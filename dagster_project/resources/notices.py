@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError, one_line
-from dagster_project.resources.moment import AS_OF_TAG, parse_moment
+from dagster_project.resources.as_of import AS_OF_TAG, parse_moment
 from dagster_project.resources.turn import close_abandoned_runs
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from upath import UPath
 
 from dagster_project.assets.quality import FLOOD_DAYS, flags
 from dagster_project.assets.training import read_taught
+from dagster_project.resources.as_of import AS_OF_TAG
 from dagster_project.resources.features import FeatureStore
-from dagster_project.resources.moment import AS_OF_TAG
 from dagster_project.resources.tables import read_flags, read_history
 from dagster_project.triage.exclusion import flag_alerts
 from dagster_project.triage.features import contract

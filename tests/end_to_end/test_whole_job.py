@@ -14,11 +14,11 @@ from upath import UPath
 from dagster_project.assets import features, scoring
 from dagster_project.definitions import build_defs
 from dagster_project.errors import HeedError
+from dagster_project.resources.as_of import run_tags
 from dagster_project.resources.cleaning import CLEAN_VARIABLE
 from dagster_project.resources.expectations import suite_checksum
 from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.models import ModelStore
-from dagster_project.resources.moment import run_tags
 from dagster_project.resources.tables import read_flags, read_history, unchecked_rows
 from dagster_project.triage.features import contract
 from dagster_project.triage.model import Model

@@ -18,7 +18,7 @@ from dagster_project.cli import main
 from dagster_project.errors import HeedError
 from dagster_project.instance import dagster_instance
 from dagster_project.resources import notices
-from dagster_project.resources.moment import AS_OF_TAG
+from dagster_project.resources.as_of import AS_OF_TAG
 from dagster_project.resources.notices import FAILED, SUCCEEDED, RunEnd, run_ended, send
 from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
 from dagster_project.resources.turn import COMMAND_TAG

@@ -15,7 +15,7 @@ import pytest
 
 from dagster_project.commands.doctor import _connection
 from dagster_project.errors import HeedError
-from dagster_project.resources.moment import AS_OF_TAG
+from dagster_project.resources.as_of import AS_OF_TAG
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.turn import living_runs, pools_transactions, refuse_if_overtaken, turn
 from dagster_project.settings import Settings
