@@ -306,7 +306,7 @@ def report(out: Path, as_of: str | None, json_output: bool) -> None:
 @JSON
 def docs(out: Path, json_output: bool) -> None:
     """Every table and column described, with contracts, tests and lineage, as one HTML page (dbt docs)."""
-    from dagster_project.resources.dbt import write_docs
+    from dagster_project.resources.dbt.project import write_docs
     from dagster_project.resources.postgres import Warehouse
     from dagster_project.settings import heed_home, load_settings
 

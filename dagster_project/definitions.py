@@ -28,8 +28,8 @@ from dagster_project.automation import build_jobs, build_schedules, build_sensor
 from dagster_project.checks import data_docs_job  # noqa: E402
 from dagster_project.instance import spare_the_disk  # noqa: E402
 from dagster_project.resources.cluster import Cluster  # noqa: E402
-from dagster_project.resources.dbt import DBT_PROJECT, dbt_program  # noqa: E402
-from dagster_project.resources.dbt_cli import Dbt  # noqa: E402
+from dagster_project.resources.dbt.project import DBT_PROJECT, dbt_program  # noqa: E402
+from dagster_project.resources.dbt.resource import Dbt  # noqa: E402
 from dagster_project.resources.features import FeatureFiles, FeatureStore  # noqa: E402
 from dagster_project.resources.models import ModelStore  # noqa: E402
 from dagster_project.resources.notices import tell_of_abandoned_runs  # noqa: E402

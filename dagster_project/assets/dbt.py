@@ -22,8 +22,8 @@ from dagster_dbt.errors import DagsterDbtError
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.action_types import clean_types, how_to_explain, unknown_in_words
 from dagster_project.resources.as_of import reads_everything, run_moment
-from dagster_project.resources.cleaning import CLEAN_VARIABLE, PUBLISH, WHOLE, cleaning
-from dagster_project.resources.dbt import (
+from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, PUBLISH, WHOLE, cleaning
+from dagster_project.resources.dbt.project import (
     DBT_ANYWHERE,
     DBT_PROJECT,
     dbt_directory,
@@ -31,7 +31,7 @@ from dagster_project.resources.dbt import (
     dbt_program,
     dbt_vars,
 )
-from dagster_project.resources.dbt_cli import Dbt
+from dagster_project.resources.dbt.resource import Dbt
 from dagster_project.resources.expectations import SHOWN_VALUES, row_in_words
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.preload import load_meanwhile

@@ -19,7 +19,7 @@ from dagster_project.checks import check_before_publishing, nothing_to_check, su
 from dagster_project.resources.as_of import run_moment
 from dagster_project.resources.aside import ALERTS_AT_ONCE, Aside
 from dagster_project.resources.cluster import Cluster
-from dagster_project.resources.dbt_ahead import prepare_dbt
+from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.features import DamagedFile, FeatureStore
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.postgres import Warehouse

@@ -19,7 +19,7 @@ from dagster_project.errors import HeedError, one_line
 from dagster_project.private import share
 from dagster_project.resources.action_types import require_known_meanings
 from dagster_project.resources.cluster import Cluster
-from dagster_project.resources.dbt import build_clean_tables
+from dagster_project.resources.dbt.project import build_clean_tables
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.tables import read_history, read_overrides, read_rules
 from dagster_project.resources.turn import turn

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.as_of import WHOLE_TAG, run_tags
-from dagster_project.resources.dbt_ahead import prepare_dbt
+from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.failures import STEP_WORDS as STEP_WORDS
 from dagster_project.resources.failures import failure_in_words
 from dagster_project.resources.failures import what_stopped as what_stopped

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.dbt import DBT_PROJECT
+from dagster_project.resources.dbt.project import DBT_PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

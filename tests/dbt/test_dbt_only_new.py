@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagster_project.resources.cleaning import CLEAN_VARIABLE, NEW, WHOLE, remember_reading, what_to_read
+from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, NEW, WHOLE, remember_reading, what_to_read
 from dagster_project.settings import Outcome, Settings, Source
 from tests.dbt.conftest import Dbt, require_kept_is_what_stands
 

@@ -21,7 +21,7 @@ from dagster_project.resources.action_types import (
     unknown_share,
     write_types,
 )
-from dagster_project.resources.cleaning import CLEAN_VARIABLE, NEW, WHOLE
+from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, NEW, WHOLE
 from dagster_project.resources.tables import shared_ids_in_words
 from dagster_project.settings import Settings
 from tests.dbt.conftest import PROJECT, Dbt

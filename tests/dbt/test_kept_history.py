@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dagster_project.resources import kept_history
-from dagster_project.resources.cleaning import NEW, WHOLE
+from dagster_project.resources.dbt.incremental import NEW, WHOLE
 from dagster_project.resources.kept_history import kept_directory
 from dagster_project.resources.tables import read_coded_history, read_history, read_overrides
 from dagster_project.triage.flags import find_flags

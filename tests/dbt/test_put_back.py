@@ -13,7 +13,7 @@ import pytest
 from upath import UPath
 
 from dagster_project.resources.aside import Aside
-from dagster_project.resources.cleaning import NEW, WHOLE, cleaning
+from dagster_project.resources.dbt.incremental import NEW, WHOLE, cleaning
 from dagster_project.resources.features import DamagedFile, FeatureStore, remove_features
 from dagster_project.resources.kept_history import KeptHistory, kept_directory
 from dagster_project.resources.postgres import Warehouse

@@ -41,9 +41,9 @@ from dagster_project.assets.scoring import alert_scores
 from dagster_project.assets.training import training_assets
 from dagster_project.automation import REFRESH, RETRAIN, days_back
 from dagster_project.resources.as_of import WHOLE_TAG, run_tags
-from dagster_project.resources.cleaning import CLEAN_VARIABLE, NEW, cleaning
 from dagster_project.resources.cluster import Cluster
-from dagster_project.resources.dbt import DBT_PROJECT, dbt_environment, dbt_vars
+from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, NEW, cleaning
+from dagster_project.resources.dbt.project import DBT_PROJECT, dbt_environment, dbt_vars
 from dagster_project.resources.embedded_postgres import embedded_url, stop_server
 from dagster_project.resources.features import FeatureFiles, FeatureStore
 from dagster_project.resources.models import ModelStore

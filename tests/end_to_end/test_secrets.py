@@ -15,7 +15,7 @@ from dagster_project.cli import main
 from dagster_project.commands.run import run_job
 from dagster_project.errors import HeedError
 from dagster_project.instance import dagster_instance
-from dagster_project.resources.dbt import DBT_PROJECT
+from dagster_project.resources.dbt.project import DBT_PROJECT
 from dagster_project.resources.postgres import Warehouse
 from tests.conftest import PASSWORD, Company
 

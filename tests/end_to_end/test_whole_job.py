@@ -15,7 +15,7 @@ from dagster_project.assets import features, scoring
 from dagster_project.definitions import build_defs
 from dagster_project.errors import HeedError
 from dagster_project.resources.as_of import run_tags
-from dagster_project.resources.cleaning import CLEAN_VARIABLE
+from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE
 from dagster_project.resources.expectations import suite_checksum
 from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.models import ModelStore

@@ -16,8 +16,8 @@ import pytest
 from dagster_project.automation import REFRESH, days_back
 from dagster_project.commands.run import run_job
 from dagster_project.errors import HeedError
-from dagster_project.resources.cleaning import CLEAN_VARIABLE, PUBLISH
-from dagster_project.resources.dbt import _dbt, dbt_directory
+from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, PUBLISH
+from dagster_project.resources.dbt.project import _dbt, dbt_directory
 from dagster_project.resources.migrations import mark
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.turn import TURN_VARIABLE

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from dagster_project.resources.dbt import DBT_PROJECT, dbt_vars
+from dagster_project.resources.dbt.project import DBT_PROJECT, dbt_vars
 from dagster_project.resources.kept_history import KeptHistory
 from dagster_project.resources.watermarks import WRITER, WRITTEN_HERE, cluster
 

@@ -1,6 +1,6 @@
 """dbt in a process that has imported it before it is told what to do.
 
-Belongs here: the program that waits (`python -m dagster_project.resources.dbt_ahead`) and starting it in time.
+Belongs here: the program that waits (`python -m dagster_project.resources.dbt.project.prestarted`) and starting it in time.
 Does not belong here: what dbt is told (`dbt.py`).
 
 Importing dbt takes 3 s of processor time, parsing the project 1.5 s, and 6 s where nothing was parsed before. When a
@@ -21,7 +21,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster_project.resources.dbt import DBT_ANYWHERE, DBT_PROJECT, dbt_directory, dbt_vars
+from dagster_project.resources.dbt.project import DBT_ANYWHERE, DBT_PROJECT, dbt_directory, dbt_vars
 
 if TYPE_CHECKING:
     from dagster_project.resources.postgres import Warehouse
@@ -63,7 +63,7 @@ def _tell(process: subprocess.Popen[bytes], what: Mapping[str, Any]) -> None:
 
 def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "dagster_project.resources.dbt_ahead"],
+        [sys.executable, "-m", "dagster_project.resources.dbt.project.prestarted"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

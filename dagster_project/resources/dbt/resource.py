@@ -19,8 +19,8 @@ from dagster_dbt.asset_utils import get_updated_cli_invocation_params_for_contex
 from dagster_dbt.dagster_dbt_translator import DagsterDbtTranslator
 from packaging.version import Version
 
-from dagster_project.resources.dbt import DBT_ANYWHERE
-from dagster_project.resources.dbt_ahead import run_dbt
+from dagster_project.resources.dbt.prestarted import run_dbt
+from dagster_project.resources.dbt.project import DBT_ANYWHERE
 
 
 class Dbt(DbtCliResource):
