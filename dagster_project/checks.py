@@ -24,15 +24,10 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from dagster_project.resources.expectations import (
-    ExpectationOutcome,
-    SuiteResult,
-    build_data_docs,
-    check_specs,
-    data_docs_index,
-    store_result,
-    validate_parts,
-)
+from dagster_project.resources.expectations.data_docs import build_data_docs, data_docs_index, store_result
+from dagster_project.resources.expectations.results import ExpectationOutcome, SuiteResult
+from dagster_project.resources.expectations.suites import check_specs
+from dagster_project.resources.expectations.validation import validate_parts
 from dagster_project.settings import heed_home
 
 CoercibleToAssetKey = dg.AssetKey | str | Sequence[str]

@@ -32,7 +32,7 @@ from dagster_project.resources.dbt.project import (
     dbt_vars,
 )
 from dagster_project.resources.dbt.resource import Dbt
-from dagster_project.resources.expectations import SHOWN_VALUES, row_in_words
+from dagster_project.resources.expectations.results import SHOWN_VALUES, row_in_words
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.preload import load_meanwhile
 from dagster_project.resources.tables import shared_ids_in_words

@@ -20,7 +20,8 @@ from dagster_project.checks import (
     suite_check_specs,
 )
 from dagster_project.resources.as_of import reads_everything, run_moment
-from dagster_project.resources.expectations import find_flags, suite_checksum
+from dagster_project.resources.expectations.flags import find_flags
+from dagster_project.resources.expectations.suites import suite_checksum
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.tables import (
     read_coded_history,

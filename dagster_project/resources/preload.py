@@ -36,7 +36,7 @@ def load() -> None:
     """Load them now."""
     # Whatever goes wrong here goes wrong again, and is told, in the step that needs it.
     with suppress(Exception):
-        from dagster_project.resources.expectations import load_suite
+        from dagster_project.resources.expectations.validation import load_suite
 
         load_suite("alert_outcomes")
     for name in _WANTED:

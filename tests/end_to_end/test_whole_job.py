@@ -16,7 +16,7 @@ from dagster_project.definitions import build_defs
 from dagster_project.errors import HeedError
 from dagster_project.resources.as_of import run_tags
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE
-from dagster_project.resources.expectations import suite_checksum
+from dagster_project.resources.expectations.suites import suite_checksum
 from dagster_project.resources.features import FeatureStore
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.tables import read_flags, read_history, unchecked_rows

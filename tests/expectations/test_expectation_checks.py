@@ -15,7 +15,7 @@ import pytest
 from dagster import AssetCheckSeverity
 
 from dagster_project import checks
-from dagster_project.resources import expectations as ex
+from dagster_project.resources.expectations import suites
 
 CUT = "2025-02-01T00:00:00+00:00"
 
@@ -90,7 +90,7 @@ def test_good_rows_pass_every_check_and_reach_downstream(tmp_path):
     assert result.success
     assert materialized(result) == {"table", "downstream"}
     evaluations = result.get_asset_check_evaluations()
-    assert [e.check_name for e in evaluations] == [s.check_name for s in ex.check_specs("training_set")]
+    assert [e.check_name for e in evaluations] == [s.check_name for s in suites.check_specs("training_set")]
     assert all(e.passed for e in evaluations)
 
 
@@ -161,9 +161,9 @@ def test_a_crash_is_a_failed_step_and_no_failed_check(tmp_path):
 
 
 def test_specs_block_exactly_where_the_suite_is_critical():
-    for suite in ex.suite_names():
+    for suite in suites.suite_names():
         specs = checks.suite_check_specs(suite, ["marts", "alerts"])
-        for spec, told in zip(specs, ex.check_specs(suite), strict=True):
+        for spec, told in zip(specs, suites.check_specs(suite), strict=True):
             assert spec.asset_key == dg.AssetKey(["marts", "alerts"])
             assert spec.blocking == (told.severity == "critical")
             assert spec.description.startswith(told.description)

@@ -21,7 +21,8 @@ import pandas as pd
 import pytest
 
 from dagster_project.errors import HeedError
-from dagster_project.resources import expectations as ex
+from dagster_project.resources.expectations import data_docs, flags, results, suites
+from dagster_project.resources.expectations import validation as ex
 
 AS_OF = "2025-03-01T00:00:00+00:00"
 START = pd.Timestamp("2025-01-01", tz="UTC")
@@ -441,7 +442,7 @@ FAULTS: dict[tuple[str, str], tuple[Callable[[pd.DataFrame], pd.DataFrame], int 
 }
 
 
-def run(suite: str, frame: pd.DataFrame) -> ex.SuiteResult:
+def run(suite: str, frame: pd.DataFrame) -> results.SuiteResult:
     return ex.validate(suite, frame, parameters=PARAMETERS.get(suite), id_columns=IDS.get(suite, ("alert_id",)))
 
 
@@ -449,7 +450,7 @@ def run(suite: str, frame: pd.DataFrame) -> ex.SuiteResult:
 def test_good_rows_pass(suite):
     result = run(suite, GOOD[suite]())
     assert result.passed, result.in_words()
-    assert [outcome.check_name for outcome in result.results] == [s.check_name for s in ex.check_specs(suite)]
+    assert [outcome.check_name for outcome in result.results] == [s.check_name for s in suites.check_specs(suite)]
     assert "all" in result.in_words()
 
 
@@ -468,25 +469,25 @@ def test_each_expectation_fails_on_its_fault_and_only_there(suite, check):
 
 
 def test_every_expectation_of_every_suite_has_a_fault():
-    everything = {(suite, spec.check_name) for suite in ex.suite_names() for spec in ex.check_specs(suite)}
+    everything = {(suite, spec.check_name) for suite in suites.suite_names() for spec in suites.check_specs(suite)}
     assert everything == set(FAULTS)
-    assert sorted(GOOD) == ex.suite_names()
+    assert sorted(GOOD) == suites.suite_names()
 
 
-@pytest.mark.parametrize("suite", ex.suite_names())
+@pytest.mark.parametrize("suite", suites.suite_names())
 def test_suites_round_trip_through_great_expectations_unchanged(suite):
-    document = ex.suite_document(suite)
+    document = suites.suite_document(suite)
     assert ex.load_suite(suite).to_json_dict() == document
     assert document["name"] == suite
-    path = ex.PROJECT / "suites" / f"{suite}.json"
+    path = suites.PROJECT / "suites" / f"{suite}.json"
     assert path.read_text() == json.dumps(document, indent=2, ensure_ascii=False) + "\n", (
         "keep the file as GX writes it"
     )
 
 
-@pytest.mark.parametrize("suite", ex.suite_names())
+@pytest.mark.parametrize("suite", suites.suite_names())
 def test_every_expectation_says_what_and_why(suite):
-    for spec in ex.check_specs(suite):
+    for spec in suites.check_specs(suite):
         assert spec.description.endswith(".")
         assert spec.severity in ("critical", "warning")
         assert spec.notes.startswith({"critical": "Critical", "warning": "A warning"}[spec.severity])
@@ -495,19 +496,19 @@ def test_every_expectation_says_what_and_why(suite):
 def test_great_expectations_opens_the_project_itself(tmp_path, monkeypatch):
     """The folder is a project of its own: a data engineer can read and edit the suites with GX alone."""
     gx = ex._gx()
-    shutil.copytree(ex.PROJECT, tmp_path / "expectations")
+    shutil.copytree(suites.PROJECT, tmp_path / "expectations")
     monkeypatch.setattr(sys, "path", list(sys.path))
     context = gx.get_context(context_root_dir=tmp_path / "expectations")
     suites = {suite.name: suite for suite in context.suites.all()}
-    assert sorted(suites) == ex.suite_names()
+    assert sorted(suites) == suites.suite_names()
     for name, suite in suites.items():
-        assert suite.to_json_dict() == ex.suite_document(name)
+        assert suite.to_json_dict() == suites.suite_document(name)
     found = importlib.machinery.PathFinder.find_spec(ex.PLUGINS, sys.path)
     assert found.origin == str(tmp_path / "expectations" / "plugins" / ex.PLUGINS / "__init__.py")
 
 
 def test_check_specs_unpack_to_name_description_severity():
-    name, description, severity = ex.check_specs("clean_alerts")[1]
+    name, description, severity = suites.check_specs("clean_alerts")[1]
     assert (name, severity) == ("alert_ids_are_present", "critical")
     assert description == "Every alert has an id."
 
@@ -518,7 +519,7 @@ def test_a_failure_names_its_rows():
     result = run("clean_alerts", frame)
     words = "rule_is_not_blank (critical): 2 of 200 rows (' ': 2): alert_id=a3, rule=' '; alert_id=a5, rule=' '"
     assert words in result.in_words()
-    with pytest.raises(ex.ExpectationsFailed, match="alert_id=a3"):
+    with pytest.raises(results.ExpectationsFailed, match="alert_id=a3"):
         result.raise_if_critical()
 
 
@@ -570,9 +571,9 @@ def test_a_missing_column_is_named_with_its_nearest():
 
 def test_an_unknown_suite_is_named_with_its_nearest():
     with pytest.raises(HeedError, match="did you mean 'clean_alerts'"):
-        ex.check_specs("clean_alert")
+        suites.check_specs("clean_alert")
     with pytest.raises(HeedError, match="no expectation suite"):
-        ex.check_specs("../great_expectations")
+        suites.check_specs("../great_expectations")
 
 
 def test_a_forgotten_cut_is_an_error_and_as_of_is_now():
@@ -596,31 +597,31 @@ def test_a_crash_is_not_a_failure():
     """Times that cannot be read are no late times: the check says that it could not be evaluated."""
     frame = alert_outcomes()
     frame["known_at"] = "the day before yesterday"
-    with pytest.raises(ex.ExpectationCrashed, match="could not be evaluated"):
+    with pytest.raises(results.ExpectationCrashed, match="could not be evaluated"):
         run("alert_outcomes", frame)
 
 
 def test_a_crash_inside_great_expectations_own_metric_is_not_a_failure():
     frame = alert_scores()
     frame["probability"] = [{"not": "a number"}] * N
-    with pytest.raises(ex.ExpectationCrashed, match="probability_is_between_zero_and_one"):
+    with pytest.raises(results.ExpectationCrashed, match="probability_is_between_zero_and_one"):
         run("alert_scores", frame)
 
 
 @pytest.mark.parametrize("change", [{"kwargs": {"colum": "alert_id"}}, {"type": "expect_the_unexpected"}])
 def test_an_invalid_expectation_is_not_silently_left_out(change, tmp_path, monkeypatch):
     (tmp_path / "suites").mkdir()
-    document = ex.suite_document("training_set")
+    document = suites.suite_document("training_set")
     document["expectations"][0].update(change)
     (tmp_path / "suites" / "training_set.json").write_text(json.dumps(document))
     ex._gx()
     monkeypatch.setattr(ex, "PROJECT", tmp_path)
-    ex._suite_text.cache_clear()
+    suites._suite_text.cache_clear()
     try:
         with pytest.raises(HeedError, match=r"'alert_ids_are_present' .* is not valid"):
             ex.load_suite("training_set")
     finally:
-        ex._suite_text.cache_clear()
+        suites._suite_text.cache_clear()
 
 
 @pytest.mark.parametrize("suite", sorted(set(GOOD) - {"alert_features"}))
@@ -728,14 +729,14 @@ def test_progress_and_usage_reports_are_off(capfd):
 def test_data_docs_show_every_suite_and_the_failing_rows(tmp_path):
     frame = clean_alerts()
     frame.loc[3, "rule"] = " "
-    ex.store_result(run("clean_alerts", frame), tmp_path)
-    ex.store_result(run("alert_scores", alert_scores()), tmp_path)
-    index = ex.build_data_docs(tmp_path)
-    assert index == ex.data_docs_index(tmp_path)
+    data_docs.store_result(run("clean_alerts", frame), tmp_path)
+    data_docs.store_result(run("alert_scores", alert_scores()), tmp_path)
+    index = data_docs.build_data_docs(tmp_path)
+    assert index == data_docs.data_docs_index(tmp_path)
     page = index.read_text()
-    for suite in ex.suite_names():
+    for suite in suites.suite_names():
         assert suite in page
-        assert ex.check_specs(suite)[0].description in (index.parent / "expectations" / f"{suite}.html").read_text()
+        assert suites.check_specs(suite)[0].description in (index.parent / "expectations" / f"{suite}.html").read_text()
     [shown] = (index.parent / "validations" / "clean_alerts").rglob("*.html")
     assert "alert_id=a3" in shown.read_text()
     assert "No rule is empty or blank." in shown.read_text()
@@ -747,9 +748,9 @@ def test_data_docs_show_hostile_values_as_text(tmp_path):
     frame.loc[3, "attributes"] = "<script>x()</script> $column"
     actions = clean_actions()
     actions["meaning"] = "<img src=x>"
-    ex.store_result(run("clean_alerts", frame), tmp_path)
-    ex.store_result(run("clean_actions", actions), tmp_path)
-    index = ex.build_data_docs(tmp_path)
+    data_docs.store_result(run("clean_alerts", frame), tmp_path)
+    data_docs.store_result(run("clean_actions", actions), tmp_path)
+    index = data_docs.build_data_docs(tmp_path)
     pages = "".join(page.read_text() for page in (index.parent / "validations").rglob("*.html"))
     assert "&lt;script&gt;x()&lt;/script&gt; $column" in pages
     assert "&lt;img src=x&gt;" in pages
@@ -760,11 +761,11 @@ def test_data_docs_show_hostile_values_as_text(tmp_path):
 def test_data_docs_are_replaced_and_old_results_go(tmp_path, monkeypatch):
     monkeypatch.setattr(ex, "KEPT_RESULTS", 2)
     for _ in range(3):
-        ex.store_result(run("flood_days", flood_days()), tmp_path)
+        data_docs.store_result(run("flood_days", flood_days()), tmp_path)
     assert len(list((tmp_path / "results" / "flood_days").glob("*.json"))) == 2
-    ex.build_data_docs(tmp_path)
+    data_docs.build_data_docs(tmp_path)
     (tmp_path / "data_docs" / "stale.html").write_text("old")
-    index = ex.build_data_docs(tmp_path)
+    index = data_docs.build_data_docs(tmp_path)
     assert not (tmp_path / "data_docs" / "stale.html").exists()
     assert len(list((index.parent / "validations" / "flood_days").rglob("*.html"))) == 2
 
@@ -776,21 +777,21 @@ def test_data_docs_wait_for_another_process(tmp_path):
     (tmp_path / "data_docs.lock").touch()
     with (tmp_path / "data_docs.lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        builder = threading.Thread(target=ex.build_data_docs, args=(tmp_path,))
+        builder = threading.Thread(target=data_docs.build_data_docs, args=(tmp_path,))
         builder.start()
         builder.join(1.0)
         assert builder.is_alive()
-        assert not ex.data_docs_index(tmp_path).exists()
+        assert not data_docs.data_docs_index(tmp_path).exists()
         fcntl.flock(other, fcntl.LOCK_UN)
     builder.join(30)
-    assert ex.data_docs_index(tmp_path).exists()
+    assert data_docs.data_docs_index(tmp_path).exists()
 
 
 def test_the_check_names_stand():
     """Dagster keeps the history of a check under its name: a renamed check loses it, so renaming shows
     here."""
     stored = json.loads((Path(__file__).parent / "check_names.json").read_text())
-    assert {suite: [s.check_name for s in ex.check_specs(suite)] for suite in ex.suite_names()} == stored
+    assert {suite: [s.check_name for s in suites.check_specs(suite)] for suite in suites.suite_names()} == stored
     assert all(re.fullmatch(r"[a-z0-9_]+", name) for names in stored.values() for name in names)
 
 
@@ -801,7 +802,7 @@ def test_what_is_unexpected_is_the_flag():
     history = with_burst(alert_volume())
     history["acted"] = history["acted"].where(history["rule"] != "rule 2", 0.0)
     as_of = pd.Timestamp(AS_OF).to_pydatetime()
-    found = ex.find_flags(history, None, as_of)
+    found = flags.find_flags(history, None, as_of)
     flood_days, visibility_only = find_flags(history, None, as_of)
     pd.testing.assert_frame_equal(found.flood_days, flood_days)
     pd.testing.assert_frame_equal(found.visibility_only_rules, visibility_only)
@@ -820,7 +821,7 @@ def test_what_is_unexpected_is_the_flag():
 
 
 def test_an_incident_that_was_acted_on_is_expected():
-    found = ex.find_flags(with_burst(alert_volume(), acted=1.0), None, pd.Timestamp(AS_OF).to_pydatetime())
+    found = flags.find_flags(with_burst(alert_volume(), acted=1.0), None, pd.Timestamp(AS_OF).to_pydatetime())
     assert found.result.passed
     assert set(found.flood_days["status"]) == {"cleared"}
 
@@ -851,13 +852,13 @@ def test_settings_declarations_and_overrides_reach_the_statistics():
             "created_at": [created],
         }
     )
-    declared = ex.find_flags(history, rules, as_of)
+    declared = flags.find_flags(history, rules, as_of)
     assert list(declared.visibility_only_rules["rule"]) == ["rule 0"]
     assert [o.passed for o in declared.result.results] == [False, False]
-    overruled = ex.find_flags(history, None, as_of, overrides=overrides)
+    overruled = flags.find_flags(history, None, as_of, overrides=overrides)
     assert overruled.result.results[0].passed
     assert "Ada" in set(overruled.flood_days["decided_by"])
-    lenient = ex.find_flags(
+    lenient = flags.find_flags(
         history, None, as_of, FloodSettings(minimum_volume=1000), VisibilitySettings(minimum_decided=10**9)
     )
     assert lenient.result.passed
@@ -866,7 +867,7 @@ def test_settings_declarations_and_overrides_reach_the_statistics():
 
 def test_flags_need_a_history():
     with pytest.raises(HeedError, match="'acted'"):
-        ex.find_flags(alert_volume().drop(columns="acted"), None, pd.Timestamp(AS_OF).to_pydatetime())
+        flags.find_flags(alert_volume().drop(columns="acted"), None, pd.Timestamp(AS_OF).to_pydatetime())
 
 
 def test_raw_facts_may_be_infinite_where_features_may_not():

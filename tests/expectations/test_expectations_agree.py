@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from dagster_project.resources import expectations as ex
+from dagster_project.resources.expectations import suites
+from dagster_project.resources.expectations import validation as ex
 from dagster_project.triage.features import RAISE_TIME_FEATURES, FeatureSettings, history_features_for
 from dagster_project.triage.floods import FLOOD_COLUMNS, detect_floods
 from dagster_project.triage.visibility import VISIBILITY_COLUMNS, declare_visibility_only
 
-MODELS = ex.PROJECT.parent / "dbt_project" / "models"
+MODELS = suites.PROJECT.parent / "dbt_project" / "models"
 MARTS = {"clean_alerts": "alerts", "clean_actions": "actions", "alert_outcomes": "alert_outcomes"}
 
 
@@ -27,12 +28,12 @@ def mart(name: str) -> dict[str, dict]:
 
 
 def expectations(suite: str) -> list[dict]:
-    return ex.suite_document(suite)["expectations"]
+    return suites.suite_document(suite)["expectations"]
 
 
 @pytest.mark.parametrize(("suite", "table"), MARTS.items())
 def test_suites_name_only_columns_of_the_contract(suite, table):
-    assert set(ex.required_columns(suite)) <= set(mart(table))
+    assert set(suites.required_columns(suite)) <= set(mart(table))
 
 
 @pytest.mark.parametrize(("suite", "table"), MARTS.items())
@@ -41,7 +42,7 @@ def test_what_the_contract_forbids_to_be_null_is_critical_in_the_suite(suite, ta
     in_contract = {
         name
         for name, column in mart(table).items()
-        if {"type": "not_null"} in column.get("constraints", []) and name in ex.required_columns(suite)
+        if {"type": "not_null"} in column.get("constraints", []) and name in suites.required_columns(suite)
     }
     checked = {
         e["kwargs"]["column"]
@@ -91,8 +92,8 @@ def test_facts_that_may_be_infinite_are_raised_with_the_alert():
 
 
 def test_flag_suites_name_columns_of_the_flag_tables():
-    assert set(ex.required_columns("flood_days")) <= set(FLOOD_COLUMNS)
-    assert set(ex.required_columns("visibility_only_rules")) <= set(VISIBILITY_COLUMNS)
+    assert set(suites.required_columns("flood_days")) <= set(FLOOD_COLUMNS)
+    assert set(suites.required_columns("visibility_only_rules")) <= set(VISIBILITY_COLUMNS)
 
 
 def test_flags_satisfy_their_suites_whatever_people_say():

@@ -19,7 +19,7 @@ def main() -> None:
 
     import dagster_project.definitions  # noqa: F401
     from dagster_project import cli
-    from dagster_project.resources.expectations import load_suite
+    from dagster_project.resources.expectations.validation import load_suite
 
     load_suite("alert_outcomes")
     print("ready", flush=True)

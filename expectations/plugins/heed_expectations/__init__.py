@@ -3,7 +3,7 @@
 Belongs here: what "unexpected" means for alerts, outcomes, features and scores where Great Expectations has
 no expectation of its own. Does not belong here: statistics (they live in `dagster_project/triage` and are
 called from `volume`), the suites (JSON, in `expectations/suites`), and running a suite
-(`dagster_project/resources/expectations.py`).
+(`dagster_project/resources/expectations/validation.py`).
 
 Modules: `rows` (the base class, read it first), `columns` (single columns and pairs), `history` (families of
 feature columns, found by their names), `volume` (floods and visibility-only rules).

@@ -1,0 +1,1 @@
+"""Great Expectations: suites, their validation, results, flags and Data Docs."""
