@@ -17,10 +17,10 @@ from dagster_project.assets.showing import score_plot, table, table_schema
 from dagster_project.assets.training import CHAMPION_MODEL
 from dagster_project.checks import check_before_publishing, nothing_to_check, suite_check_specs
 from dagster_project.resources.as_of import run_moment
-from dagster_project.resources.aside import ALERTS_AT_ONCE, Aside
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.features import DamagedFile, FeatureStore
+from dagster_project.resources.files.spill import ALERTS_AT_ONCE, Aside
 from dagster_project.resources.models import ModelStore
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.tables import (

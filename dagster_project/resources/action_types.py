@@ -178,7 +178,7 @@ def write_types(types: Sequence[SeenType], out: Path) -> None:
     HeedError
         The file cannot be written.
     """
-    from dagster_project.resources.whole_file import whole_file
+    from dagster_project.resources.files.atomic_write import whole_file
 
     with whole_file(out, "choose another --out") as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -28,10 +28,10 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.aside import ALERTS_AT_ONCE, Aside
-from dagster_project.resources.checksums import DoubtfulFile, checksum_of, require_checksum
+from dagster_project.resources.files.atomic_write import whole_file
+from dagster_project.resources.files.checksums import DoubtfulFile, checksum_of, require_checksum
+from dagster_project.resources.files.spill import ALERTS_AT_ONCE, Aside
 from dagster_project.resources.watermarks import oldest_in_progress, passed_up_to, remember_checked
-from dagster_project.resources.whole_file import whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -28,9 +28,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster_project.resources.checksums import DoubtfulFile, checksum_of, require_checksum
+from dagster_project.resources.files.atomic_write import whole_file
+from dagster_project.resources.files.checksums import DoubtfulFile, checksum_of, require_checksum
 from dagster_project.resources.watermarks import oldest_in_progress, passed_up_to, remember_checked
-from dagster_project.resources.whole_file import whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,8 +12,8 @@ import dagster as dg
 import pandas as pd
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.memory import release
-from dagster_project.resources.whole_file import whole_file
+from dagster_project.resources.files.atomic_write import whole_file
+from dagster_project.resources.files.memory import release
 
 if TYPE_CHECKING:
     from upath import UPath

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from upath import UPath
 
-from dagster_project.resources.aside import Aside
 from dagster_project.resources.dbt.incremental import NEW, WHOLE, cleaning
 from dagster_project.resources.features import DamagedFile, FeatureStore, remove_features
+from dagster_project.resources.files.spill import Aside
 from dagster_project.resources.kept_history import KeptHistory, kept_directory
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.watermarks import passed_up_to, remember_checked

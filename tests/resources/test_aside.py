@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dagster_project.resources.aside import Aside
+from dagster_project.resources.files.spill import Aside
 
 
 def part(first: int, rows: int) -> pd.DataFrame:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dagster_project.resources.memory import release
-from dagster_project.resources.whole_file import whole_file
+from dagster_project.resources.files.atomic_write import whole_file
+from dagster_project.resources.files.memory import release
 
 # Alerts in a part: with a hundred features and their reasons a few hundred MB.
 ALERTS_AT_ONCE = 250_000

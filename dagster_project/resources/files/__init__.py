@@ -1,0 +1,1 @@
+"""Files and memory of one machine: atomic writes, spill buffers, memory returned to the system."""
