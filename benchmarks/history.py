@@ -124,7 +124,7 @@ def measure(home: Path, first: datetime, until: datetime) -> dict[str, Any]:
     from dagster_project.assets.features import derive_features
     from dagster_project.commands.precompile import warm
     from dagster_project.resources.cluster import Cluster
-    from dagster_project.resources.kept_history import KeptHistory
+    from dagster_project.resources.stores.history_cache import KeptHistory
     from dagster_project.settings import load_settings
 
     warm()

@@ -26,7 +26,7 @@ import pandas as pd
 
 from benchmarks.engine import machine
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.tables import publish_scores
+from dagster_project.resources.stores.scores import publish_scores
 from dagster_project.triage.trees.forest import Forest
 
 PAGE = Path(__file__).with_suffix(".md")

@@ -170,7 +170,7 @@ def load(
 
 
 def _warn_of_unknown_types(warehouse: Warehouse) -> None:
-    from dagster_project.resources.action_types import (
+    from dagster_project.resources.stores.action_types import (
         MOST_UNKNOWN,
         how_to_explain,
         raw_types,
@@ -194,8 +194,8 @@ def _warn_of_unknown_types(warehouse: Warehouse) -> None:
 @JSON
 def action_types_command(out: Path, json_output: bool) -> None:
     """Every action type that was loaded, with what heed takes it for: a list to fill in and load."""
-    from dagster_project.resources.action_types import raw_types, write_types
     from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.stores.action_types import raw_types, write_types
     from dagster_project.settings import heed_home, load_settings
 
     types = raw_types(Warehouse(heed_home()), load_settings())

@@ -15,7 +15,8 @@ import pandas as pd
 from dagster_project.assets.scoring import ALERT_SCORES
 from dagster_project.assets.showing import table, table_schema
 from dagster_project.resources.as_of import run_moment
-from dagster_project.resources.autoclose import (
+from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.stores.autoclose import (
     HEED,
     STOPPED,
     Request,
@@ -26,7 +27,6 @@ from dagster_project.resources.autoclose import (
     threshold_of,
     watch_request,
 )
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.settings import Settings
 
 AUTOCLOSE_DECISIONS = dg.AssetKey(["scoring", "autoclose_decisions"])

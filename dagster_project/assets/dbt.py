@@ -20,7 +20,6 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_
 from dagster_dbt.errors import DagsterDbtError
 
 from dagster_project.errors import HeedError, one_line
-from dagster_project.resources.action_types import clean_types, how_to_explain, unknown_in_words
 from dagster_project.resources.as_of import reads_everything, run_moment
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, PUBLISH, WHOLE, cleaning
 from dagster_project.resources.dbt.project import (
@@ -35,7 +34,8 @@ from dagster_project.resources.dbt.resource import Dbt
 from dagster_project.resources.expectations.results import SHOWN_VALUES, row_in_words
 from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.preload import load_meanwhile
-from dagster_project.resources.tables import shared_ids_in_words
+from dagster_project.resources.stores.action_types import clean_types, how_to_explain, unknown_in_words
+from dagster_project.resources.stores.history import shared_ids_in_words
 from dagster_project.resources.turn import turn_environment
 from dagster_project.settings import Settings
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
-from dagster_project.resources.undecodable import undecodable_rows
+from dagster_project.resources.stores.undecodable import undecodable_rows
 from dagster_project.settings import Settings, heed_home, load_settings, settings_path
 
 if TYPE_CHECKING:
@@ -184,14 +184,14 @@ def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
 
 def _meanings(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     """What was read otherwise than somebody may expect: ids of several alerts, facts that changed, unknown words."""
-    from dagster_project.resources.action_types import (
+    from dagster_project.resources.stores.action_types import (
         MOST_UNKNOWN,
         clean_types,
         how_to_explain,
         unknown_in_words,
         unknown_share,
     )
-    from dagster_project.resources.tables import shared_ids_in_words
+    from dagster_project.resources.stores.history import shared_ids_in_words
 
     if words := shared_ids_in_words(warehouse):
         cause, _, remedy = words.rpartition(". ")
@@ -221,8 +221,8 @@ def _kept_files(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     """Whether days of the kept history are what the warehouse holds, and those of features what heed wrote."""
     from upath import UPath
 
-    from dagster_project.resources.features import FeatureStore
-    from dagster_project.resources.kept_history import KeptHistory
+    from dagster_project.resources.stores.features import FeatureStore
+    from dagster_project.resources.stores.history_cache import KeptHistory
     from dagster_project.triage.features import contract
 
     if _count(warehouse, "marts.alert_outcomes") is None or _count(warehouse, "quality.checked_rows") is None:
@@ -289,7 +289,7 @@ def _runs(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
 
 
 def _model(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
-    from dagster_project.resources.models import ModelStore
+    from dagster_project.resources.stores.models import ModelStore
 
     if not _count(warehouse, "training.champion_decisions"):
         yield Finding("model", "look", "none was trained yet", "Run `heed run`")

@@ -206,8 +206,8 @@ def _run_in_turn(
     say("loading what the job needs")
     from dagster_project.automation import REFRESH, RETRAIN, days_back
     from dagster_project.instance import dagster_instance
-    from dagster_project.resources.models import ModelStore
     from dagster_project.resources.notices import FAILED, SUCCEEDED, RunEnd, run_ended
+    from dagster_project.resources.stores.models import ModelStore
 
     with dagster_instance(warehouse.home) as instance, turn(warehouse, str(uuid.uuid4()), say):
         moment = as_of or datetime.now(UTC)

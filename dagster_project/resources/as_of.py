@@ -1,7 +1,7 @@
 """The as-of of a run: the one moment in which production, backfill, replay and test differ.
 
 Belongs here: how a run carries its as-of (a tag) and which days of features a run covers.
-Does not belong here: what is known at that moment (`tables.py` cuts the warehouse's clock).
+Does not belong here: what is known at that moment (`stores/history.py` cuts the warehouse's clock).
 """
 
 from __future__ import annotations

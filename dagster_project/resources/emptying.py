@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.features import remove_features
 from dagster_project.resources.migrations import own_tables
+from dagster_project.resources.stores.features import remove_features
 from dagster_project.resources.turn import turn
 
 if TYPE_CHECKING:

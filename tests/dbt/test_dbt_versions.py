@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.action_types import (
+from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, NEW, WHOLE
+from dagster_project.resources.stores.action_types import (
     clean_types,
     project_types,
     raw_types,
@@ -21,8 +22,7 @@ from dagster_project.resources.action_types import (
     unknown_share,
     write_types,
 )
-from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, NEW, WHOLE
-from dagster_project.resources.tables import shared_ids_in_words
+from dagster_project.resources.stores.history import shared_ids_in_words
 from dagster_project.settings import Settings
 from tests.dbt.conftest import PROJECT, Dbt
 

@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from dagster_project.resources import kept_history
 from dagster_project.resources.dbt.incremental import NEW, WHOLE
-from dagster_project.resources.kept_history import kept_directory
-from dagster_project.resources.tables import read_coded_history, read_history, read_overrides
+from dagster_project.resources.stores import history_cache as kept_history
+from dagster_project.resources.stores.flags import read_overrides
+from dagster_project.resources.stores.history import read_coded_history, read_history
+from dagster_project.resources.stores.history_cache import kept_directory
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.floods.sources import MARK
 from tests.dbt.conftest import Dbt, require_kept_is_what_stands

@@ -13,11 +13,11 @@ import pytest
 from upath import UPath
 
 from dagster_project.resources.dbt.incremental import NEW, WHOLE, cleaning
-from dagster_project.resources.features import DamagedFile, FeatureStore, remove_features
 from dagster_project.resources.files.spill import Aside
-from dagster_project.resources.kept_history import KeptHistory, kept_directory
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.watermarks import passed_up_to, remember_checked
+from dagster_project.resources.stores.features import DamagedFile, FeatureStore, remove_features
+from dagster_project.resources.stores.history_cache import KeptHistory, kept_directory
+from dagster_project.resources.stores.watermarks import passed_up_to, remember_checked
 from dagster_project.settings import Settings
 from tests.dbt.conftest import Dbt, require_kept_is_what_stands
 from tests.dbt.test_dbt_only_new import clean
@@ -76,7 +76,7 @@ def test_a_manifest_that_vouches_for_a_wrong_file_is_found_by_comparing(kept: Db
     told, _ = history._manifest()
     told.days = days
     written = history._write_manifest(told)
-    from dagster_project.resources.kept_history import _checksum, _keeper
+    from dagster_project.resources.stores.history_cache import _checksum, _keeper
 
     remember_checked(kept.warehouse, _keeper(told), _checksum(written), told.transaction)
     assert [line[:10] for line in history.compare(100)] == ["2025-03-04", "2025-03-05"]

@@ -10,8 +10,9 @@ from upath import UPath
 from dagster_project.assets.quality import FLOOD_DAYS, flags
 from dagster_project.assets.training import read_taught
 from dagster_project.resources.as_of import AS_OF_TAG
-from dagster_project.resources.features import FeatureStore
-from dagster_project.resources.tables import read_flags, read_history
+from dagster_project.resources.stores.features import FeatureStore
+from dagster_project.resources.stores.flags import read_flags
+from dagster_project.resources.stores.history import read_history
 from dagster_project.triage.exclusion import flag_alerts
 from dagster_project.triage.features import contract
 from tests.conftest import Company

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dagster_project.resources.dbt.incremental import NEW, WHOLE, cleaning
-from dagster_project.resources.tables import read_history
+from dagster_project.resources.stores.history import read_history
 from tests.end_to_end.changes import SETTINGS, Clusters, Sequence, build_clean
 
 

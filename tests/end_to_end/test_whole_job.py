@@ -17,9 +17,11 @@ from dagster_project.errors import HeedError
 from dagster_project.resources.as_of import run_tags
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE
 from dagster_project.resources.expectations.suites import suite_checksum
-from dagster_project.resources.features import FeatureStore
-from dagster_project.resources.models import ModelStore
-from dagster_project.resources.tables import read_flags, read_history, unchecked_rows
+from dagster_project.resources.stores.checked import unchecked_rows
+from dagster_project.resources.stores.features import FeatureStore
+from dagster_project.resources.stores.flags import read_flags
+from dagster_project.resources.stores.history import read_history
+from dagster_project.resources.stores.models import ModelStore
 from dagster_project.triage.features import contract
 from dagster_project.triage.model import Model
 from tests.conftest import PROJECT, Company

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 
 from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.tables import publish_scores, read_held_out, read_influenced
+from dagster_project.resources.stores.scores import publish_scores, read_held_out, read_influenced
 
 AS_OF = datetime(2025, 6, 1, tzinfo=UTC)
 

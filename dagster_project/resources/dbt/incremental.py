@@ -20,8 +20,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dagster_project.resources.dbt.project import DBT_PROJECT, dbt_vars
-from dagster_project.resources.kept_history import KeptHistory
-from dagster_project.resources.watermarks import WRITER, WRITTEN_HERE, cluster
+from dagster_project.resources.stores.history_cache import KeptHistory
+from dagster_project.resources.stores.watermarks import WRITER, WRITTEN_HERE, cluster
 
 if TYPE_CHECKING:
     from dagster_project.resources.postgres import Warehouse

@@ -1,7 +1,7 @@
 """Checksums of the files that heed keeps beside the warehouse to save time.
 
 Belongs here: taking one of an open file, and refusing a file that has another.
-Does not belong here: where the right one stands (`kept_history.py`, `features.py`), and what is done without the file.
+Does not belong here: where the right one stands (`history_cache.py`, `features.py`), and what is done without the file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The clean history beside the warehouse: Arrow files by day, brought up to date by what changed.
 
 Belongs here: which days have to be read again, the files, and reading columns of a range of days from them.
-Does not belong here: the as-of, and what is done with the rows (`tables.py`).
+Does not belong here: the as-of, and what is done with the rows (`stores/history.py`).
 
 Every run asks for months or years of alerts with their outcomes, and nearly all of them are as they were. The files
 hold them as the warehouse does, with outcomes that may be later than a run's as-of; `tables.read_history` cuts. They
@@ -13,7 +13,7 @@ beside what is asked for.
 A day is read again when a row of it was written since the files were made (PostgreSQL's number of the transaction,
 xmin, tells) or when it has another number of rows. The warehouse holds the checksum of the manifest, and the manifest
 those of the files: a file that is damaged, or an older one that was put back, is not believed. Nor are any of them
-where both tables are not the ones they were made from, or the warehouse is a restored copy (`watermarks.py`).
+where both tables are not the ones they were made from, or the warehouse is a restored copy (`stores/watermarks.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_project.resources.files.atomic_write import whole_file
 from dagster_project.resources.files.checksums import DoubtfulFile, checksum_of, require_checksum
-from dagster_project.resources.watermarks import oldest_in_progress, passed_up_to, remember_checked
+from dagster_project.resources.stores.watermarks import oldest_in_progress, passed_up_to, remember_checked
 
 if TYPE_CHECKING:
     import pyarrow as pa

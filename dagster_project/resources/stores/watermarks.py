@@ -2,7 +2,7 @@
 
 Belongs here: writing a watermark into the warehouse, reading it back, and what binds it to the very database in which
 it was written.
-Does not belong here: what is skipped because of one (`dbt/incremental.py`, `kept_history.py`, `tables.py`).
+Does not belong here: what is skipped because of one (`dbt/incremental.py`, `history_cache.py`, `stores/history.py`).
 
 Runs skip rows by their place (ctid) and by the number of the transaction that wrote them (xmin). Both mean something in
 one database only, but a dump carries the watermark along, and in a restored copy places and numbers may repeat by

@@ -31,7 +31,7 @@ from dagster_project.errors import HeedError
 from dagster_project.resources.files.atomic_write import whole_file
 from dagster_project.resources.files.checksums import DoubtfulFile, checksum_of, require_checksum
 from dagster_project.resources.files.spill import ALERTS_AT_ONCE, Aside
-from dagster_project.resources.watermarks import oldest_in_progress, passed_up_to, remember_checked
+from dagster_project.resources.stores.watermarks import oldest_in_progress, passed_up_to, remember_checked
 
 if TYPE_CHECKING:
     import pyarrow as pa

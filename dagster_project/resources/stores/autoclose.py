@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.tables import BEGINNING
+from dagster_project.resources.stores.history import BEGINNING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

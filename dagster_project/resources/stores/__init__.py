@@ -1,0 +1,1 @@
+"""What heed keeps between runs: history, features, frames, models, scores, flags, watermarks."""
