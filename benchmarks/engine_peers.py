@@ -412,7 +412,7 @@ _postgres_home: list[Path] = []
 
 def _postgres_url() -> str:
     """The embedded server with data of its own, which lasts as long as this process."""
-    from dagster_project.resources.embedded_postgres import embedded_url
+    from dagster_project.resources.warehouse.embedded import embedded_url
 
     if not _postgres_home:
         home = Path(tempfile.mkdtemp(prefix="heed-benchmark-"))

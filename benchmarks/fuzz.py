@@ -50,7 +50,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.embedded_postgres import stop_server
+from dagster_project.resources.warehouse.embedded import stop_server
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("loaders", "settings", "service")
@@ -279,7 +279,7 @@ def other_input(folder: Path, what: str, text: str) -> str:
     from dagster_project.cli import _span
     from dagster_project.loading import read_mapping
     from dagster_project.resources.as_of import parse_moment
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
 
     path = folder / "mapping.toml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -309,7 +309,7 @@ class Asked:
     """The service in this process, without sockets, on a warehouse of a company whose whole job ran."""
 
     def __init__(self) -> None:
-        from dagster_project.resources.postgres import Warehouse
+        from dagster_project.resources.warehouse.connection import Warehouse
         from dagster_project.serving.app import create_app
         from dagster_project.serving.pool import Pool
         from dagster_project.settings import heed_home

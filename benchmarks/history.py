@@ -35,7 +35,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.engine import machine, standard_workload
-from dagster_project.resources.postgres import Warehouse, append
+from dagster_project.resources.warehouse.connection import Warehouse, append
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = Path(__file__).with_suffix(".md")

@@ -123,7 +123,7 @@ def watch(home: Path, *words: str, trace: Path | None = None) -> tuple[list[Stag
 def company(home: Path, alerts: int, days: int, seed: int) -> datetime:
     """Load a simulated company's messy export into the raw tables of a new home; returns the as-of of the job."""
     from dagster_project.loading import load_file
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.simulator import WorldConfig, export_messy, simulate
 
     warehouse = Warehouse(home)

@@ -47,8 +47,8 @@ import psycopg2
 
 from benchmarks.engine import machine
 from benchmarks.job import PARTS, Stage, memory, watch
-from dagster_project.resources.embedded_postgres import stop_server
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.embedded import stop_server
 from dagster_project.simulator import WorldConfig, export_messy, simulate
 
 ROOT = Path(__file__).resolve().parents[1]

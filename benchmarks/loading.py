@@ -70,7 +70,7 @@ def load_once(home: Path, path: Path) -> dict[str, Any]:
     """One load in this process, measured."""
     started = time.perf_counter()
     from dagster_project.loading import load_file
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
 
     warehouse = Warehouse(home)
     backends: list[int] = []
@@ -117,8 +117,8 @@ def main() -> None:
         print(json.dumps(load_once(Path(arguments.one[0]), Path(arguments.one[1]))))
         return
 
-    from dagster_project.resources.embedded_postgres import stop_server
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
+    from dagster_project.resources.warehouse.embedded import stop_server
 
     folder = Path(tempfile.mkdtemp(prefix="heed-benchmark-"))
     folder.chmod(0o755)

@@ -33,7 +33,7 @@ import pandas as pd
 
 from benchmarks.job import company, watch
 from dagster_project.commands.run import STEP_WORDS
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 
 ROOT = Path(__file__).resolve().parents[1]
 BAR_SECONDS, BAR_OVERHEAD = 25, 10

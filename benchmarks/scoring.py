@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.engine import machine
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.scores import publish_scores
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.triage.trees.forest import Forest
 
 PAGE = Path(__file__).with_suffix(".md")

@@ -49,7 +49,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from dagster_project.resources.embedded_postgres import stop_server
+from dagster_project.resources.warehouse.embedded import stop_server
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("board", "rate", "requests")
@@ -99,7 +99,7 @@ def sql(statements: str, parameters: dict[str, Any] | None = None) -> list[tuple
     """Run statements on the warehouse of HEED_HOME."""
     import psycopg2
 
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import heed_home
 
     connection = psycopg2.connect(Warehouse(heed_home()).url())

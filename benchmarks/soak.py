@@ -44,9 +44,10 @@ from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
 from dagster_project.commands.run import what_stopped
 from dagster_project.instance import dagster_instance
-from dagster_project.resources.embedded_postgres import running_server_pid, stop_server
-from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.turn import WAREHOUSE_TAG, abandoned_runs
+from dagster_project.resources.warehouse.abandoned_runs import abandoned_runs
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.embedded import running_server_pid, stop_server
+from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
 from tests.faults.conftest import mount, unmount
 from tests.faults.soak import NEWEST_CHAMPION, PART, TRUNCATE, Soak, a_crowd, damage
 

@@ -18,9 +18,9 @@ from dagster_project.resources.as_of import WHOLE_TAG, run_tags
 from dagster_project.resources.failures import what_stopped
 from dagster_project.resources.files.memory import give_back_memory
 from dagster_project.resources.notices import FAILED, SUCCEEDED, end_of, run_ended, tell_of_abandoned_runs
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.models import ModelStore
-from dagster_project.resources.turn import WAREHOUSE_TAG
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
 from dagster_project.settings import Settings
 
 REFRESH = "refresh_scores"

@@ -21,7 +21,7 @@ from dagster_project.logs import in_json, json_line
 from dagster_project.private import private_files
 
 if TYPE_CHECKING:
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
 
 
 class OneLineErrors(click.Group):
@@ -77,8 +77,8 @@ def _say(started: float) -> Callable[[str], None]:
 @JSON
 def init(json_output: bool) -> None:
     """Make heed's tables and roles in the warehouse, and grant each role what it needs. Safe to run again."""
-    from dagster_project.resources.postgres import Warehouse
-    from dagster_project.resources.roles import LOADER, SCORER, SERVER, TRANSFORMER, WORK, create_roles
+    from dagster_project.resources.warehouse.connection import Warehouse
+    from dagster_project.resources.warehouse.roles import LOADER, SCORER, SERVER, TRANSFORMER, WORK, create_roles
     from dagster_project.settings import heed_home, load_settings
 
     warehouse = Warehouse(heed_home())
@@ -117,8 +117,8 @@ def load(
 ) -> None:
     """Load files into the raw tables. The same file twice changes nothing."""
     from dagster_project.loading import Kind, load_file, read_mapping
-    from dagster_project.resources.emptying import empty_simulated, simulated_company
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
+    from dagster_project.resources.warehouse.emptying import empty_simulated, simulated_company
     from dagster_project.settings import heed_home, load_settings
 
     given: dict[Kind, Path | None] = {
@@ -194,8 +194,8 @@ def _warn_of_unknown_types(warehouse: Warehouse) -> None:
 @JSON
 def action_types_command(out: Path, json_output: bool) -> None:
     """Every action type that was loaded, with what heed takes it for: a list to fill in and load."""
-    from dagster_project.resources.postgres import Warehouse
     from dagster_project.resources.stores.action_types import raw_types, write_types
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import heed_home, load_settings
 
     types = raw_types(Warehouse(heed_home()), load_settings())
@@ -261,7 +261,7 @@ def demo(alerts: int, days: int, seed: int) -> None:
 def summary(json_output: bool) -> None:
     """What stands now: rows, flags, the model beside the baselines, the alerts most worth attention."""
     from dagster_project.commands.summary import collect, show
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import heed_home
 
     found = collect(Warehouse(heed_home()))
@@ -280,7 +280,7 @@ def report(out: Path, as_of: str | None, json_output: bool) -> None:
     from dagster_project.commands.report import read_evidence, write_report
     from dagster_project.reporting.verdict import judge
     from dagster_project.resources.as_of import parse_moment
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import heed_home, load_settings
 
     found = read_evidence(Warehouse(heed_home()), load_settings(), parse_moment(as_of) if as_of else None)
@@ -307,7 +307,7 @@ def report(out: Path, as_of: str | None, json_output: bool) -> None:
 def docs(out: Path, json_output: bool) -> None:
     """Every table and column described, with contracts, tests and lineage, as one HTML page (dbt docs)."""
     from dagster_project.resources.dbt.project import write_docs
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import heed_home, load_settings
 
     write_docs(Warehouse(heed_home()), load_settings(), datetime.now(UTC), out)
@@ -321,7 +321,7 @@ def champion(as_of: str | None, json_output: bool) -> None:
     """The model versions, what was decided about them, and which one scores."""
     from dagster_project.commands.champion import list_versions
     from dagster_project.resources.as_of import parse_moment
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import heed_home
 
     found = list_versions(Warehouse(heed_home()), parse_moment(as_of) if as_of else None)
@@ -350,7 +350,7 @@ def rollback(version: str | None, who: str, why: str, as_of: str | None, json_ou
     """Let an earlier VERSION score again; without one, the previous champion."""
     from dagster_project.commands.champion import roll_back
     from dagster_project.resources.as_of import parse_moment
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import heed_home, load_settings
 
     moment = parse_moment(as_of) if as_of else None
@@ -386,7 +386,7 @@ def autoclose_enable(
     """Let closing be decided for RULE. In shadow mode heed says what it would have closed."""
     from dagster_project.commands.autoclose import enable
     from dagster_project.resources.as_of import parse_moment
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import heed_home, load_settings
 
     made = enable(
@@ -420,7 +420,7 @@ def autoclose_disable(rule: str, who: str, why: str, as_of: str | None) -> None:
     """Decide nothing more for RULE. What was decided stands."""
     from dagster_project.commands.autoclose import disable
     from dagster_project.resources.as_of import parse_moment
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import heed_home
 
     disable(Warehouse(heed_home()), rule, who=who, why=why, as_of=parse_moment(as_of) if as_of else None)
@@ -438,7 +438,7 @@ def autoclose_undo(rule: str, alert: str | None, who: str, why: str, as_of: str 
     """Take back what was closed of RULE under its newest request, and pause the rule."""
     from dagster_project.commands.autoclose import undo
     from dagster_project.resources.as_of import parse_moment
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import heed_home
 
     moment = parse_moment(as_of) if as_of else None
@@ -459,7 +459,7 @@ def autoclose_never(rule: str, remove: bool, who: str, why: str, as_of: str | No
     """Put RULE on the list of those that are never closed."""
     from dagster_project.commands.autoclose import never
     from dagster_project.resources.as_of import parse_moment
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import heed_home
 
     moment = parse_moment(as_of) if as_of else None
@@ -474,7 +474,7 @@ def autoclose_list(as_of: str | None, json_output: bool) -> None:
     """Where closing stands, rule by rule."""
     from dagster_project.commands.autoclose import list_rules
     from dagster_project.resources.as_of import parse_moment
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import heed_home
 
     found = list_rules(Warehouse(heed_home()), parse_moment(as_of) if as_of else None)

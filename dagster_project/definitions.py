@@ -31,11 +31,12 @@ from dagster_project.resources.cluster import Cluster  # noqa: E402
 from dagster_project.resources.dbt.project import DBT_PROJECT, dbt_program  # noqa: E402
 from dagster_project.resources.dbt.resource import Dbt  # noqa: E402
 from dagster_project.resources.notices import tell_of_abandoned_runs  # noqa: E402
-from dagster_project.resources.postgres import Warehouse  # noqa: E402
 from dagster_project.resources.stores.features import FeatureFiles, FeatureStore  # noqa: E402
 from dagster_project.resources.stores.frames import FrameFiles  # noqa: E402
 from dagster_project.resources.stores.models import ModelStore  # noqa: E402
-from dagster_project.resources.turn import refuse_if_overtaken, turn  # noqa: E402
+from dagster_project.resources.warehouse.abandoned_runs import refuse_if_overtaken  # noqa: E402
+from dagster_project.resources.warehouse.connection import Warehouse  # noqa: E402
+from dagster_project.resources.warehouse.run_lock import turn  # noqa: E402
 from dagster_project.settings import Settings, heed_home, load_settings  # noqa: E402
 
 

@@ -24,8 +24,8 @@ from hypothesis import HealthCheck, settings
 from dagster_project.automation import days_back
 from dagster_project.commands.run import JobOutcome, run_job
 from dagster_project.instance import dagster_instance
-from dagster_project.resources.embedded_postgres import embedded_url, stop_server
-from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
+from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
+from dagster_project.resources.warehouse.embedded import embedded_url, stop_server
 from dagster_project.settings import Settings
 from dagster_project.simulator import World
 
@@ -151,7 +151,7 @@ LOGINS = {
 
 def with_roles(warehouse: Warehouse) -> Callable[[str], Warehouse]:
     """Run `heed init`, and return what makes the same warehouse as a login sees it that has just those roles."""
-    from dagster_project.resources.roles import create_roles
+    from dagster_project.resources.warehouse.roles import create_roles
 
     assert create_roles(warehouse, Settings()) == []
     connection = psycopg2.connect(warehouse.url())

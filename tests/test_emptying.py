@@ -19,10 +19,10 @@ from dagster_project.commands import demo
 from dagster_project.errors import HeedError
 from dagster_project.instance import dagster_instance
 from dagster_project.loading import load_file
-from dagster_project.resources.emptying import empty_simulated, holds_nothing, simulated_company
-from dagster_project.resources.migrations import own_tables
-from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
 from dagster_project.resources.retention import prune
+from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
+from dagster_project.resources.warehouse.emptying import empty_simulated, holds_nothing, simulated_company
+from dagster_project.resources.warehouse.migrations import own_tables
 from dagster_project.settings import Settings
 
 COMPANY = {"alerts": 3, "days": 1, "seed": 0, "end": "2025-06-01T00:00:00+00:00"}

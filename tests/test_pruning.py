@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from dagster_project.instance import dagster_instance
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.retention import Pruned, prune
-from dagster_project.resources.turn import WAREHOUSE_TAG
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
 from dagster_project.settings import Settings
 from dagster_project.triage.features import contract
 

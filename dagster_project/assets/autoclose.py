@@ -15,7 +15,6 @@ import pandas as pd
 from dagster_project.assets.scoring import ALERT_SCORES
 from dagster_project.assets.showing import table, table_schema
 from dagster_project.resources.as_of import run_moment
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.autoclose import (
     HEED,
     STOPPED,
@@ -27,6 +26,7 @@ from dagster_project.resources.stores.autoclose import (
     threshold_of,
     watch_request,
 )
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
 AUTOCLOSE_DECISIONS = dg.AssetKey(["scoring", "autoclose_decisions"])

@@ -32,11 +32,11 @@ from dagster_project.resources.dbt.project import (
 )
 from dagster_project.resources.dbt.resource import Dbt
 from dagster_project.resources.expectations.results import SHOWN_VALUES, row_in_words
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.preload import load_meanwhile
 from dagster_project.resources.stores.action_types import clean_types, how_to_explain, unknown_in_words
 from dagster_project.resources.stores.history import shared_ids_in_words
-from dagster_project.resources.turn import turn_environment
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.run_lock import turn_environment
 from dagster_project.settings import Settings
 
 MANIFEST = DBT_PROJECT / "target" / "manifest.json"

@@ -18,10 +18,10 @@ from dagster_project.checks import check_before_publishing, suite_check_specs
 from dagster_project.resources.as_of import FIRST_DAY, run_moment
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.files.spill import ALERTS_AT_ONCE, Aside
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.features import days_between
 from dagster_project.resources.stores.flags import read_flags
 from dagster_project.resources.stores.history import FLAGGED_BY, read_coded_history, read_history
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
 ALERT_FEATURES = dg.AssetKey(["features", "alert_features"])

@@ -17,10 +17,10 @@ import pandas as pd
 from dagster_project.assets.scoring import ALERT_SCORES
 from dagster_project.assets.showing import table
 from dagster_project.resources.as_of import run_moment
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.stores.scores import append_monitoring, read_first_scores
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
 DESCRIPTIONS = {

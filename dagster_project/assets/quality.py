@@ -22,11 +22,11 @@ from dagster_project.checks import (
 from dagster_project.resources.as_of import reads_everything, run_moment
 from dagster_project.resources.expectations.flags import find_flags
 from dagster_project.resources.expectations.suites import suite_checksum
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.checked import unchecked_rows
 from dagster_project.resources.stores.flags import read_overrides, read_rules, replace_flags
 from dagster_project.resources.stores.history import read_coded_history
 from dagster_project.resources.stores.watermarks import remember_checked
+from dagster_project.resources.warehouse.connection import Warehouse
 
 FLOOD_DAYS = dg.AssetKey(["quality", "flood_days"])
 VISIBILITY_ONLY = dg.AssetKey(["quality", "visibility_only_rules"])

@@ -20,12 +20,12 @@ from dagster_project.resources.as_of import run_moment
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.files.spill import ALERTS_AT_ONCE, Aside
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.features import DamagedFile, FeatureStore
 from dagster_project.resources.stores.flags import read_flags
 from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.stores.scores import publish_scores, read_held_out, scores_that_differ
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
 if TYPE_CHECKING:

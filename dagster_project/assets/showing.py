@@ -19,7 +19,7 @@ from dagster_project.reporting.plots import volume_svg
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
 
 
 def figure(width: float = 7.0, height: float = 2.4) -> Figure:

@@ -20,7 +20,6 @@ from dagster_project.checks import check_before_publishing, suite_check_specs
 from dagster_project.errors import HeedError
 from dagster_project.resources.as_of import run_moment
 from dagster_project.resources.cluster import Cluster
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.action_types import require_known_meanings
 from dagster_project.resources.stores.features import FeatureStore
 from dagster_project.resources.stores.flags import read_flags
@@ -28,6 +27,7 @@ from dagster_project.resources.stores.frames import FrameFile
 from dagster_project.resources.stores.history import read_fact_changes, read_history
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.stores.scores import read_influenced
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores import autoclose as tables
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
 

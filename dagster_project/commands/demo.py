@@ -14,8 +14,8 @@ import click
 from dagster_project.commands.run import Say, run_whole_job
 from dagster_project.errors import HeedError
 from dagster_project.resources.dbt.prestarted import prepare_dbt
-from dagster_project.resources.emptying import empty_simulated, holds_nothing, simulated_company
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.emptying import empty_simulated, holds_nothing, simulated_company
 from dagster_project.settings import heed_home, load_settings
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.cluster import Cluster
-from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
 from dagster_project.resources.stores.undecodable import undecodable_rows
+from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
 from dagster_project.settings import Settings, heed_home, load_settings, settings_path
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _home() -> Iterator[Finding]:
 
 def _connection(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     """Whether a session of the server can hold a lock for a whole run."""
-    from dagster_project.resources.turn import POOLED, POOLED_REMEDY, pools_transactions
+    from dagster_project.resources.warehouse.run_lock import POOLED, POOLED_REMEDY, pools_transactions
 
     if not warehouse.is_embedded:
         pooled = pools_transactions(warehouse)
@@ -112,7 +112,7 @@ def _connection(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
 
 
 def _rights(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
-    from dagster_project.resources.roles import WORK, missing_rights
+    from dagster_project.resources.warehouse.roles import WORK, missing_rights
 
     if warehouse.has_roles():
         named = ", ".join(f"'{role}'" for role in WORK)
@@ -251,7 +251,8 @@ def _runs(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     from dagster_project.automation import REFRESH, RETRAIN
     from dagster_project.commands.run import what_stopped
     from dagster_project.instance import dagster_instance
-    from dagster_project.resources.turn import WAREHOUSE_TAG, abandoned_runs
+    from dagster_project.resources.warehouse.abandoned_runs import abandoned_runs
+    from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
 
     with dagster_instance(warehouse.home) as instance:
         gone = abandoned_runs(instance, warehouse)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 
 if TYPE_CHECKING:
     pass
@@ -21,7 +21,7 @@ def prune_home(*, dry_run: bool = False, say: Callable[[str], None] = lambda lin
     import uuid
 
     from dagster_project.instance import dagster_instance
-    from dagster_project.resources.turn import turn
+    from dagster_project.resources.warehouse.run_lock import turn
     from dagster_project.settings import heed_home, load_settings
 
     settings, warehouse = load_settings(), Warehouse(heed_home())

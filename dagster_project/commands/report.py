@@ -18,9 +18,9 @@ from dagster_project.errors import HeedError
 from dagster_project.private import share
 from dagster_project.reporting.evidence import Evidence, Scoring
 from dagster_project.resources.files.atomic_write import whole_file
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.models import ModelStore, contract_hash
 from dagster_project.resources.stores.undecodable import undecodable_rows
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
 # Off by less than this on average over ten bins: what was agreed for heed's real alerts, where nothing else is agreed.

@@ -21,13 +21,13 @@ from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.failures import STEP_WORDS as STEP_WORDS
 from dagster_project.resources.failures import failure_in_words
 from dagster_project.resources.failures import what_stopped as what_stopped
-from dagster_project.resources.turn import COMMAND_TAG, WAREHOUSE_TAG, turn
+from dagster_project.resources.warehouse.run_lock import COMMAND_TAG, WAREHOUSE_TAG, turn
 
 if TYPE_CHECKING:
     import dagster as dg
     from dagster import EventLogEntry
 
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import Settings
 
 Say = Callable[[str], None]
@@ -182,7 +182,7 @@ def run_whole_job(
         A run stopped; says whether scores were published.
     """
     from dagster_project.resources.notices import FAILED, RunEnd, run_ended
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import heed_home, load_settings
 
     settings = load_settings()

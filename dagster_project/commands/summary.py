@@ -11,10 +11,10 @@ from typing import Any
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.reporting.words import contender
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.action_types import MEANINGS, SeenType, clean_types, unknown_in_words
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.stores.undecodable import undecodable_rows
+from dagster_project.resources.warehouse.connection import Warehouse
 
 _TOP = """
 SELECT alert_id, raised_at, rule, entity, team, probability, reasons::text AS reasons, flood, visibility_only

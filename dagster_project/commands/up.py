@@ -31,7 +31,7 @@ from dagster_project.errors import HeedError
 from dagster_project.instance import dagster_home, dagster_instance
 from dagster_project.logs import in_json, json_line
 from dagster_project.private import private_directory
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import PROJECT, heed_home, load_settings
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.as_of import AS_OF_TAG, parse_moment
-from dagster_project.resources.turn import close_abandoned_runs
+from dagster_project.resources.warehouse.abandoned_runs import close_abandoned_runs
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun
 
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import Settings
 
 Say = Callable[[str], None]

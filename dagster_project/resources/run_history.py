@@ -1,7 +1,7 @@
 """Dagster's run history in SQLite, with connections that are kept for a moment.
 
 Belongs here: how Dagster's own storage opens its files. `dagster.yaml` names the class (`instance.py`).
-Does not belong here: what is recorded (Dagster's business) and the warehouse (`postgres.py`).
+Does not belong here: what is recorded (Dagster's business) and the warehouse (`warehouse/connection.py`).
 
 Dagster opens its SQLite files anew for every event, makes SQLAlchemy learn the dialect anew, and closes them again,
 which moves the write-ahead log into the file every time. A run over a year of days records 1,300 events: 16 s of

@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.serving.problem import Problem
 from dagster_project.serving.writers import TOKEN_VARIABLE, Writers
 from dagster_project.settings import heed_home, load_settings

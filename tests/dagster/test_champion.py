@@ -11,9 +11,9 @@ from upath import UPath
 
 from dagster_project.assets.training import CANDIDATE_MODEL, CHAMPION_MODEL, TRAINING_SET, champion_model
 from dagster_project.resources.as_of import AS_OF_TAG
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.frames import FrameFile, FrameFiles
 from dagster_project.resources.stores.models import ModelStore
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Gate, Settings
 from dagster_project.triage import audit as auditing
 from dagster_project.triage import evidence, metrics

@@ -13,9 +13,10 @@ from dagster_project.automation import REFRESH, WAREHOUSE_TAG, build_sensors
 from dagster_project.commands.run import what_stopped
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.as_of import AS_OF_TAG, parse_moment
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.models import ModelStore
-from dagster_project.resources.turn import COMMAND_TAG, close_abandoned_runs, turn
+from dagster_project.resources.warehouse.abandoned_runs import close_abandoned_runs
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.run_lock import COMMAND_TAG, turn
 from dagster_project.settings import Features, Settings
 from dagster_project.triage.features import contract
 from dagster_project.triage.steps import untaught

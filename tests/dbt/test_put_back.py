@@ -14,10 +14,10 @@ from upath import UPath
 
 from dagster_project.resources.dbt.incremental import NEW, WHOLE, cleaning
 from dagster_project.resources.files.spill import Aside
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.features import DamagedFile, FeatureStore, remove_features
 from dagster_project.resources.stores.history_cache import KeptHistory, kept_directory
 from dagster_project.resources.stores.watermarks import passed_up_to, remember_checked
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 from tests.dbt.conftest import Dbt, require_kept_is_what_stands
 from tests.dbt.test_dbt_only_new import clean

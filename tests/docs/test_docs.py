@@ -18,8 +18,8 @@ import yaml
 
 from dagster_project.cli import main
 from dagster_project.resources.dbt.project import write_docs
-from dagster_project.resources.migrations import SCHEMA_FILE
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.migrations import SCHEMA_FILE
 from dagster_project.settings import PROJECT, Settings
 from tests.conftest import Company
 

@@ -44,14 +44,14 @@ from dagster_project.resources.as_of import WHOLE_TAG, run_tags
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, NEW, cleaning
 from dagster_project.resources.dbt.project import DBT_PROJECT, dbt_environment, dbt_vars
-from dagster_project.resources.embedded_postgres import embedded_url, stop_server
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.retention import prune
 from dagster_project.resources.stores.features import FeatureFiles, FeatureStore
 from dagster_project.resources.stores.frames import FrameFiles
 from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.stores.models import ModelStore
-from dagster_project.resources.turn import WAREHOUSE_TAG
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.embedded import embedded_url, stop_server
+from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
 from dagster_project.settings import Settings
 from dagster_project.triage.features import contract
 

@@ -13,7 +13,7 @@ import pytest
 from dagster_project.automation import days_back
 from dagster_project.commands.run import run_job
 from dagster_project.instance import dagster_instance
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 from tests.conftest import PASSWORD, Company
 
 TABLES = """

@@ -19,8 +19,8 @@ from dagster_project.commands.run import JobOutcome, run_job
 from dagster_project.commands.summary import collect, show
 from dagster_project.instance import dagster_instance
 from dagster_project.loading import load_file
-from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
 from dagster_project.resources.stores.action_types import raw_types
+from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
 from dagster_project.settings import Settings
 
 START = datetime(2025, 1, 1, tzinfo=UTC)

@@ -19,10 +19,10 @@ from psycopg2.extras import execute_values
 from dagster_project.assets.autoclose import autoclose_decisions
 from dagster_project.cli import main
 from dagster_project.resources.as_of import AS_OF_TAG
-from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
 from dagster_project.resources.stores.autoclose import read_states
 from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.stores.scores import publish_scores
+from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
 from dagster_project.triage.autoclose import DOUBTED
 from tests.conftest import PASSWORD, Company
 

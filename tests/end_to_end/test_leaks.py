@@ -14,8 +14,8 @@ from dagster_project.commands.run import run_job
 from dagster_project.commands.summary import collect, show
 from dagster_project.instance import dagster_instance
 from dagster_project.loading import load_file
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.models import ModelStore
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Learning, Settings
 from dagster_project.simulator import WorldConfig, simulate
 

@@ -16,7 +16,7 @@ from dagster_project.commands.run import run_job
 from dagster_project.errors import HeedError
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.dbt.project import DBT_PROJECT
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 from tests.conftest import PASSWORD, Company
 
 PLANTED = PASSWORD.partition("%")[0]  # the part that is the same in an address and behind it

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_project.resources.embedded_postgres import stop_server
+from dagster_project.resources.warehouse.embedded import stop_server
 from tests.faults.soak import Soak
 
 Row = Callable[[str, str, tuple[float, int]], None]

@@ -27,9 +27,9 @@ from dagster import DagsterRunStatus, RunsFilter
 from dagster_project.commands.doctor import Finding, examine
 from dagster_project.commands.run import STEP_WORDS
 from dagster_project.instance import dagster_instance
-from dagster_project.resources.embedded_postgres import embedded_url
-from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.turn import WAREHOUSE_TAG
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.embedded import embedded_url
+from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
 from dagster_project.simulator import WorldConfig, simulate
 from tests.conftest import PROJECT
 

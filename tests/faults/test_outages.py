@@ -9,7 +9,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from dagster_project.resources.embedded_postgres import running_server_pid
+from dagster_project.resources.warehouse.embedded import running_server_pid
 from tests.faults.conftest import Row, mount, unmount
 from tests.faults.soak import NEWEST_CHAMPION, TRUNCATE, Soak, a_crowd, damage
 

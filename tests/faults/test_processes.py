@@ -23,8 +23,8 @@ from dagster_project.commands.up import unreachable_code
 from dagster_project.definitions import build_defs
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.as_of import run_tags
-from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.turn import WAREHOUSE_TAG
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
 from dagster_project.settings import load_settings
 from tests.conftest import PROJECT
 from tests.faults.conftest import Row

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from loading_store import RAW_TABLES, Store
 
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg2
 
 from dagster_project.loading import LoadReport, load_file
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 
 RAW_TABLES = "raw.alerts, raw.actions, raw.rules, raw.action_types, raw.loads, raw.corrections, raw.undecodable_rows"
 

@@ -2,8 +2,8 @@
 
 import psycopg2
 
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.action_types import raw_types, unknown_in_words
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 from tests.conftest import with_roles
 

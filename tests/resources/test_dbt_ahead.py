@@ -8,7 +8,7 @@ import pytest
 from dagster_project.resources.dbt import prestarted as dbt_ahead
 from dagster_project.resources.dbt.prestarted import prepare_dbt, run_dbt
 from dagster_project.resources.dbt.project import DBT_PROJECT
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from dagster_project.automation import REFRESH, WAREHOUSE_TAG
 from dagster_project.cli import main
 from dagster_project.instance import dagster_instance
-from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
+from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
 
 
 @pytest.fixture

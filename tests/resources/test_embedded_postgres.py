@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.embedded_postgres import (
+from dagster_project.resources.warehouse.embedded import (
     _place,
     _reachable,
     _Server,
@@ -25,8 +25,8 @@ from tests.conftest import PROJECT
 USER = """
 import sys, time
 from pathlib import Path
-from dagster_project.resources.embedded_postgres import embedded_url
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.embedded import embedded_url
+from dagster_project.resources.warehouse.connection import Warehouse
 home = Path(sys.argv[1])
 assert Warehouse(home).value("SELECT 1") == 1
 print("using", flush=True)
@@ -103,7 +103,7 @@ def test_a_stale_pid_file_of_another_process_is_not_mistaken_for_the_server(home
 
 
 def test_a_home_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
-    from dagster_project.resources.embedded_postgres import embedded_url
+    from dagster_project.resources.warehouse.embedded import embedded_url
 
     (tmp_path / "file").write_text("")
     with pytest.raises(HeedError, match="cannot be written"):

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.scores import publish_scores, read_held_out, read_influenced
+from dagster_project.resources.warehouse.connection import Warehouse
 
 AS_OF = datetime(2025, 6, 1, tzinfo=UTC)
 

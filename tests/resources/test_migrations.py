@@ -11,9 +11,9 @@ import pytest
 
 from dagster_project.commands.doctor import examine
 from dagster_project.errors import HeedError
-from dagster_project.resources import migrations
-from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.turn import turn
+from dagster_project.resources.warehouse import migrations
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.run_lock import turn
 
 VERSION_1 = (Path(__file__).parent / "version_1.sql").read_text(encoding="utf-8")
 ROWS = re.findall(r"^INSERT INTO ([a-z_.]+) ", VERSION_1, re.MULTILINE)

@@ -20,8 +20,8 @@ from dagster_project.instance import dagster_instance
 from dagster_project.resources import notices
 from dagster_project.resources.as_of import AS_OF_TAG
 from dagster_project.resources.notices import FAILED, SUCCEEDED, RunEnd, run_ended, send
-from dagster_project.resources.postgres import URL_VARIABLE, Warehouse
-from dagster_project.resources.turn import COMMAND_TAG
+from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
+from dagster_project.resources.warehouse.run_lock import COMMAND_TAG
 from dagster_project.settings import Settings
 
 VARIABLE = "HEED_NOTIFY_URLS"

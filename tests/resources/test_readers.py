@@ -18,9 +18,9 @@ from dagster_project.commands.run import run_job
 from dagster_project.errors import HeedError
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, PUBLISH
 from dagster_project.resources.dbt.project import _dbt, dbt_directory
-from dagster_project.resources.migrations import mark
-from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.turn import TURN_VARIABLE
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.migrations import mark
+from dagster_project.resources.warehouse.run_lock import TURN_VARIABLE
 from tests.conftest import Company
 
 RELATIONS = """
@@ -168,7 +168,7 @@ def test_a_view_that_has_to_change_is_replaced_or_the_run_names_who_holds_it(
 def test_tables_of_another_version_are_not_waited_for_without_end(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagster_project.resources.postgres.CHANGE_SECONDS", 1.0)
+    monkeypatch.setattr("dagster_project.resources.warehouse.connection.CHANGE_SECONDS", 1.0)
     another = re.sub("schema.sql .*", "schema.sql of another text", mark()).replace("'", "''")
     with warehouse.transaction() as cursor:
         cursor.execute(f"COMMENT ON SCHEMA scoring IS '{another}'")
@@ -186,7 +186,7 @@ def test_tables_of_another_version_are_not_waited_for_without_end(
 
 
 def test_a_writer_that_waits_names_whom_it_waits_for(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagster_project.resources.postgres.LOCK_SECONDS", 1)
+    monkeypatch.setattr("dagster_project.resources.warehouse.connection.LOCK_SECONDS", 1)
     with reading(warehouse, []) as other:
         other.cursor().execute("LOCK TABLE scoring.publications IN SHARE MODE")
         rescue = threading.Timer(20, other.close)

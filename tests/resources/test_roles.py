@@ -18,8 +18,8 @@ from psycopg2 import errors
 from dagster_project.cli import main
 from dagster_project.errors import HeedError
 from dagster_project.resources.dbt.project import DBT_PROJECT
-from dagster_project.resources.migrations import mark
-from dagster_project.resources.roles import RIGHTS, WORK, create_roles, missing_rights
+from dagster_project.resources.warehouse.migrations import mark
+from dagster_project.resources.warehouse.roles import RIGHTS, WORK, create_roles, missing_rights
 from dagster_project.settings import Settings
 from tests.conftest import LOGINS, Company
 

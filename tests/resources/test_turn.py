@@ -16,8 +16,9 @@ import pytest
 from dagster_project.commands.doctor import _connection
 from dagster_project.errors import HeedError
 from dagster_project.resources.as_of import AS_OF_TAG
-from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.turn import living_runs, pools_transactions, refuse_if_overtaken, turn
+from dagster_project.resources.warehouse.abandoned_runs import living_runs, refuse_if_overtaken
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.run_lock import pools_transactions, turn
 from dagster_project.settings import Settings
 from tests.conftest import PROJECT
 from tests.resources.transaction_pooler import transaction_pooler
@@ -25,8 +26,8 @@ from tests.resources.transaction_pooler import transaction_pooler
 HOLDER = """
 import sys
 from pathlib import Path
-from dagster_project.resources.postgres import Warehouse
-from dagster_project.resources.turn import turn
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.run_lock import turn
 with turn(Warehouse(Path(sys.argv[1]), sys.argv[2]), "another-run"):
     print("mine", flush=True)
     sys.stdin.readline()
@@ -129,7 +130,7 @@ def test_a_run_whose_lock_is_gone_commits_nothing(warehouse: Warehouse) -> None:
 
 
 def test_a_run_that_only_reads_learns_of_it_too(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagster_project.resources.turn.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("dagster_project.resources.warehouse.run_lock.HEARTBEAT_SECONDS", 0.05)
 
     def read_on() -> None:
         until = time.monotonic() + 30

@@ -18,7 +18,7 @@ import psycopg2
 import pytest
 
 from dagster_project.listening import PatientProtocol, listen, server_of
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.serving.app import create_app
 from dagster_project.serving.pool import Pool
 from dagster_project.serving.writers import Writers

@@ -12,7 +12,7 @@ import pytest
 from psycopg2 import errors
 from starlette.routing import Route
 
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.serving.app import create_app
 from dagster_project.serving.openapi import description
 from dagster_project.serving.pool import Pool

@@ -14,8 +14,8 @@ import psycopg2
 import pytest
 
 import dagster_project.serving.board as board_module
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.autoclose import read_states
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.serving.board import Board
 from dagster_project.serving.freshness import Freshness
 from dagster_project.serving.pool import Pool

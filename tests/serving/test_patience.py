@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from dagster_project.listening import PatientProtocol, limited
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 from tests.conftest import Company
 from tests.serving.conftest import Service, serving
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 from tests.serving.conftest import Service, serving
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)

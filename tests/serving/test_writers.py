@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.serving.openapi import description
 from dagster_project.serving.writers import Writers
 from dagster_project.settings import load_settings

@@ -24,7 +24,7 @@ from dagster_project.resources.stores.history_cache import KeptHistory
 from dagster_project.resources.stores.watermarks import WRITER, WRITTEN_HERE, cluster
 
 if TYPE_CHECKING:
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import Settings
 
 NEW, WHOLE, PUBLISH = "new", "whole", "publish"

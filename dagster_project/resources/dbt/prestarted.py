@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from dagster_project.resources.dbt.project import DBT_ANYWHERE, DBT_PROJECT, dbt_directory, dbt_vars
 
 if TYPE_CHECKING:
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import Settings
 
 _waiting: list[subprocess.Popen[bytes]] = []

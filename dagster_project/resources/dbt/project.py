@@ -23,7 +23,7 @@ from dagster_project.private import share
 from dagster_project.settings import PROJECT, Settings
 
 if TYPE_CHECKING:
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
 
 DBT_PROJECT = PROJECT / "dbt_project"
 _PARSED = "partial_parse.msgpack"

@@ -22,7 +22,7 @@ from dagster_project.resources.stores.history import BEGINNING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.triage.autoclose import Threshold, Watch
 
 # An alert that was first scored later than this has been in people's hands: it is no new alert any more.

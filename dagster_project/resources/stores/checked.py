@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.watermarks import oldest_in_progress, passed_up_to
+from dagster_project.resources.warehouse.connection import Warehouse
 
 if TYPE_CHECKING:
     pass

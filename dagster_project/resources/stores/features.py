@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from upath import UPath
 
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
 
 _MANIFEST = "manifest.json"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from dagster_project.resources.postgres import Warehouse, append
+from dagster_project.resources.warehouse.connection import Warehouse, append
 
 if TYPE_CHECKING:
     pass

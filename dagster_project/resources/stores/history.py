@@ -1,7 +1,7 @@
 """The tables of heed by name: what Python reads from dbt's clean tables, and what it writes back.
 
 Belongs here: the queries, the column order, the transaction in which rows are published.
-Does not belong here: connections (`postgres.py`), models (`models.py`), features (`features.py`), and any
+Does not belong here: connections (`warehouse/connection.py`), models (`models.py`), features (`features.py`), and any
 computation on the rows (`triage/`).
 
 Time: every reader takes the as-of and returns nothing that was not known then: rows with raised_at < as_of, outcomes
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from dagster_project.resources.postgres import Warehouse
 from dagster_project.resources.stores.history_cache import KeptHistory
+from dagster_project.resources.warehouse.connection import Warehouse
 
 if TYPE_CHECKING:
     pass

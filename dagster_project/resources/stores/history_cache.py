@@ -35,7 +35,7 @@ from dagster_project.resources.stores.watermarks import oldest_in_progress, pass
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
 
 _ROWS = """
 SELECT alerts.alert_id, alerts.raised_at, alerts.rule, alerts.entity, alerts.team, alerts.severity,

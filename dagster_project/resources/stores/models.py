@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.postgres import Warehouse, append
+from dagster_project.resources.warehouse.connection import Warehouse, append
 
 if TYPE_CHECKING:
     from dagster_project.settings import Settings

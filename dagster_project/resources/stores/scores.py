@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dagster_project.resources.postgres import RUN_LOCK, Warehouse, append
+from dagster_project.resources.warehouse.connection import Warehouse, append
+from dagster_project.resources.warehouse.locks import RUN_LOCK
 
 if TYPE_CHECKING:
     import pyarrow as pa

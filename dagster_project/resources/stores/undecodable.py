@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dagster_project.resources.postgres import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
 
 # A file that was loaded again under its name without such rows is mended, and its old ones count no more.
 _MENDED = """EXISTS (

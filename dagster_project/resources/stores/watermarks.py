@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
 
 # A row that names its writer: true only where that very transaction wrote it. Row versions hold 32 bits of the number.
 WRITTEN_HERE = "written_by % 4294967296 = xmin::text::bigint"

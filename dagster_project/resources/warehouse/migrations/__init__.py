@@ -67,11 +67,10 @@ def bring_forward(cursor: ScriptCursor, *, has_turn: bool) -> None:
     Parameters
     ----------
     cursor : at the beginning of a transaction.
-    has_turn : whether this process has its turn (`turn.py`). Else a step waits until nobody has: a run of the older
+    has_turn : whether this process has its turn (`warehouse/run_lock.py`). Else a step waits until nobody has: a run of the older
         heed would meet tables that it does not know.
     """
-    from dagster_project.resources.postgres import RUN_LOCK
-    from dagster_project.resources.turn import TURN_LOCK
+    from dagster_project.resources.warehouse.locks import RUN_LOCK, TURN_LOCK
 
     # The turn first: a run that has it, and prepares, wants the second lock while it holds the first.
     if _due(cursor) and not has_turn:

@@ -15,14 +15,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.migrations import own_tables
 from dagster_project.resources.stores.features import remove_features
-from dagster_project.resources.turn import turn
+from dagster_project.resources.warehouse.migrations import own_tables
+from dagster_project.resources.warehouse.run_lock import turn
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
 
-    from dagster_project.resources.postgres import Warehouse
+    from dagster_project.resources.warehouse.connection import Warehouse
 
 # Rows that heed loads name their load. Whoever writes to raw otherwise may leave the column out.
 _LOADED = ("alerts", "actions", "rules", "action_types", "undecodable_rows")

@@ -3,7 +3,7 @@
 Belongs here: connections, reading a query into a frame, bulk writing, the tables that Python writes (`schema.sql`),
 and what dbt must know to reach the same database.
 Does not belong here: what is read or written and why (assets), and the embedded server's life
-(`embedded_postgres.py`).
+(`warehouse/embedded.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from dagster_project.errors import HeedError, one_line
+from dagster_project.resources.warehouse.role_names import _HAS_ROLES, TRANSFORMER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 URL_VARIABLE = "HEED_DATABASE_URL"
 
-# Held while a run changes the warehouse, so that two runs cannot interleave: any constant that is heed's own.
-RUN_LOCK = 0x68656564
 
 # What a server says while it restarts or is crowded: that passes, and a run need not fail for it.
 _PASSES = re.compile(
@@ -57,15 +56,6 @@ WHERE held.granted AND held.pid <> pg_backend_pid() AND NOT starts_with(applicat
 GROUP BY 1, 2, 3, 4, 5, xact_start ORDER BY xact_start LIMIT 5
 """
 
-# The role that owns what dbt builds; the others are in `roles.py`.
-TRANSFORMER = "heed_transformer"
-# It stands, this database was prepared for it by `heed init`, and whoever logged in may take it on.
-_HAS_ROLES = f"""
-SELECT CASE WHEN to_regrole('{TRANSFORMER}') IS NULL OR to_regnamespace('marts') IS NULL THEN false
-       ELSE has_schema_privilege('{TRANSFORMER}', 'marts', 'CREATE') END AS has_roles,
-       CASE WHEN to_regrole('{TRANSFORMER}') IS NULL THEN false
-       ELSE pg_has_role(to_regrole('{TRANSFORMER}'), 'MEMBER') END AS is_member
-"""
 # libpq's parameters that dbt's profile does not name, and the variables by which they reach it all the same.
 _PASSED_ON = {
     **{name: f"PG{name.upper()}" for name in ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "options")},
@@ -74,7 +64,7 @@ _PASSED_ON = {
 
 
 class Guard(Protocol):
-    """What must hold while a run writes: see `turn.py`."""
+    """What must hold while a run writes: see `warehouse/run_lock.py`."""
 
     def require(self) -> None:
         """Raise `HeedError` where it is known not to hold any more."""
@@ -111,7 +101,7 @@ class Warehouse:
         """The database's URL, with the embedded server running. May hold a password: never log it."""
         if self._given_url:
             return self._given_url
-        from dagster_project.resources.embedded_postgres import embedded_url
+        from dagster_project.resources.warehouse.embedded import embedded_url
 
         return embedded_url(self.home)
 
@@ -154,7 +144,7 @@ class Warehouse:
                 if _PASSES.search(str(error)) and time.monotonic() < until:
                     time.sleep(0.5)
                 elif self.is_embedded and not revived:
-                    from dagster_project.resources.embedded_postgres import revive
+                    from dagster_project.resources.warehouse.embedded import revive
 
                     revive(self.home)
                     revived = True
@@ -330,14 +320,14 @@ class Warehouse:
         """
         from psycopg2 import errors
 
-        from dagster_project.resources.migrations import mark
+        from dagster_project.resources.warehouse.migrations import mark
 
         if self.made_by() == mark():
             return
         try:
             with self.prepared() as cursor:
                 if self.has_roles():  # tables of a newer version need their rights too
-                    from dagster_project.resources.roles import grant
+                    from dagster_project.resources.warehouse.roles import grant
 
                     grant(cursor)
         except errors.InsufficientPrivilege as error:
@@ -354,7 +344,7 @@ class Warehouse:
         HeedError
             A newer heed did.
         """
-        from dagster_project.resources.migrations import refuse_newer
+        from dagster_project.resources.warehouse.migrations import refuse_newer
 
         found = self.value("SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace')")
         refuse_newer(found)
@@ -366,8 +356,8 @@ class Warehouse:
         self.connect().close()  # an unreachable warehouse is said in heed's own words
         import psycopg2  # dbt's own driver: unlike ADBC it runs a script of several statements
 
-        from dagster_project.resources.migrations import bring_forward
-        from dagster_project.resources.turn import has_turn
+        from dagster_project.resources.warehouse.migrations import bring_forward
+        from dagster_project.resources.warehouse.run_lock import has_turn
 
         connection = psycopg2.connect(self.url())
         until = time.monotonic() + CHANGE_SECONDS

