@@ -13,7 +13,7 @@ from typing import Any
 
 import schemathesis
 
-from dagster_project.serving.scores import is_possible_id
+from dagster_project.serving.api.scores import is_possible_id
 
 
 def _known(alert_id: Any) -> Any:

@@ -1,7 +1,7 @@
 """The HTTP service: routes, what they answer, and what protects them.
 
 Belongs here: reading requests, status codes, headers, the form of errors.
-Does not belong here: SQL (`scores.py`, `board.py`, `feedback.py`), markup (`pages.py`), who may write (`writers.py`),
+Does not belong here: SQL (`api/scores.py`, `board/board.py`, `feedback.py`), markup (`board/pages.py`), who may write (`writers.py`),
 the guard against other sites (`guard.py`), the process (`server.py`).
 
 There are no cookies. The service binds to loopback by default; a proxy with a login goes in front of one that is open
@@ -29,17 +29,17 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from dagster_project.guard import Guard, refusal
-from dagster_project.serving.badge import badge
-from dagster_project.serving.board import Board, Filter, turn_to
-from dagster_project.serving.closing import Undo, closings, undo
-from dagster_project.serving.feedback import Feedback, give, newest_feedback
+from dagster_project.serving.api.closing import Undo, closings, undo
+from dagster_project.serving.api.feedback import Feedback, give, newest_feedback
+from dagster_project.serving.api.openapi import description
+from dagster_project.serving.api.scores import read_score, read_scores, wanted_ids
+from dagster_project.serving.board.badge import badge
+from dagster_project.serving.board.board import Board, Filter, turn_to
+from dagster_project.serving.board.pages import board_page, problem_page, row_name
 from dagster_project.serving.freshness import Freshness, read_freshness
 from dagster_project.serving.metrics import CONTENT_TYPE, Counted, Metrics
-from dagster_project.serving.openapi import description
-from dagster_project.serving.pages import board_page, problem_page, row_name
 from dagster_project.serving.pool import Pool
 from dagster_project.serving.problem import Problem
-from dagster_project.serving.scores import read_score, read_scores, wanted_ids
 from dagster_project.serving.writers import NotLoggedIn, Writers
 
 STATIC = Path(__file__).parent / "static"

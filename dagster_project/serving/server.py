@@ -18,7 +18,7 @@ from dagster_project.serving.writers import TOKEN_VARIABLE, Writers
 from dagster_project.settings import heed_home, load_settings
 
 if TYPE_CHECKING:
-    from dagster_project.serving.board import Board
+    from dagster_project.serving.board.board import Board
     from dagster_project.serving.pool import Pool
 
 
@@ -59,9 +59,9 @@ def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str
 def read_ahead(pool: Pool, refresh_cron: str) -> Board:
     """The board with its open alerts, so that the first to ask does not wait for them; without them when there are
     none yet."""
-    from dagster_project.serving.board import Board
+    from dagster_project.serving.board.board import Board
+    from dagster_project.serving.board.pages import compile_pages
     from dagster_project.serving.freshness import read_freshness
-    from dagster_project.serving.pages import compile_pages
 
     compile_pages()
     board = Board(pool)

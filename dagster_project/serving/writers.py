@@ -18,7 +18,7 @@ from typing import Any
 from starlette.requests import Request
 
 from dagster_project.errors import HeedError
-from dagster_project.serving.given import shown, text_of
+from dagster_project.serving.api.validation import shown, text_of
 from dagster_project.serving.problem import Problem
 
 TOKEN_VARIABLE = "HEED_SERVE_TOKEN"

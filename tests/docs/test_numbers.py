@@ -17,7 +17,7 @@ from psycopg2.extras import RealDictCursor
 
 from dagster_project.commands.report import read_evidence, write_report
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.serving.board import Filter, read_snapshot, turn_to
+from dagster_project.serving.board.board import Filter, read_snapshot, turn_to
 from dagster_project.settings import PROJECT, Settings
 from tests.conftest import Company
 

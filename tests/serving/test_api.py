@@ -13,8 +13,8 @@ from psycopg2 import errors
 from starlette.routing import Route
 
 from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.serving.api.openapi import description
 from dagster_project.serving.app import create_app
-from dagster_project.serving.openapi import description
 from dagster_project.serving.pool import Pool
 from tests.conftest import Company
 from tests.serving.conftest import CRON, HOSTILE, HOSTILE_ID, REASON, Service, serving

@@ -13,10 +13,10 @@ from typing import Any
 import psycopg2
 import pytest
 
-import dagster_project.serving.board as board_module
+import dagster_project.serving.board.board as board_module
 from dagster_project.resources.stores.autoclose import read_states
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.serving.board import Board
+from dagster_project.serving.board.board import Board
 from dagster_project.serving.freshness import Freshness
 from dagster_project.serving.pool import Pool
 from tests.conftest import Company

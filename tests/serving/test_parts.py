@@ -12,9 +12,18 @@ from click.testing import CliRunner
 from dagster_project.cli import main
 from dagster_project.listening import is_loopback
 from dagster_project.resources.warehouse.embedded import SERVER_SETTINGS
-from dagster_project.serving.board import NO_TEAM, Filter, OpenAlert, Past, Snapshot, in_their_places, turn_to, wilson
+from dagster_project.serving.board.board import (
+    NO_TEAM,
+    Filter,
+    OpenAlert,
+    Past,
+    Snapshot,
+    in_their_places,
+    turn_to,
+    wilson,
+)
+from dagster_project.serving.board.pages import age
 from dagster_project.serving.freshness import cron_firings, stale_before
-from dagster_project.serving.pages import age
 
 NOW = datetime(2025, 6, 4, 12, 40, tzinfo=UTC)  # a Wednesday
 

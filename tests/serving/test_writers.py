@@ -12,7 +12,7 @@ import pytest
 
 from dagster_project.errors import HeedError
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.serving.openapi import description
+from dagster_project.serving.api.openapi import description
 from dagster_project.serving.writers import Writers
 from dagster_project.settings import load_settings
 from tests.conftest import Company

@@ -1,7 +1,7 @@
 """What the board shows: the open alerts that a filter lets through, by actionability, and what a threshold does.
 
 Belongs here: filters, order, pages, the open alerts in memory, the figures beside the slider.
-Does not belong here: markup (`pages.py`), one alert's document (`scores.py`).
+Does not belong here: markup (`board/pages.py`), one alert's document (`api/scores.py`).
 
 Open alerts change only when a run publishes, so their few columns are read once per publication, beside the requests,
 and filtered in memory as arrays; the rows of a page come from the same lookup as the API's scores. With 100,000 of
@@ -27,10 +27,10 @@ from urllib.parse import urlencode
 import numpy as np
 from psycopg2.extensions import cursor as Cursor
 
-from dagster_project.serving.closing import open_closings
+from dagster_project.serving.api.closing import open_closings
+from dagster_project.serving.api.scores import NEW_RULE_DAYS, UNPREDICTABLE
 from dagster_project.serving.freshness import Freshness
 from dagster_project.serving.pool import Pool, rows
-from dagster_project.serving.scores import NEW_RULE_DAYS, UNPREDICTABLE
 
 PAGE = 100
 # A run that failed may have changed outcomes without publishing; the board follows after this long.

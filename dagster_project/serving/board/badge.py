@@ -1,7 +1,7 @@
 """The badge: one small picture that other systems embed beside an alert.
 
 Belongs here: what it says in which state, and its drawing.
-Does not belong here: reading the score (`scores.py`).
+Does not belong here: reading the score (`api/scores.py`).
 """
 
 from __future__ import annotations

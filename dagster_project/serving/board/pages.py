@@ -2,7 +2,7 @@
 
 Belongs here: what the templates are given, and how moments and ages are worded. Autoescape is on: text from rules,
 alerts and reasons cannot become markup.
-Does not belong here: which alerts are shown (`board.py`).
+Does not belong here: which alerts are shown (`board/board.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jinja2
 
 from dagster_project.reporting import words
 from dagster_project.reporting.environment import environment
-from dagster_project.serving.board import AGES, FLAGS, NO_TEAM, BoardPage, Snapshot
+from dagster_project.serving.board.board import AGES, FLAGS, NO_TEAM, BoardPage, Snapshot
 from dagster_project.serving.freshness import Freshness
 
 TEMPLATES = Path(__file__).parent / "templates"

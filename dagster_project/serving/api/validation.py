@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from dagster_project.serving.api.scores import is_possible_id
 from dagster_project.serving.problem import Problem
-from dagster_project.serving.scores import is_possible_id
 
 MOST_TEXT = 200
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from dagster_project.serving.board import AGES, FLAGS
-from dagster_project.serving.feedback import VERDICTS
-from dagster_project.serving.given import BLANK, MOST_TEXT
-from dagster_project.serving.scores import MOST_ID_BYTES, MOST_IDS
+from dagster_project.serving.api.feedback import VERDICTS
+from dagster_project.serving.api.scores import MOST_ID_BYTES, MOST_IDS
+from dagster_project.serving.api.validation import BLANK, MOST_TEXT
+from dagster_project.serving.board.board import AGES, FLAGS
 from dagster_project.serving.writers import TOKEN_VARIABLE, Writers
 
 

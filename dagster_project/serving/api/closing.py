@@ -15,7 +15,7 @@ from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
 
-from dagster_project.serving.given import alert_of, shown, text_of
+from dagster_project.serving.api.validation import alert_of, shown, text_of
 from dagster_project.serving.pool import Pool, rows
 from dagster_project.serving.problem import Problem
 

@@ -1,7 +1,7 @@
 """Scores of named alerts, as the service gives them: `reporting.alert_scores_latest`, with what is known beside it.
 
 Belongs here: the lookup by id, the document of one score, and why an alert has none.
-Does not belong here: lists of open alerts (`board.py`), and HTTP.
+Does not belong here: lists of open alerts (`board/board.py`), and HTTP.
 """
 
 from __future__ import annotations
