@@ -37,7 +37,7 @@ from dagster_project.triage.features import FeatureSettings
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.floods import DAY, flood_pairs, to_us
 from dagster_project.triage.matrix import plan_columns
-from dagster_project.triage.steps import build_features, training_frame
+from dagster_project.triage.pipeline import build_features, training_frame
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = {"development": 1_000, "final": 700_000}

@@ -37,7 +37,7 @@ from dagster_project.triage.exclusion import flag_alerts, known_by
 from dagster_project.triage.features import FeatureSettings
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.model import MODEL, LearningSettings, learn
-from dagster_project.triage.steps import build_features, training_frame
+from dagster_project.triage.pipeline import build_features, training_frame
 
 FIRST, ALERTS, DAYS, EVERY = 920_000, 24_000, 200, 14
 WATCHED, WATCHED_WITHOUT_SCORES = 42, 112

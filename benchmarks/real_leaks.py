@@ -26,7 +26,7 @@ from benchmarks.wolfi import DATA, read_wolfi
 from dagster_project.triage.exclusion import known_by
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.model import LearningSettings
-from dagster_project.triage.steps import build_features, training_frame
+from dagster_project.triage.pipeline import build_features, training_frame
 from dagster_project.triage.withholding import COLUMN_CHECKS, withhold
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -27,8 +27,8 @@ from dagster_project.triage.flags import find_flags
 from dagster_project.triage.floods import DAY
 from dagster_project.triage.matrix import plan_columns
 from dagster_project.triage.model import CANDIDATES, rule_day_blocks
+from dagster_project.triage.pipeline import build_features
 from dagster_project.triage.replay import replay
-from dagster_project.triage.steps import build_features
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data" / "wolfi"

@@ -57,7 +57,7 @@ def alert_scores(
     cluster: dg.ResourceParam[Cluster],
 ) -> Iterator[Any]:
     from dagster_project.triage.features import contract
-    from dagster_project.triage.steps import untaught
+    from dagster_project.triage.pipeline import untaught
 
     prepare_dbt(warehouse, settings)  # publishing comes next
     as_of = run_moment(context)
@@ -142,7 +142,7 @@ def _score(
     still_open : alert_id and raised_at of those, in order of time.
     """
     from dagster_project.triage.exclusion import flag_alerts
-    from dagster_project.triage.steps import reasons, score
+    from dagster_project.triage.pipeline import reasons, score
 
     flags = read_flags(warehouse)
     times = still_open["raised_at"]

@@ -17,9 +17,9 @@ from dagster_project.triage.evidence import contenders
 from dagster_project.triage.exclusion import flag_alerts, known_by
 from dagster_project.triage.leakage import AuditSettings, audit_leakage
 from dagster_project.triage.model import MODEL, LearningSettings
+from dagster_project.triage.pipeline import build_features
 from dagster_project.triage.scorecard import ScorecardSettings, team_scorecard
 from dagster_project.triage.shortcut import ShortcutAudit, ShortcutSettings, audit_shortcut
-from dagster_project.triage.steps import build_features
 from dagster_project.triage.suspects import IDENTITY, without
 
 # The latest alerts that the controls teach on: with 8,000 of them all three audits take 12 CPU seconds on 58,000

@@ -2,7 +2,7 @@
 
 Belongs here: features built again from a history that ends at a moment, history features by their definition with
 an engine of its own, and stored facts compared with the facts of today.
-Does not belong here: building features (`steps.py`, `timeline/`), and what other audits look for (`suspects.py`,
+Does not belong here: building features (`pipeline.py`, `timeline/`), and what other audits look for (`suspects.py`,
 `leakage.py`).
 
 Time: at a cut T the history holds alerts raised before T, and outcomes known before T; everything else is removed.

@@ -23,8 +23,8 @@ from dagster_project.triage.exclusion import flag_alerts, known_by
 from dagster_project.triage.features import require_same_contract
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.model import LIGHTGBM, LearningSettings, Model, rule_day_blocks, usable_alerts
+from dagster_project.triage.pipeline import build_features, score, training_frame, untaught
 from dagster_project.triage.recalibration import recalibrate
-from dagster_project.triage.steps import build_features, score, training_frame, untaught
 from dagster_project.triage.withholding import Withholding, knows, learn_without_leaks, withhold
 
 

@@ -25,8 +25,8 @@ from dagster_project.triage.model import (
     train,
     usable_alerts,
 )
+from dagster_project.triage.pipeline import reasons
 from dagster_project.triage.reasons import reasons_from_contributions
-from dagster_project.triage.steps import reasons
 
 CUT = (START + pd.Timedelta(days=130)).to_pydatetime()
 # One candidate and one thread: the competition has its own test, and threads wait for each other on a busy machine.

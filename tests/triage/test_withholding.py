@@ -18,10 +18,10 @@ from dagster_project.triage.flags import find_flags
 from dagster_project.triage.model import CANDIDATES, MODEL, LearningSettings
 from dagster_project.triage.moments import read_moments
 from dagster_project.triage.one_outcome import one_outcome
+from dagster_project.triage.pipeline import build_features, training_frame
 from dagster_project.triage.quick import quick_learner
 from dagster_project.triage.recomputation import changed_later
 from dagster_project.triage.replay import ReplayStep, replay
-from dagster_project.triage.steps import build_features, training_frame
 from dagster_project.triage.withholding import Withholding, knows, learn_without_leaks, withhold
 
 SETTINGS = LearningSettings(replicates=60, threads=1, folds=3, candidates=(replace(CANDIDATES[0], trees=60),))
