@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.audit_worlds import AuditWorld, audit_world, framed, rebuild
-from dagster_project.triage.recomputation import Rebuild
+from dagster_project.triage.audit.recomputation import Rebuild
 
 FOLDS = 4
 HORIZON = timedelta(days=14)

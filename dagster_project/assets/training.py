@@ -138,8 +138,8 @@ def candidate_model(
     settings: dg.ResourceParam[Settings],
     cluster: dg.ResourceParam[Cluster],
 ) -> dg.Output[pd.DataFrame]:
+    from dagster_project.triage.audit.withholding import learn_without_leaks, withhold
     from dagster_project.triage.model import LIGHTGBM
-    from dagster_project.triage.withholding import learn_without_leaks, withhold
 
     as_of = run_moment(context)
     champion = models.champion(as_of)
@@ -225,9 +225,9 @@ def model_audit(
     models: dg.ResourceParam[ModelStore],
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
-    from dagster_project.triage.audit import audit
-    from dagster_project.triage.findings import table as table_of
-    from dagster_project.triage.withholding import Withholding
+    from dagster_project.triage.audit.audit import audit
+    from dagster_project.triage.audit.findings import table as table_of
+    from dagster_project.triage.audit.withholding import Withholding
 
     as_of = run_moment(context)
     version = models.newest(as_of)
@@ -282,8 +282,8 @@ def champion_model(
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
     from dagster_project.triage import evidence, gate
+    from dagster_project.triage.audit.withholding import Withholding, knows
     from dagster_project.triage.recalibration import forecasts_since, in_words, recalibrate
-    from dagster_project.triage.withholding import Withholding, knows
 
     as_of = run_moment(context)
     version = models.newest(as_of)

@@ -26,7 +26,7 @@ from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.run_lock import turn
 from dagster_project.settings import heed_home, load_settings
-from dagster_project.triage.findings import WITHHELD
+from dagster_project.triage.audit.findings import WITHHELD
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,6 +17,7 @@ import pandas as pd
 
 from dagster_project.errors import HeedError
 from dagster_project.triage import evidence, gate
+from dagster_project.triage.audit.withholding import Withholding, knows, learn_without_leaks, withhold
 from dagster_project.triage.baselines import Baseline, fit_baselines
 from dagster_project.triage.evaluation import evaluate
 from dagster_project.triage.exclusion import flag_alerts, known_by
@@ -25,7 +26,6 @@ from dagster_project.triage.flags import find_flags
 from dagster_project.triage.model import LIGHTGBM, LearningSettings, Model, rule_day_blocks, usable_alerts
 from dagster_project.triage.pipeline import build_features, score, training_frame, untaught
 from dagster_project.triage.recalibration import recalibrate
-from dagster_project.triage.withholding import Withholding, knows, learn_without_leaks, withhold
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.audit_worlds import SETTINGS, AuditWorld, audit_world, rebuild
 from benchmarks.planted_leaks import CAUGHT_BY, HORIZON, PLANTED, Case, clean, world_for
-from dagster_project.triage.findings import COLUMNS, Finding, table
-from dagster_project.triage.leakage import (
+from dagster_project.triage.audit.findings import COLUMNS, Finding, table
+from dagster_project.triage.audit.leakage import (
     AuditSettings,
     accused,
     audit_leakage,
@@ -21,10 +21,16 @@ from dagster_project.triage.leakage import (
     taught_before,
     verdict,
 )
-from dagster_project.triage.one_outcome import one_outcome
-from dagster_project.triage.quick import quick_learner
-from dagster_project.triage.recomputation import by_definition, facts_changed, future_removed, known_before
-from dagster_project.triage.suspects import dated_later, known_later, list_suspects, repeated_chance, single_facts
+from dagster_project.triage.audit.one_outcome import one_outcome
+from dagster_project.triage.audit.recomputation import by_definition, facts_changed, future_removed, known_before
+from dagster_project.triage.audit.reference_learner import quick_learner
+from dagster_project.triage.audit.single_feature import (
+    dated_later,
+    known_later,
+    list_suspects,
+    repeated_chance,
+    single_facts,
+)
 
 LEARNER = quick_learner(SETTINGS, rounds=20)
 

@@ -7,8 +7,8 @@ import pytest
 from benchmarks.audit_worlds import SETTINGS, audit_world
 from dagster_project.simulator import best_reachable_auc
 from dagster_project.triage import metrics
-from dagster_project.triage.quick import quick_learner
-from dagster_project.triage.scorecard import (
+from dagster_project.triage.audit.reference_learner import quick_learner
+from dagster_project.triage.audit.scorecard import (
     COLUMNS,
     REACH,
     REACH_MOST,

@@ -13,16 +13,16 @@ import pytest
 from benchmarks.audit_worlds import AuditWorld, audit_world
 from benchmarks.planted_leaks import PLANTED, Case
 from dagster_project.triage import gate, metrics
+from dagster_project.triage.audit.moments import read_moments
+from dagster_project.triage.audit.one_outcome import one_outcome
+from dagster_project.triage.audit.recomputation import changed_later
+from dagster_project.triage.audit.reference_learner import quick_learner
+from dagster_project.triage.audit.withholding import Withholding, knows, learn_without_leaks, withhold
 from dagster_project.triage.features import FeatureSettings
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.model import CANDIDATES, MODEL, LearningSettings
-from dagster_project.triage.moments import read_moments
-from dagster_project.triage.one_outcome import one_outcome
 from dagster_project.triage.pipeline import build_features, training_frame
-from dagster_project.triage.quick import quick_learner
-from dagster_project.triage.recomputation import changed_later
 from dagster_project.triage.replay import ReplayStep, replay
-from dagster_project.triage.withholding import Withholding, knows, learn_without_leaks, withhold
 
 SETTINGS = LearningSettings(replicates=60, threads=1, folds=3, candidates=(replace(CANDIDATES[0], trees=60),))
 

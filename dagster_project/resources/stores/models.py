@@ -21,7 +21,7 @@ from dagster_project.resources.warehouse.connection import Warehouse, append
 
 if TYPE_CHECKING:
     from dagster_project.settings import Settings
-    from dagster_project.triage.audit import Audit
+    from dagster_project.triage.audit.audit import Audit
     from dagster_project.triage.model import Model
 
 

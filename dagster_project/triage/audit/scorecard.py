@@ -19,8 +19,8 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from dagster_project.triage import metrics
+from dagster_project.triage.audit.reference_learner import MODEL, FitPredict, quick_learner, teaching
 from dagster_project.triage.features import FeatureSettings
-from dagster_project.triage.quick import MODEL, FitPredict, quick_learner, teaching
 
 PREDICTABLE, PARTLY, UNPREDICTABLE, TOO_FEW = "predictable", "partly", "unpredictable", "too few"
 STATUSES = (PREDICTABLE, PARTLY, UNPREDICTABLE, TOO_FEW)

@@ -3,7 +3,7 @@
 Belongs here: how much of the model's skill repeating the rule's last outcome reaches, and any history at all; how it
 does where the outcome differs from the last one, on first alerts, without history and with history mixed up; one
 verdict in words.
-Does not belong here: leaks (`leakage.py`), teams (`scorecard.py`), and deciding what serves.
+Does not belong here: leaks (`audit/leakage.py`), teams (`audit/scorecard.py`), and deciding what serves.
 
 A model that repeats habits can be honest and calibrated, and still tell people nothing that they did not know: it
 says "you always ignore this". Whether it says more is measured against two references on the same honest forecasts:
@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage import metrics
+from dagster_project.triage.audit.reference_learner import MODEL, FitPredict, quick_learner
+from dagster_project.triage.audit.single_feature import halve
 from dagster_project.triage.baselines import ALWAYS_NO, CONSTANT, REPEAT_LAST, names_for
 from dagster_project.triage.features import FeatureSettings, history_features_for
-from dagster_project.triage.quick import MODEL, FitPredict, quick_learner
-from dagster_project.triage.suspects import halve
 
 REPEATS, MOSTLY_HABIT, LEARNS_BEYOND, TOO_FEW = "repeats", "mostly habit", "learns beyond habit", "too few"
 VERDICTS = (REPEATS, MOSTLY_HABIT, LEARNS_BEYOND, TOO_FEW)

@@ -1,7 +1,7 @@
 """What an audit found, as rows.
 
 Belongs here: the form of a finding and of the table that findings make.
-Does not belong here: looking for anything (`leakage.py`, `recomputation.py`, `suspects.py`).
+Does not belong here: looking for anything (`audit/leakage.py`, `audit/recomputation.py`, `audit/single_feature.py`).
 """
 
 from __future__ import annotations

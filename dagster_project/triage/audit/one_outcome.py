@@ -2,8 +2,8 @@
 
 Belongs here: whether a fact is there, and each of its values, held against what everything else says of the same
 alerts.
-Does not belong here: facts that separate outcomes as a whole (`suspects.py`), and what follows from a finding
-(`withholding.py`).
+Does not belong here: facts that separate outcomes as a whole (`audit/single_feature.py`), and what follows from a finding
+(`audit/withholding.py`).
 
 A column that is filled for one acted alert in ten separates outcomes badly as a whole, and perfectly where it is
 filled. So the alerts that have a value are counted: how many of them should have had the other outcome, as everything
@@ -24,10 +24,9 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage import metrics
-from dagster_project.triage.features import FeatureSettings
-from dagster_project.triage.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding
-from dagster_project.triage.quick import FitPredict
-from dagster_project.triage.suspects import (
+from dagster_project.triage.audit.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding
+from dagster_project.triage.audit.reference_learner import FitPredict
+from dagster_project.triage.audit.single_feature import (
     IDENTITY,
     THERE,
     Halves,
@@ -38,6 +37,7 @@ from dagster_project.triage.suspects import (
     list_suspects,
     objects,
 )
+from dagster_project.triage.features import FeatureSettings
 
 ONE_OUTCOME = "values of one outcome"
 MISSING = "is missing"

@@ -1,8 +1,8 @@
 """Columns that learning goes without, because they know what was not known when the alert was raised.
 
 Belongs here: all checks of single columns in one call, which columns they take out, and what a person vouches for.
-Does not belong here: the checks (`suspects.py`, `one_outcome.py`, `recomputation.py`), audits of whole data sets
-(`leakage.py`), and learning (`model.py`).
+Does not belong here: the checks (`audit/single_feature.py`, `audit/one_outcome.py`, `audit/recomputation.py`), audits of whole data sets
+(`audit/leakage.py`), and learning (`model.py`).
 
 A column is taken out, the others are checked again without it (two copies of one leak excuse each other), and so on
 until nothing more is found. Production and replay call this before they learn, on what was known at the cut; the audit
@@ -20,12 +20,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.features import COLUMNS, FeatureSettings, histories_about, settings_from_contract
-from dagster_project.triage.findings import LEAK, VOUCHED, WITHHELD, Finding
-from dagster_project.triage.model import Learned, LearningSettings, Model, learn
-from dagster_project.triage.one_outcome import ONE_OUTCOME, one_outcome
-from dagster_project.triage.quick import FitPredict, quick_learner
-from dagster_project.triage.recomputation import (
+from dagster_project.triage.audit.findings import LEAK, VOUCHED, WITHHELD, Finding
+from dagster_project.triage.audit.one_outcome import ONE_OUTCOME, one_outcome
+from dagster_project.triage.audit.recomputation import (
     CHANGED_LATER,
     FACTS_CHANGED,
     changed_later,
@@ -33,7 +30,8 @@ from dagster_project.triage.recomputation import (
     raised_before,
     raised_since,
 )
-from dagster_project.triage.suspects import (
+from dagster_project.triage.audit.reference_learner import FitPredict, quick_learner
+from dagster_project.triage.audit.single_feature import (
     ENCODES,
     IDENTITY,
     IDS_AND_TIMES,
@@ -46,6 +44,8 @@ from dagster_project.triage.suspects import (
     single_facts,
     without,
 )
+from dagster_project.triage.features import COLUMNS, FeatureSettings, histories_about, settings_from_contract
+from dagster_project.triage.model import Learned, LearningSettings, Model, learn
 
 COLUMN_CHECKS = (SINGLE, ENCODES, IDS_AND_TIMES, KNOWN_LATER, FACTS_CHANGED, CHANGED_LATER, ONE_OUTCOME)
 # The latest alerts that a check learns from: as for the audit (`audit.MOST_ALERTS`).

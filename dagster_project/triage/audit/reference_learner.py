@@ -3,7 +3,7 @@
 Belongs here: one fixed, small way to learn that every audit can afford to repeat, and rolling-origin forecasts
 made with it.
 Does not belong here: the model that serves (`model.py`), tuning, calibration, and what an audit concludes
-(`leakage.py`, `shortcut.py`, `scorecard.py`).
+(`audit/leakage.py`, `audit/shortcut.py`, `audit/scorecard.py`).
 
 An audit compares the same learner with and without something. What the learner is matters little as long as it
 is the same on both sides, finds what trees find, and costs seconds.

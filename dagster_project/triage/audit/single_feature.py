@@ -2,8 +2,8 @@
 
 Belongs here: what can be suspected (`list_suspects`), how well a single fact separates outcomes, whether it says
 more than everything else together, whether it repeats the outcomes' own chance, and whether it was filled in later.
-Does not belong here: history features built without the future (`recomputation.py`), and whole data sets
-(`leakage.py`).
+Does not belong here: history features built without the future (`audit/recomputation.py`), and whole data sets
+(`audit/leakage.py`).
 
 History features are no suspects here: that they know nothing of the future is proven by computing them again, and a
 strong habit is no leak. Everything else in a frame is.
@@ -22,6 +22,9 @@ import pandas as pd
 from scipy.stats import chi2
 
 from dagster_project.triage import metrics
+from dagster_project.triage.audit.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding
+from dagster_project.triage.audit.moments import read_moments
+from dagster_project.triage.audit.reference_learner import FitPredict, teaching
 from dagster_project.triage.features import (
     FeatureSettings,
     attribute_columns,
@@ -29,9 +32,6 @@ from dagster_project.triage.features import (
     history_features_for,
     key_values,
 )
-from dagster_project.triage.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding
-from dagster_project.triage.moments import read_moments
-from dagster_project.triage.quick import FitPredict, teaching
 
 SINGLE = "a single fact"
 ENCODES = "repeats the outcomes' chance"

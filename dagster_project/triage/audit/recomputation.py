@@ -2,8 +2,8 @@
 
 Belongs here: features built again from a history that ends at a moment, history features by their definition with
 an engine of its own, and stored facts compared with the facts of today.
-Does not belong here: building features (`pipeline.py`, `timeline/`), and what other audits look for (`suspects.py`,
-`leakage.py`).
+Does not belong here: building features (`pipeline.py`, `timeline/`), and what other audits look for (`audit/single_feature.py`,
+`audit/leakage.py`).
 
 Time: at a cut T the history holds alerts raised before T, and outcomes known before T; everything else is removed.
 Whatever an honest feature of an alert raised before T says, it still says.
@@ -17,8 +17,8 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
+from dagster_project.triage.audit.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding
 from dagster_project.triage.features import FeatureSettings, history_features_for, key_values
-from dagster_project.triage.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding
 from dagster_project.triage.timeline import HistoryFeature
 
 # (history, first, until) -> features of the alerts raised in [first, until), as `steps.build_features` gives them.

@@ -1,7 +1,7 @@
 """All audits of a candidate in one call: leaks, the shortcut of repeating the last action, teams.
 
 Belongs here: what the three audits are given, so that production and tests ask in the same way.
-Does not belong here: the audits themselves (`leakage.py`, `shortcut.py`, `scorecard.py`), and what follows from
+Does not belong here: the audits themselves (`audit/leakage.py`, `audit/shortcut.py`, `audit/scorecard.py`), and what follows from
 them (`gate.py`).
 """
 
@@ -12,15 +12,15 @@ from datetime import datetime
 
 import pandas as pd
 
+from dagster_project.triage.audit.leakage import AuditSettings, audit_leakage
+from dagster_project.triage.audit.scorecard import ScorecardSettings, team_scorecard
+from dagster_project.triage.audit.shortcut import ShortcutAudit, ShortcutSettings, audit_shortcut
+from dagster_project.triage.audit.single_feature import IDENTITY, without
 from dagster_project.triage.baselines import REPEAT_LAST
 from dagster_project.triage.evidence import contenders
 from dagster_project.triage.exclusion import flag_alerts, known_by
-from dagster_project.triage.leakage import AuditSettings, audit_leakage
 from dagster_project.triage.model import MODEL, LearningSettings
 from dagster_project.triage.pipeline import build_features
-from dagster_project.triage.scorecard import ScorecardSettings, team_scorecard
-from dagster_project.triage.shortcut import ShortcutAudit, ShortcutSettings, audit_shortcut
-from dagster_project.triage.suspects import IDENTITY, without
 
 # The latest alerts that the controls teach on: with 8,000 of them all three audits take 12 CPU seconds on 58,000
 # alerts, most of it for building features again, which does not depend on it.

@@ -2,8 +2,8 @@
 
 Belongs here: the whole audit in one call, and the checks of whole data sets: duplicates across a cut, forecasts that
 do not follow time, and the control with shuffled outcomes.
-Does not belong here: features built again without the future (`recomputation.py`), single facts (`suspects.py`),
-and whether the model merely repeats habits (`shortcut.py`).
+Does not belong here: features built again without the future (`audit/recomputation.py`), single facts (`audit/single_feature.py`),
+and whether the model merely repeats habits (`audit/shortcut.py`).
 
 The checks follow the kinds of leakage of Kapoor and Narayanan (2023): no separation of training and test
 (duplicates, split), illegitimate features (single facts, ids and times, known later, encodings), and temporal leakage
@@ -19,17 +19,27 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage import metrics
-from dagster_project.triage.features import FeatureSettings, attribute_columns
-from dagster_project.triage.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, VOUCHED, Finding, accused, table
-from dagster_project.triage.quick import FitPredict, quick_learner, teaching
-from dagster_project.triage.recomputation import (
-    Rebuild,
-    by_definition,
-    future_removed,
-    raised_before,
+from dagster_project.triage.audit.findings import (
+    CLEAN,
+    LEAK,
+    NOT_CHECKED,
+    SUSPICIOUS,
+    VOUCHED,
+    Finding,
+    accused,
+    table,
 )
-from dagster_project.triage.suspects import CLEAR, halve, list_suspects, without
-from dagster_project.triage.withholding import COLUMN_CHECKS, check_columns, extra_numbers, is_vouched, source_of
+from dagster_project.triage.audit.recomputation import Rebuild, by_definition, future_removed, raised_before
+from dagster_project.triage.audit.reference_learner import FitPredict, quick_learner, teaching
+from dagster_project.triage.audit.single_feature import CLEAR, halve, list_suspects, without
+from dagster_project.triage.audit.withholding import (
+    COLUMN_CHECKS,
+    check_columns,
+    extra_numbers,
+    is_vouched,
+    source_of,
+)
+from dagster_project.triage.features import FeatureSettings, attribute_columns
 
 __all__ = ["AuditSettings", "Rebuild", "accused", "audit_leakage", "verdict"]
 

@@ -1,0 +1,1 @@
+"""Is a candidate clean? Leaks, shortcuts, recomputation, scorecards per team."""
