@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from dagster_project.errors import HeedError
 
 if TYPE_CHECKING:
+    from dagster_project.triage.champion.gate import Targets
     from dagster_project.triage.features import FeatureSettings
-    from dagster_project.triage.gate import Targets
     from dagster_project.triage.model import LearningSettings
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -232,7 +232,7 @@ class Settings(Section):
 
     def gate_targets(self) -> Targets:
         """The gate's own targets."""
-        from dagster_project.triage.gate import Targets
+        from dagster_project.triage.champion.gate import Targets
 
         return Targets(**self.gate.model_dump())
 

@@ -3,7 +3,7 @@
 Belongs here: which alerts are measured and in which parts, from the forecasts that learning made at its inner
 cuts.
 Does not belong here: making forecasts (`model.py`), single measures and intervals (`metrics.py`,
-`evaluation.py`), and what follows from the evidence (`gate.py`).
+`evaluation.py`), and what follows from the evidence (`champion/gate.py`).
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Model:
     explanation : in words, what it is and why it serves.
     evidence : JSON-able: how every contender did inside the past.
     members : how many fits share `booster_text`; their mean log-odds are the score before calibration.
-    recalibration : set while a champion stays whose candidates were refused (`recalibration.py`).
+    recalibration : set while a champion stays whose candidates were refused (`champion/recalibration.py`).
     """
 
     kind: str

@@ -3,7 +3,7 @@
 Belongs here: which alerts a training at a cut may use, tuning inside the past, and the competition between
 ways to learn and baselines.
 Does not belong here: the stored model (`forecaster.py`), LightGBM itself (`boosting.py`), measuring the
-forecasts (`evidence.py`), the gate against the present champion (`gate.py`). See also `matrix.py` (columns),
+forecasts (`evidence.py`), the gate against the present champion (`champion/gate.py`). See also `matrix.py` (columns),
 `baselines.py`, `calibration.py`.
 
 How a training stands in time, at cut T:

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from learning_world import START, world
 
-from dagster_project.triage import evidence, gate
+from dagster_project.triage import evidence
 from dagster_project.triage.baselines import names_for
+from dagster_project.triage.champion import gate
 from dagster_project.triage.model import CANDIDATES, MODEL, Learned, LearningSettings, Model, learn
 
 CUT = (START + pd.Timedelta(days=130)).to_pydatetime()

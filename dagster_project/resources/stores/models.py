@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import pandas as pd
 
 from dagster_project.errors import HeedError
 from dagster_project.resources.warehouse.connection import Warehouse, append
+from dagster_project.triage.champion.succession import Succession
 
 if TYPE_CHECKING:
     from dagster_project.settings import Settings
@@ -53,39 +54,6 @@ class Champion:
     taught: datetime
     kind: str
     reasons: list[str]
-
-
-@dataclass(frozen=True)
-class Succession:
-    """The champions in their order, and the versions that a person withdrew.
-
-    champions : versions, the oldest first; a version stands again for each time that it became champion.
-    withdrawn : version -> the roll-back that ended it. A version is withdrawn by being rolled back from, and stands
-        again once a person rolls back to it; the gate alone never makes it champion again. Other versions, newer ones
-        included, compete as ever.
-    """
-
-    champions: list[str] = field(default_factory=list)
-    withdrawn: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, decisions: list[dict[str, Any]]) -> Succession:
-        """From decisions, the oldest first, as `ModelStore.decisions` gives them."""
-        made = cls()
-        for row in decisions:
-            version = row["model_version"]
-            if row["decision"] == "rolled_back":
-                if made.champions and made.champions[-1] != version:
-                    made.withdrawn[made.champions[-1]] = row
-                made.withdrawn.pop(version, None)
-            if row["decision"] in ("promoted", "rolled_back") and made.champions[-1:] != [version]:
-                made.champions.append(version)
-        return made
-
-    def previous(self) -> str | None:
-        """The latest champion before the present one that nobody withdrew; None: there is none."""
-        earlier = (v for v in reversed(self.champions[:-1]) if v != self.champions[-1] and v not in self.withdrawn)
-        return next(earlier, None)
 
 
 class ModelStore:

@@ -2,7 +2,7 @@
 
 Belongs here: what the three audits are given, so that production and tests ask in the same way.
 Does not belong here: the audits themselves (`audit/leakage.py`, `audit/shortcut.py`, `audit/scorecard.py`), and what follows from
-them (`gate.py`).
+them (`champion/gate.py`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Belongs here: the map from what a champion said, about alerts raised since it learned, to what came of them; and what
 that map would have said at earlier moments, as its evidence.
 Does not belong here: the kinds of maps and choosing among them (`calibration.py`), whether a champion stays
-(`gate.py`).
+(`champion/gate.py`).
 
 A champion may stay for months, while candidates are refused. The order in which it puts alerts then holds better
 than the level of its probabilities: on the real alerts one stayed for 16 weeks, and with such a map the decile error

@@ -1,0 +1,1 @@
+"""Which model scores: the gate, the decision, recalibration and succession."""
