@@ -32,7 +32,8 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.simulator import WorldConfig, simulate
-from dagster_project.triage import influence, metrics
+from dagster_project.triage import influence
+from dagster_project.triage.evaluation import metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = 900_000

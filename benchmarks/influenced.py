@@ -30,7 +30,8 @@ import pandas as pd
 
 from benchmarks.influence import KINDS, SHARE
 from dagster_project.simulator import WorldConfig, simulate
-from dagster_project.triage import influence, metrics
+from dagster_project.triage import influence
+from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.exclusion import known_by
 from dagster_project.triage.features import FeatureSettings
 from dagster_project.triage.flags import find_flags

@@ -32,8 +32,10 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.simulator import WorldConfig, simulate
-from dagster_project.triage import boosting, metrics
-from dagster_project.triage.baselines import ALWAYS_NO, CONSTANT, fit_baselines
+from dagster_project.triage import boosting
+from dagster_project.triage.baselines import fit_baselines
+from dagster_project.triage.evaluation import metrics
+from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT
 from dagster_project.triage.exclusion import known_by
 from dagster_project.triage.features import FeatureSettings
 from dagster_project.triage.flags import find_flags

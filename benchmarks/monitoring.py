@@ -32,11 +32,13 @@ import pandas as pd
 
 from benchmarks.influence import ROOT
 from dagster_project.simulator import WorldConfig, simulate
-from dagster_project.triage import influence, metrics, monitoring
+from dagster_project.triage import influence, monitoring
+from dagster_project.triage.evaluation import metrics
+from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.exclusion import flag_alerts, known_by
 from dagster_project.triage.features import FeatureSettings
 from dagster_project.triage.flags import find_flags
-from dagster_project.triage.model import MODEL, LearningSettings, learn
+from dagster_project.triage.model import LearningSettings, learn
 from dagster_project.triage.pipeline import build_features, training_frame
 
 FIRST, ALERTS, DAYS, EVERY = 920_000, 24_000, 200, 14

@@ -30,12 +30,12 @@ import pandas as pd
 from benchmarks.audit_worlds import SETTINGS, AuditWorld, audit_world
 from benchmarks.planted_leaks import CAUGHT_BY, PLANTED, Case, clean, world_for
 from dagster_project.simulator import best_reachable_auc
-from dagster_project.triage import metrics
 from dagster_project.triage.audit.findings import LEAK
 from dagster_project.triage.audit.leakage import AuditSettings, accused, audit_leakage
 from dagster_project.triage.audit.reference_learner import MODEL, quick_learner, rolling_forecasts
 from dagster_project.triage.audit.scorecard import PARTLY, PREDICTABLE, ScorecardSettings, team_scorecard
 from dagster_project.triage.audit.shortcut import audit_shortcut
+from dagster_project.triage.evaluation import metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = 7_000

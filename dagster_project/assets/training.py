@@ -186,7 +186,7 @@ def model_evaluation(
     warehouse: dg.ResourceParam[Warehouse],
     models: dg.ResourceParam[ModelStore],
 ) -> dg.MaterializeResult:
-    from dagster_project.triage import evidence
+    from dagster_project.triage.evaluation import evidence
 
     as_of = run_moment(context)
     past = forecasts.read()
@@ -281,10 +281,10 @@ def champion_model(
     models: dg.ResourceParam[ModelStore],
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
-    from dagster_project.triage import evidence
     from dagster_project.triage.audit.withholding import Withholding, knows
     from dagster_project.triage.champion import gate
     from dagster_project.triage.champion.recalibration import forecasts_since, in_words, recalibrate
+    from dagster_project.triage.evaluation import evidence
 
     as_of = run_moment(context)
     version = models.newest(as_of)

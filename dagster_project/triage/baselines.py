@@ -2,8 +2,8 @@
 
 Belongs here: the baselines, fitted on the same past alerts as a model, each a forecast of probabilities in
 its own right, able to serve when nothing better is proven.
-Does not belong here: choosing between contenders (`model.py`) and measuring them (`metrics.py`,
-`evaluation.py`).
+Does not belong here: choosing between contenders (`model.py`) and measuring them (`evaluation/metrics.py`,
+`evaluation/measures.py`).
 
 Baselines read history columns, so that they are as fresh at scoring as the model is: the rate of a rule is
 the rate known when the alert was raised, not the one frozen at training.
@@ -20,12 +20,10 @@ import pandas as pd
 
 from dagster_project.errors import HeedError
 from dagster_project.triage.calibration import penalised_logistic
+from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT, REPEAT_LAST
+from dagster_project.triage.evaluation.metrics import clip_probability, expit, log_losses, logit
 from dagster_project.triage.features import FeatureSettings, history_features_for
-from dagster_project.triage.metrics import clip_probability, expit, log_losses, logit
 
-ALWAYS_NO = "always_no_action"
-CONSTANT = "constant_rate"
-REPEAT_LAST = "repeat_last_per_rule"
 LOGISTIC = "logistic_on_rates"
 RATE_KEYS = ("rule", "entity", "team")
 

@@ -2,7 +2,7 @@
 
 Belongs here: the calibration maps (none, shift, Platt, beta, isotonic), fitting one, choosing among them on
 later alerts, and their plain-JSON form.
-Does not belong here: measuring calibration (`metrics.py`) and deciding on which alerts to fit (`model.py`).
+Does not belong here: measuring calibration (`evaluation/metrics.py`) and deciding on which alerts to fit (`model.py`).
 
 No map is fitted on resampled or re-balanced alerts. Sources: Platt 1999; Niculescu-Mizil & Caruana 2005
 (isotonic regression needs 1,000 to 2,000 alerts); Kull, Silva Filho & Flach 2017 (beta calibration).
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dagster_project.errors import HeedError
-from dagster_project.triage.metrics import clip_probability, expit, logit
+from dagster_project.triage.evaluation.metrics import clip_probability, expit, logit
 
 KINDS = ("none", "shift", "platt", "beta", "isotonic")
 

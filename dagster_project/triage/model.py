@@ -3,7 +3,7 @@
 Belongs here: which alerts a training at a cut may use, tuning inside the past, and the competition between
 ways to learn and baselines.
 Does not belong here: the stored model (`forecaster.py`), LightGBM itself (`boosting.py`), measuring the
-forecasts (`evidence.py`), the gate against the present champion (`champion/gate.py`). See also `matrix.py` (columns),
+forecasts (`evaluation/evidence.py`), the gate against the present champion (`champion/gate.py`). See also `matrix.py` (columns),
 `baselines.py`, `calibration.py`.
 
 How a training stands in time, at cut T:
@@ -37,9 +37,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage import boosting, metrics
-from dagster_project.triage.baselines import CONSTANT, Baseline, fit_baselines, read_by_baselines
+from dagster_project.triage import boosting
+from dagster_project.triage.baselines import Baseline, fit_baselines, read_by_baselines
 from dagster_project.triage.calibration import Calibration, choose_calibration, uninfluenced
+from dagster_project.triage.evaluation import metrics
+from dagster_project.triage.evaluation.contenders import CONSTANT, MODEL
+from dagster_project.triage.evaluation.metrics import rule_day_blocks
 from dagster_project.triage.features import FeatureSettings, contract, history_features_for
 from dagster_project.triage.forecaster import LIGHTGBM, PRIOR, Model
 from dagster_project.triage.matrix import HISTORY_SOURCES, SIGNAL_SOURCES, ColumnPlan, plan_columns
@@ -59,8 +62,6 @@ __all__ = [
     "usable_alerts",
 ]
 
-# The column of the trees' forecasts, beside those of the baselines.
-MODEL = "model"
 
 # Shares of a candidate's trees that compete with all of them.
 SHARES_OF_TREES = (0.25, 0.5)
@@ -207,14 +208,6 @@ def _known_alerts(frame: pd.DataFrame, cut: datetime) -> np.ndarray:
     at = pd.Timestamp(cut)
     known = frame["acted"].notna() & frame["known_at"].notna() & (frame["known_at"] <= at)
     return ((frame["raised_at"] < at) & known).to_numpy(dtype=bool)
-
-
-def rule_day_blocks(frame: pd.DataFrame) -> np.ndarray:
-    """Code of the rule-day (UTC) of each alert, 0..n-1: the unit that the block bootstrap resamples."""
-    day = frame["raised_at"].dt.floor("D").astype("int64").to_numpy()
-    rules = pd.factorize(frame["rule"])[0].astype(np.int64) + 1
-    days = pd.factorize(day)[0].astype(np.int64)
-    return pd.factorize(days * (int(rules.max(initial=0)) + 1) + rules)[0].astype(np.int64)
 
 
 def train(frame: pd.DataFrame, cut: datetime, settings: LearningSettings) -> Model:

@@ -22,9 +22,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage import metrics
+from dagster_project.triage.evaluation import metrics
+from dagster_project.triage.evaluation.metrics import rule_day_blocks
 from dagster_project.triage.features import attribute_columns
-from dagster_project.triage.model import rule_day_blocks
 
 CHECKS = (
     "input_drift",

@@ -16,7 +16,8 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.baselines import LOGISTIC, RATE_KEYS, REPEAT_LAST, Baseline
+from dagster_project.triage.baselines import LOGISTIC, RATE_KEYS, Baseline
+from dagster_project.triage.evaluation.contenders import REPEAT_LAST
 from dagster_project.triage.features import EVERYTHING, KEY_SEPARATOR, FeatureSettings, history_features_for
 from dagster_project.triage.matrix import HISTORY_SOURCES, Column, ColumnPlan
 

@@ -16,16 +16,17 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.errors import HeedError
-from dagster_project.triage import evidence
 from dagster_project.triage.audit.withholding import Withholding, knows, learn_without_leaks, withhold
 from dagster_project.triage.baselines import Baseline, fit_baselines
 from dagster_project.triage.champion import gate
 from dagster_project.triage.champion.recalibration import recalibrate
-from dagster_project.triage.evaluation import evaluate
+from dagster_project.triage.evaluation import evidence
+from dagster_project.triage.evaluation.measures import evaluate
+from dagster_project.triage.evaluation.metrics import rule_day_blocks
 from dagster_project.triage.exclusion import flag_alerts, known_by
 from dagster_project.triage.features import require_same_contract
 from dagster_project.triage.flags import find_flags
-from dagster_project.triage.model import LIGHTGBM, LearningSettings, Model, rule_day_blocks, usable_alerts
+from dagster_project.triage.model import LIGHTGBM, LearningSettings, Model, usable_alerts
 from dagster_project.triage.pipeline import build_features, score, training_frame, untaught
 
 

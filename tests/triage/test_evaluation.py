@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dagster_project.triage import metrics
-from dagster_project.triage.evaluation import EvaluationSettings, evaluate, evaluate_slices, too_few
+from dagster_project.triage.evaluation import metrics
+from dagster_project.triage.evaluation.measures import EvaluationSettings, evaluate, evaluate_slices, too_few
 
 SETTINGS = EvaluationSettings(replicates=60)
 

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from learning_world import START, world
 
-from dagster_project.triage import evidence
 from dagster_project.triage.baselines import names_for
 from dagster_project.triage.champion import gate
-from dagster_project.triage.model import CANDIDATES, MODEL, Learned, LearningSettings, Model, learn
+from dagster_project.triage.evaluation import evidence
+from dagster_project.triage.evaluation.contenders import MODEL
+from dagster_project.triage.model import CANDIDATES, Learned, LearningSettings, Model, learn
 
 CUT = (START + pd.Timedelta(days=130)).to_pydatetime()
 SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))

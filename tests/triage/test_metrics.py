@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from dagster_project.triage import metrics
+from dagster_project.triage.evaluation import metrics
 
 
 @st.composite

@@ -14,17 +14,11 @@ from hypothesis import strategies as st
 from learning_world import START, world
 
 from dagster_project.errors import HeedError
-from dagster_project.triage import metrics
+from dagster_project.triage.evaluation import metrics
+from dagster_project.triage.evaluation.metrics import rule_day_blocks
 from dagster_project.triage.features import FeatureSettings, history_features_for
 from dagster_project.triage.matrix import plan_columns
-from dagster_project.triage.model import (
-    CANDIDATES,
-    LearningSettings,
-    Model,
-    rule_day_blocks,
-    train,
-    usable_alerts,
-)
+from dagster_project.triage.model import CANDIDATES, LearningSettings, Model, train, usable_alerts
 from dagster_project.triage.pipeline import reasons
 from dagster_project.triage.reasons import reasons_from_contributions
 

@@ -6,7 +6,6 @@ import pytest
 
 from benchmarks.audit_worlds import SETTINGS, audit_world
 from dagster_project.simulator import best_reachable_auc
-from dagster_project.triage import metrics
 from dagster_project.triage.audit.reference_learner import quick_learner
 from dagster_project.triage.audit.scorecard import (
     COLUMNS,
@@ -19,6 +18,7 @@ from dagster_project.triage.audit.scorecard import (
     learning_reach,
     team_scorecard,
 )
+from dagster_project.triage.evaluation import metrics
 
 CARD = ScorecardSettings(SETTINGS, replicates=100)
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from benchmarks.audit_worlds import SETTINGS, audit_world
-from dagster_project.triage import metrics
 from dagster_project.triage.audit.reference_learner import quick_learner, rolling_forecasts
 from dagster_project.triage.audit.shortcut import COLUMNS, ShortcutSettings, audit_shortcut
+from dagster_project.triage.evaluation import metrics
 
 QUICK = quick_learner(SETTINGS, rounds=25)
 AUDIT = ShortcutSettings(SETTINGS, replicates=60)

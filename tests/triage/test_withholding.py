@@ -12,16 +12,17 @@ import pytest
 
 from benchmarks.audit_worlds import AuditWorld, audit_world
 from benchmarks.planted_leaks import PLANTED, Case
-from dagster_project.triage import metrics
 from dagster_project.triage.audit.moments import read_moments
 from dagster_project.triage.audit.one_outcome import one_outcome
 from dagster_project.triage.audit.recomputation import changed_later
 from dagster_project.triage.audit.reference_learner import quick_learner
 from dagster_project.triage.audit.withholding import Withholding, knows, learn_without_leaks, withhold
 from dagster_project.triage.champion import gate
+from dagster_project.triage.evaluation import metrics
+from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.features import FeatureSettings
 from dagster_project.triage.flags import find_flags
-from dagster_project.triage.model import CANDIDATES, MODEL, LearningSettings
+from dagster_project.triage.model import CANDIDATES, LearningSettings
 from dagster_project.triage.pipeline import build_features, training_frame
 from dagster_project.triage.replay import ReplayStep, replay
 

@@ -16,10 +16,10 @@ from dagster_project.triage.audit.leakage import AuditSettings, audit_leakage
 from dagster_project.triage.audit.scorecard import ScorecardSettings, team_scorecard
 from dagster_project.triage.audit.shortcut import ShortcutAudit, ShortcutSettings, audit_shortcut
 from dagster_project.triage.audit.single_feature import IDENTITY, without
-from dagster_project.triage.baselines import REPEAT_LAST
-from dagster_project.triage.evidence import contenders
+from dagster_project.triage.evaluation.contenders import MODEL, REPEAT_LAST
+from dagster_project.triage.evaluation.evidence import contenders
 from dagster_project.triage.exclusion import flag_alerts, known_by
-from dagster_project.triage.model import MODEL, LearningSettings
+from dagster_project.triage.model import LearningSettings
 from dagster_project.triage.pipeline import build_features
 
 # The latest alerts that the controls teach on: with 8,000 of them all three audits take 12 CPU seconds on 58,000

@@ -18,7 +18,6 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage import metrics
 from dagster_project.triage.audit.findings import (
     CLEAN,
     LEAK,
@@ -39,6 +38,7 @@ from dagster_project.triage.audit.withholding import (
     is_vouched,
     source_of,
 )
+from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.features import FeatureSettings, attribute_columns
 
 __all__ = ["AuditSettings", "Rebuild", "accused", "audit_leakage", "verdict"]

@@ -23,7 +23,6 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage import metrics
 from dagster_project.triage.audit.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding
 from dagster_project.triage.audit.reference_learner import FitPredict
 from dagster_project.triage.audit.single_feature import (
@@ -37,6 +36,7 @@ from dagster_project.triage.audit.single_feature import (
     list_suspects,
     objects,
 )
+from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.features import FeatureSettings
 
 ONE_OUTCOME = "values of one outcome"

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage.baselines import fit_baselines
+from dagster_project.triage.evaluation.metrics import clip_probability
 from dagster_project.triage.features import FeatureSettings
 from dagster_project.triage.matrix import plan_columns
-from dagster_project.triage.metrics import clip_probability
 
 # (training frame, test frame) -> probability of action per test alert.
 FitPredict = Callable[[pd.DataFrame, pd.DataFrame], np.ndarray]

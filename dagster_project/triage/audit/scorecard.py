@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
-from dagster_project.triage import metrics
 from dagster_project.triage.audit.reference_learner import MODEL, FitPredict, quick_learner, teaching
+from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.features import FeatureSettings
 
 PREDICTABLE, PARTLY, UNPREDICTABLE, TOO_FEW = "predictable", "partly", "unpredictable", "too few"

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage import metrics
 from dagster_project.triage.audit.reference_learner import MODEL, FitPredict, quick_learner
 from dagster_project.triage.audit.single_feature import halve
-from dagster_project.triage.baselines import ALWAYS_NO, CONSTANT, REPEAT_LAST, names_for
+from dagster_project.triage.baselines import names_for
+from dagster_project.triage.evaluation import metrics
+from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT, REPEAT_LAST
 from dagster_project.triage.features import FeatureSettings, history_features_for
 
 REPEATS, MOSTLY_HABIT, LEARNS_BEYOND, TOO_FEW = "repeats", "mostly habit", "learns beyond habit", "too few"

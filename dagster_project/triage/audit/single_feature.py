@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
-from dagster_project.triage import metrics
 from dagster_project.triage.audit.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding
 from dagster_project.triage.audit.moments import read_moments
 from dagster_project.triage.audit.reference_learner import FitPredict, teaching
+from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.features import (
     FeatureSettings,
     attribute_columns,

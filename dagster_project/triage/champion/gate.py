@@ -2,7 +2,7 @@
 
 Belongs here: the targets agreed with managers, the comparison with the present champion on the same alerts, and
 the decision with its reasons.
-Does not belong here: measuring (`evidence.py`), storing decisions (the model store), rolling back (a person's).
+Does not belong here: measuring (`evaluation/evidence.py`), storing decisions (the model store), rolling back (a person's).
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage import evidence, metrics
-from dagster_project.triage.evaluation import EvaluationSettings
-from dagster_project.triage.model import LIGHTGBM, MODEL, Model, rule_day_blocks
+from dagster_project.triage.evaluation import evidence, metrics
+from dagster_project.triage.evaluation.contenders import MODEL
+from dagster_project.triage.evaluation.measures import EvaluationSettings
+from dagster_project.triage.evaluation.metrics import rule_day_blocks
+from dagster_project.triage.model import LIGHTGBM, Model
 
 REPLICATES = 300
 

@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage.calibration import Calibration, choose_calibration, uninfluenced
+from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.forecaster import LIGHTGBM, Model, Recalibration
-from dagster_project.triage.model import MODEL, horizon_ends
+from dagster_project.triage.model import horizon_ends
 
 
 def recalibrate(champion: Model, frame: pd.DataFrame, cut: datetime, horizon: timedelta) -> Model:

@@ -2,7 +2,7 @@
 
 Belongs here: measuring several forecasts of the same alerts side by side, their skill over the references,
 intervals by block bootstrap, and the refusal to publish a number that too few alerts support.
-Does not belong here: the measures themselves (`metrics.py`), and deciding what serves (`model.py`, the gate).
+Does not belong here: the measures themselves (`evaluation/metrics.py`), and deciding what serves (`model.py`, the gate).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage import metrics
-from dagster_project.triage.baselines import CONSTANT
+from dagster_project.triage.evaluation import metrics
+from dagster_project.triage.evaluation.contenders import CONSTANT
 
 COLUMNS = ("contender", "metric", "value", "low", "high", "alerts", "acted")
 LOSSES = ("log_loss", "brier")

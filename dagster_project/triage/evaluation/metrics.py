@@ -2,7 +2,7 @@
 
 Belongs here: single measures on arrays (probabilities, outcomes, weights), and the block bootstrap that
 resamples them. Every measure takes weights, because a bootstrap replicate is nothing but a set of weights.
-Does not belong here: which contenders are compared and how the table looks (`evaluation.py`), and fitting
+Does not belong here: which contenders are compared and how the table looks (`evaluation/measures.py`), and fitting
 anything.
 
 Shapes: `probability`, `acted` and `weight` are one-dimensional and equally long; `probability` lies in (0,
@@ -334,3 +334,11 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
         return float("nan"), float("nan")
     low, high = np.quantile(good, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def rule_day_blocks(frame: pd.DataFrame) -> np.ndarray:
+    """Code of the rule-day (UTC) of each alert, 0..n-1: the unit that the block bootstrap resamples."""
+    day = frame["raised_at"].dt.floor("D").astype("int64").to_numpy()
+    rules = pd.factorize(frame["rule"])[0].astype(np.int64) + 1
+    days = pd.factorize(day)[0].astype(np.int64)
+    return pd.factorize(days * (int(rules.max(initial=0)) + 1) + rules)[0].astype(np.int64)

@@ -2,8 +2,8 @@
 
 Belongs here: which alerts are measured and in which parts, from the forecasts that learning made at its inner
 cuts.
-Does not belong here: making forecasts (`model.py`), single measures and intervals (`metrics.py`,
-`evaluation.py`), and what follows from the evidence (`champion/gate.py`).
+Does not belong here: making forecasts (`model.py`), single measures and intervals (`evaluation/metrics.py`,
+`evaluation/measures.py`), and what follows from the evidence (`champion/gate.py`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from dagster_project.triage import metrics
-from dagster_project.triage.evaluation import EvaluationSettings, evaluate, evaluate_slices
-from dagster_project.triage.model import MODEL, rule_day_blocks
+from dagster_project.triage.evaluation import metrics
+from dagster_project.triage.evaluation.contenders import MODEL
+from dagster_project.triage.evaluation.measures import EvaluationSettings, evaluate, evaluate_slices
+from dagster_project.triage.evaluation.metrics import rule_day_blocks
 
 COLUMNS = ("slice", "slice_value", "contender", "metric", "value", "low", "high", "alerts", "acted")
 FACTS = (

@@ -1,0 +1,1 @@
+"""How good are forecasts? Metrics, contenders, evidence with intervals."""
