@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.simulator import WorldConfig, simulate
-from dagster_project.triage.features import FeatureSettings
+from dagster_project.triage.features.build import build_features
+from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.floods import detect_floods
-from dagster_project.triage.pipeline import build_features, training_frame
+from dagster_project.triage.pipeline import training_frame
 from dagster_project.triage.visibility import declare_visibility_only
 
 SETTINGS = FeatureSettings()

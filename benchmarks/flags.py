@@ -33,11 +33,12 @@ import pandas as pd
 
 from dagster_project.simulator import World, WorldConfig, simulate
 from dagster_project.triage.exclusion import flag_alerts
-from dagster_project.triage.features import FeatureSettings
+from dagster_project.triage.features.build import build_features
+from dagster_project.triage.features.contract import FeatureSettings
+from dagster_project.triage.features.matrix import plan_columns
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.floods import DAY, flood_pairs, to_us
-from dagster_project.triage.matrix import plan_columns
-from dagster_project.triage.pipeline import build_features, training_frame
+from dagster_project.triage.pipeline import training_frame
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = {"development": 1_000, "final": 700_000}

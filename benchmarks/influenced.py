@@ -33,10 +33,11 @@ from dagster_project.simulator import WorldConfig, simulate
 from dagster_project.triage import influence
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.exclusion import known_by
-from dagster_project.triage.features import FeatureSettings
+from dagster_project.triage.features.build import build_features
+from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.model import LearningSettings, learn
-from dagster_project.triage.pipeline import build_features, training_frame
+from dagster_project.triage.pipeline import training_frame
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST, ALERTS, DAYS, BEGAN, LAST = 910_000, 24_000, 160, timedelta(days=60), timedelta(days=14)

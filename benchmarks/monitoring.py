@@ -36,10 +36,11 @@ from dagster_project.triage import influence, monitoring
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.exclusion import flag_alerts, known_by
-from dagster_project.triage.features import FeatureSettings
+from dagster_project.triage.features.build import build_features
+from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.model import LearningSettings, learn
-from dagster_project.triage.pipeline import build_features, training_frame
+from dagster_project.triage.pipeline import training_frame
 
 FIRST, ALERTS, DAYS, EVERY = 920_000, 24_000, 200, 14
 WATCHED, WATCHED_WITHOUT_SCORES = 42, 112

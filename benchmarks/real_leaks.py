@@ -25,9 +25,10 @@ from benchmarks.planted_leaks import CAUGHT_BY, PLANTED
 from benchmarks.wolfi import DATA, read_wolfi
 from dagster_project.triage.audit.withholding import COLUMN_CHECKS, withhold
 from dagster_project.triage.exclusion import known_by
+from dagster_project.triage.features.build import build_features
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.model import LearningSettings
-from dagster_project.triage.pipeline import build_features, training_frame
+from dagster_project.triage.pipeline import training_frame
 
 ROOT = Path(__file__).resolve().parents[1]
 HORIZON = timedelta(days=14)

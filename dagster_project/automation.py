@@ -194,7 +194,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         "learns anew without waiting for the schedule.",
     )
     def damaged_champion(warehouse: dg.ResourceParam[Warehouse]) -> dg.RunRequest | dg.SkipReason:
-        from dagster_project.triage.features import contract, require_same_contract
+        from dagster_project.triage.features.contract import contract, require_same_contract
 
         if warehouse.value("SELECT to_regclass('training.champion_decisions') IS NULL"):
             return dg.SkipReason("nothing was ever learned")

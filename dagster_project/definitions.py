@@ -48,7 +48,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
     overrides : `settings`, `warehouse`, or any Dagster resource by name (`models`, `dbt`, `feature_files`), in the
         place of those that heed.toml and the environment give.
     """
-    from dagster_project.triage.features import contract
+    from dagster_project.triage.features.contract import contract
 
     settings = overrides.pop("settings", None) or load_settings()
     warehouse = overrides.pop("warehouse", None) or Warehouse(heed_home())

@@ -23,7 +23,7 @@ from dagster_project.errors import HeedError
 
 if TYPE_CHECKING:
     from dagster_project.triage.champion.gate import Targets
-    from dagster_project.triage.features import FeatureSettings
+    from dagster_project.triage.features.contract import FeatureSettings
     from dagster_project.triage.model import LearningSettings
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -209,7 +209,7 @@ class Settings(Section):
         """The features' own settings."""
         from datetime import timedelta
 
-        from dagster_project.triage.features import FeatureSettings
+        from dagster_project.triage.features.contract import FeatureSettings
 
         return FeatureSettings(keys=self.features.keys, lookback=timedelta(days=self.features.lookback_days))
 

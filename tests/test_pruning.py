@@ -17,7 +17,7 @@ from dagster_project.resources.retention import Pruned, prune
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
 from dagster_project.settings import Settings
-from dagster_project.triage.features import contract
+from dagster_project.triage.features.contract import contract
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = Settings()

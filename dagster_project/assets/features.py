@@ -76,8 +76,8 @@ def derive_features(
     warehouse: Warehouse, settings: Settings, cluster: Cluster, first: datetime, until: datetime
 ) -> Iterator[pd.DataFrame]:
     """The features of alerts raised in [first, until), from the warehouse, in parts in order of time, at least one."""
-    from dagster_project.triage.features import COLUMNS, EVERYTHING, KEY_SEPARATOR
-    from dagster_project.triage.pipeline import FACTS, build_features_in_parts
+    from dagster_project.triage.features.build import FACTS, build_features_in_parts
+    from dagster_project.triage.features.keys import COLUMNS, EVERYTHING, KEY_SEPARATOR
 
     wanted = settings.feature_settings()
     # An alert may be decided a whole horizon after it was raised, and that outcome still be within the lookback.

@@ -56,7 +56,7 @@ def alert_scores(
     settings: dg.ResourceParam[Settings],
     cluster: dg.ResourceParam[Cluster],
 ) -> Iterator[Any]:
-    from dagster_project.triage.features import contract
+    from dagster_project.triage.features.contract import contract
     from dagster_project.triage.pipeline import untaught
 
     prepare_dbt(warehouse, settings)  # publishing comes next

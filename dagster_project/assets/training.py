@@ -94,7 +94,8 @@ def read_taught(
 
     most : of the flagged alerts of a day, or of each ALERTS_AT_ONCE on a day of more, so many come along.
     """
-    from dagster_project.triage.pipeline import FACTS, at_most_flagged, training_frame
+    from dagster_project.triage.features.build import FACTS
+    from dagster_project.triage.pipeline import at_most_flagged, training_frame
 
     first = as_of - timedelta(days=training_days)
     flags = read_flags(warehouse)

@@ -70,7 +70,7 @@ def roll_back(
         Nobody or no reason is named, the version is unknown, scores already, learned from after the moment, or has
         another feature contract than today's settings; or a later decision stands.
     """
-    from dagster_project.triage.features import contract
+    from dagster_project.triage.features.contract import contract
 
     who, why = who.strip(), why.strip()
     if not who or not why:

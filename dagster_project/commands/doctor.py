@@ -223,7 +223,7 @@ def _kept_files(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
 
     from dagster_project.resources.stores.features import FeatureStore
     from dagster_project.resources.stores.history_cache import KeptHistory
-    from dagster_project.triage.features import contract
+    from dagster_project.triage.features.contract import contract
 
     if _count(warehouse, "marts.alert_outcomes") is None or _count(warehouse, "quality.checked_rows") is None:
         return

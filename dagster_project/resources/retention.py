@@ -178,7 +178,7 @@ def _rows(
 
 
 def _old_features(warehouse: Warehouse, settings: Settings, first: date) -> Iterator[Path]:
-    from dagster_project.triage.features import contract
+    from dagster_project.triage.features.contract import contract
 
     current = f"contract={contract(settings.feature_settings())['hash']}"
     for directory in sorted((warehouse.home / "features").glob("contract=*")):

@@ -22,7 +22,7 @@ from dagster_project.errors import HeedError
 from dagster_project.triage.calibration import penalised_logistic
 from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT, REPEAT_LAST
 from dagster_project.triage.evaluation.metrics import clip_probability, expit, log_losses, logit
-from dagster_project.triage.features import FeatureSettings, history_features_for
+from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 
 LOGISTIC = "logistic_on_rates"
 RATE_KEYS = ("rule", "entity", "team")

@@ -21,8 +21,8 @@ from dagster_project.triage import boosting
 from dagster_project.triage.baselines import Baseline
 from dagster_project.triage.calibration import Calibration
 from dagster_project.triage.evaluation.metrics import expit
-from dagster_project.triage.features import settings_from_contract
-from dagster_project.triage.matrix import ColumnPlan
+from dagster_project.triage.features.contract import settings_from_contract
+from dagster_project.triage.features.matrix import ColumnPlan
 from dagster_project.triage.reasons import reasons_from_baseline, reasons_from_contributions
 from dagster_project.triage.trees import Forest
 

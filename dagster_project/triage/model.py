@@ -3,7 +3,7 @@
 Belongs here: which alerts a training at a cut may use, tuning inside the past, and the competition between
 ways to learn and baselines.
 Does not belong here: the stored model (`forecaster.py`), LightGBM itself (`boosting.py`), measuring the
-forecasts (`evaluation/evidence.py`), the gate against the present champion (`champion/gate.py`). See also `matrix.py` (columns),
+forecasts (`evaluation/evidence.py`), the gate against the present champion (`champion/gate.py`). See also `features/matrix.py` (columns),
 `baselines.py`, `calibration.py`.
 
 How a training stands in time, at cut T:
@@ -43,9 +43,9 @@ from dagster_project.triage.calibration import Calibration, choose_calibration, 
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import CONSTANT, MODEL
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
-from dagster_project.triage.features import FeatureSettings, contract, history_features_for
+from dagster_project.triage.features.contract import FeatureSettings, contract, history_features_for
+from dagster_project.triage.features.matrix import HISTORY_SOURCES, SIGNAL_SOURCES, ColumnPlan, plan_columns
 from dagster_project.triage.forecaster import LIGHTGBM, PRIOR, Model
-from dagster_project.triage.matrix import HISTORY_SOURCES, SIGNAL_SOURCES, ColumnPlan, plan_columns
 from dagster_project.triage.timeline.definition import span_name
 
 __all__ = [
@@ -80,7 +80,7 @@ class Candidate:
     history : which history columns take part: "all", "few" (one long share, the last outcome, one decayed
         share, the gap) or "none". History misleads when habits change.
     names : whether names (rule, entity, ...) take part beside what is known about them.
-    signals : whether bursts, gaps, changes, trends and echoes take part (`signals.py`).
+    signals : whether bursts, gaps, changes, trends and echoes take part (`features/signals.py`).
     half_life : the weight of an alert halves with this age; None weighs all ages alike.
     minimum_alerts, maximum_alerts : with fewer mature alerts, or as many or more, it does not compete.
     trees : how many, at most.

@@ -24,7 +24,7 @@ import pandas as pd
 
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
-from dagster_project.triage.features import attribute_columns
+from dagster_project.triage.features.attributes import attribute_columns
 
 CHECKS = (
     "input_drift",

@@ -18,8 +18,9 @@ import pandas as pd
 
 from dagster_project.triage.baselines import LOGISTIC, RATE_KEYS, Baseline
 from dagster_project.triage.evaluation.contenders import REPEAT_LAST
-from dagster_project.triage.features import EVERYTHING, KEY_SEPARATOR, FeatureSettings, history_features_for
-from dagster_project.triage.matrix import HISTORY_SOURCES, Column, ColumnPlan
+from dagster_project.triage.features.contract import FeatureSettings, history_features_for
+from dagster_project.triage.features.keys import EVERYTHING, KEY_SEPARATOR
+from dagster_project.triage.features.matrix import HISTORY_SOURCES, Column, ColumnPlan
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -157,7 +158,7 @@ class _Teller:
         self.by_meaning = {(f.key, f.statistic, f.window): f.name for f in self.features.values()}
         self.numbers: dict[str, list[float]] = {}
         self.cells: dict[str, list[object]] = {}
-        from dagster_project.triage.features import attribute_columns
+        from dagster_project.triage.features.attributes import attribute_columns
 
         wanted = sorted({c.of[0][1:] for c in plan.columns if c.of[0].startswith("@")})
         self.attributes = attribute_columns(frame["attributes"], wanted) if wanted and "attributes" in frame else {}

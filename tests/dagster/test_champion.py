@@ -18,7 +18,7 @@ from dagster_project.settings import Gate, Settings
 from dagster_project.triage.audit import audit as auditing
 from dagster_project.triage.calibration import Calibration
 from dagster_project.triage.evaluation import evidence, metrics
-from dagster_project.triage.features import FeatureSettings, contract
+from dagster_project.triage.features.contract import FeatureSettings, contract
 from dagster_project.triage.model import CANDIDATES, LearningSettings, learn
 from tests.triage.learning_world import START, world
 

@@ -18,7 +18,7 @@ from dagster_project.resources.warehouse.abandoned_runs import close_abandoned_r
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.run_lock import COMMAND_TAG, turn
 from dagster_project.settings import Features, Settings
-from dagster_project.triage.features import contract
+from dagster_project.triage.features.contract import contract
 from dagster_project.triage.pipeline import untaught
 
 NOW = datetime.now(UTC)

@@ -53,7 +53,7 @@ from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.embedded import embedded_url, stop_server
 from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
 from dagster_project.settings import Settings
-from dagster_project.triage.features import contract
+from dagster_project.triage.features.contract import contract
 
 BEGIN = datetime(2025, 3, 1, tzinfo=UTC)
 SETTINGS = Settings(

@@ -12,7 +12,8 @@ import yaml
 
 from dagster_project.resources.expectations import suites
 from dagster_project.resources.expectations import validation as ex
-from dagster_project.triage.features import RAISE_TIME_FEATURES, FeatureSettings, history_features_for
+from dagster_project.triage.features.contract import FeatureSettings, history_features_for
+from dagster_project.triage.features.facts import RAISE_TIME_FEATURES
 from dagster_project.triage.floods import FLOOD_COLUMNS, detect_floods
 from dagster_project.triage.visibility import VISIBILITY_COLUMNS, declare_visibility_only
 

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.features import FeatureSettings, history_features_for, key_values
+from dagster_project.triage.features.contract import FeatureSettings, history_features_for
+from dagster_project.triage.features.keys import key_values
 
 START = pd.Timestamp("2024-01-01", tz="UTC")
 HORIZON = pd.Timedelta(days=14)

@@ -12,17 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_project.errors import HeedError
-from dagster_project.triage.features import (
+from dagster_project.triage.features.attributes import attribute_columns
+from dagster_project.triage.features.contract import (
     FeatureSettings,
-    attribute_columns,
     contract,
     history_features_for,
-    key_codes,
-    key_values,
-    raise_time_features,
     require_same_contract,
     settings_from_contract,
 )
+from dagster_project.triage.features.facts import raise_time_features
+from dagster_project.triage.features.keys import key_codes, key_values
 
 
 def alerts(**columns: list[object]) -> pd.DataFrame:

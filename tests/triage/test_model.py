@@ -16,8 +16,8 @@ from learning_world import START, world
 from dagster_project.errors import HeedError
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
-from dagster_project.triage.features import FeatureSettings, history_features_for
-from dagster_project.triage.matrix import plan_columns
+from dagster_project.triage.features.contract import FeatureSettings, history_features_for
+from dagster_project.triage.features.matrix import plan_columns
 from dagster_project.triage.model import CANDIDATES, LearningSettings, Model, train, usable_alerts
 from dagster_project.triage.pipeline import reasons
 from dagster_project.triage.reasons import reasons_from_contributions

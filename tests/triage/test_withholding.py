@@ -20,10 +20,11 @@ from dagster_project.triage.audit.withholding import Withholding, knows, learn_w
 from dagster_project.triage.champion import gate
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import MODEL
-from dagster_project.triage.features import FeatureSettings
+from dagster_project.triage.features.build import build_features
+from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.flags import find_flags
 from dagster_project.triage.model import CANDIDATES, LearningSettings
-from dagster_project.triage.pipeline import build_features, training_frame
+from dagster_project.triage.pipeline import training_frame
 from dagster_project.triage.replay import ReplayStep, replay
 
 SETTINGS = LearningSettings(replicates=60, threads=1, folds=3, candidates=(replace(CANDIDATES[0], trees=60),))

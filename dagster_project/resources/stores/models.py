@@ -137,7 +137,7 @@ class ModelStore:
         HeedError
             The champion has another feature contract, or cannot be read and nothing stands in for it.
         """
-        from dagster_project.triage.features import require_same_contract
+        from dagster_project.triage.features.contract import require_same_contract
 
         champion = self.champion(as_of)
         if champion is None:
@@ -167,7 +167,7 @@ class ModelStore:
     def learning_is_due(self, as_of: datetime, settings: Settings) -> bool:
         """Whether there is no champion, it cannot be read or cannot read today's features, or the newest candidate is
         too old."""
-        from dagster_project.triage.features import contract
+        from dagster_project.triage.features.contract import contract
 
         champion = self.champion(as_of)
         if champion is None:

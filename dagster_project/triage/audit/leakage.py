@@ -39,7 +39,8 @@ from dagster_project.triage.audit.withholding import (
     source_of,
 )
 from dagster_project.triage.evaluation import metrics
-from dagster_project.triage.features import FeatureSettings, attribute_columns
+from dagster_project.triage.features.attributes import attribute_columns
+from dagster_project.triage.features.contract import FeatureSettings
 
 __all__ = ["AuditSettings", "Rebuild", "accused", "audit_leakage", "verdict"]
 

@@ -37,7 +37,7 @@ from dagster_project.triage.audit.single_feature import (
     objects,
 )
 from dagster_project.triage.evaluation import metrics
-from dagster_project.triage.features import FeatureSettings
+from dagster_project.triage.features.contract import FeatureSettings
 
 ONE_OUTCOME = "values of one outcome"
 MISSING = "is missing"

@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage.audit.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding
-from dagster_project.triage.features import FeatureSettings, history_features_for, key_values
+from dagster_project.triage.features.contract import FeatureSettings, history_features_for
+from dagster_project.triage.features.keys import key_values
 from dagster_project.triage.timeline import HistoryFeature
 
 # (history, first, until) -> features of the alerts raised in [first, until), as `steps.build_features` gives them.

@@ -20,8 +20,8 @@ import pandas as pd
 
 from dagster_project.triage.baselines import fit_baselines
 from dagster_project.triage.evaluation.metrics import clip_probability
-from dagster_project.triage.features import FeatureSettings
-from dagster_project.triage.matrix import plan_columns
+from dagster_project.triage.features.contract import FeatureSettings
+from dagster_project.triage.features.matrix import plan_columns
 
 # (training frame, test frame) -> probability of action per test alert.
 FitPredict = Callable[[pd.DataFrame, pd.DataFrame], np.ndarray]

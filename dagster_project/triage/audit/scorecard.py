@@ -20,7 +20,7 @@ from scipy.special import ndtr, ndtri
 
 from dagster_project.triage.audit.reference_learner import MODEL, FitPredict, quick_learner, teaching
 from dagster_project.triage.evaluation import metrics
-from dagster_project.triage.features import FeatureSettings
+from dagster_project.triage.features.contract import FeatureSettings
 
 PREDICTABLE, PARTLY, UNPREDICTABLE, TOO_FEW = "predictable", "partly", "unpredictable", "too few"
 STATUSES = (PREDICTABLE, PARTLY, UNPREDICTABLE, TOO_FEW)

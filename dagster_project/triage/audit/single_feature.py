@@ -25,13 +25,9 @@ from dagster_project.triage.audit.findings import CLEAN, LEAK, NOT_CHECKED, SUSP
 from dagster_project.triage.audit.moments import read_moments
 from dagster_project.triage.audit.reference_learner import FitPredict, teaching
 from dagster_project.triage.evaluation import metrics
-from dagster_project.triage.features import (
-    FeatureSettings,
-    attribute_columns,
-    histories_about,
-    history_features_for,
-    key_values,
-)
+from dagster_project.triage.features.attributes import attribute_columns
+from dagster_project.triage.features.contract import FeatureSettings, histories_about, history_features_for
+from dagster_project.triage.features.keys import key_values
 
 SINGLE = "a single fact"
 ENCODES = "repeats the outcomes' chance"

@@ -44,7 +44,8 @@ from dagster_project.triage.audit.single_feature import (
     single_facts,
     without,
 )
-from dagster_project.triage.features import COLUMNS, FeatureSettings, histories_about, settings_from_contract
+from dagster_project.triage.features.contract import FeatureSettings, histories_about, settings_from_contract
+from dagster_project.triage.features.keys import COLUMNS
 from dagster_project.triage.model import Learned, LearningSettings, Model, learn
 
 COLUMN_CHECKS = (SINGLE, ENCODES, IDS_AND_TIMES, KNOWN_LATER, FACTS_CHANGED, CHANGED_LATER, ONE_OUTCOME)

@@ -18,15 +18,10 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.errors import HeedError
-from dagster_project.triage.features import (
-    RAISE_TIME_FEATURES,
-    FeatureSettings,
-    attribute_columns,
-    histories_about,
-    history_features_for,
-    raise_time_features,
-)
-from dagster_project.triage.signals import KINDS, compute, echo_windows, signals_for
+from dagster_project.triage.features.attributes import attribute_columns
+from dagster_project.triage.features.contract import FeatureSettings, histories_about, history_features_for
+from dagster_project.triage.features.facts import RAISE_TIME_FEATURES, raise_time_features
+from dagster_project.triage.features.signals import KINDS, compute, echo_windows, signals_for
 
 SIGNAL_SOURCES = tuple(KINDS)
 HISTORY_SOURCES = ("history", "share", "undecided", *SIGNAL_SOURCES)

@@ -22,7 +22,7 @@ import numpy as np
 from dagster_project.triage.timeline.definition import microseconds, span_name
 
 if TYPE_CHECKING:
-    from dagster_project.triage.features import FeatureSettings
+    from dagster_project.triage.features.contract import FeatureSettings
 
 # Whose signals are made. A judgement: those of a team or a combination would cost as many columns each, and the past
 # never yet paid for these (benchmarks/learning.md).
@@ -53,7 +53,7 @@ def signals_for(settings: FeatureSettings) -> list[Signal]:
     between a window and the time before it in the next longer one; the trend from the longest half-life to the
     shortest. For the rule: the echo of each lag.
     """
-    from dagster_project.triage.features import history_features_for
+    from dagster_project.triage.features.contract import history_features_for
 
     names: dict[tuple[str, str, timedelta | None], str] = {
         (f.key, f.statistic, f.window or f.half_life): f.name for f in history_features_for(settings)

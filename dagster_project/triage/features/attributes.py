@@ -1,0 +1,75 @@
+"""Attributes: the further facts of an alert.
+
+Belongs here: JSON documents to columns.
+Does not belong here: which attributes a model takes (`features/matrix.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    pass
+
+# Alerts whose attributes are parsed together: their objects take about 100 MB.
+PARSED_AT_ONCE = 50_000
+
+
+def attribute_columns(attributes: pd.Series, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Attributes as object arrays: a str, float, or None each.
+
+    Parameters
+    ----------
+    attributes : JSON object text, a dict, or null per alert. What is not a JSON object counts as no
+    attributes.
+    names : attributes wanted; None takes every name that occurs. A wanted name that never occurs is all None.
+
+    Booleans become 1.0 and 0.0. Nested values become their JSON text. Empty text counts as missing.
+    """
+    columns: dict[str, np.ndarray] = {}
+    # Parsed a part at a time, and equal values kept once: all objects of a million alerts at once take gigabytes.
+    kept: dict[str | float, str | float] = {}
+    for first in range(0, len(attributes), PARSED_AT_ONCE):
+        part = attributes.iloc[first : first + PARSED_AT_ONCE].astype(object).to_numpy()
+        # The same text recurs often in fan-outs and never in id-rich exports: parse each distinct text once.
+        codes, texts = pd.factorize(np.array([_text(value) for value in part], dtype=object))
+        parsed = [_object(text) for text in texts]
+        for name in names if names is not None else {key for entry in parsed for key in entry}:
+            if name not in columns:
+                columns[name] = np.full(len(attributes), None, dtype=object)
+            values = np.full(len(parsed) + 1, None, dtype=object)  # the last one is that of no text
+            for number, entry in enumerate(parsed):
+                value = _scalar(entry.get(name))
+                # Zero has two signs, which are equal and are written differently.
+                values[number] = value if value is None or value == 0 else kept.setdefault(value, value)
+            columns[name][first : first + len(part)] = values[codes]
+    wanted = names if names is not None else sorted(columns)
+    return {name: columns.get(name, np.full(len(attributes), None, dtype=object)) for name in wanted}
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return json.dumps(value, sort_keys=True, default=str)
+    return value if isinstance(value, str) else None
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        made = json.loads(text)
+    except ValueError:
+        return {}
+    return made if isinstance(made, dict) else {}
+
+
+def _scalar(value: Any) -> str | float | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, (bool, int, float)):
+        number = float(value) if abs(value) < 1e300 else float("nan")
+        return number if np.isfinite(number) else None
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

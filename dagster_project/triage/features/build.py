@@ -1,0 +1,149 @@
+"""All features of alerts, whole or in parts.
+
+Belongs here: the order in which features are derived.
+Does not belong here: how each one is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from dagster_project.triage.exclusion import flag_alerts
+from dagster_project.triage.features.contract import FeatureSettings, history_features_for
+from dagster_project.triage.features.keys import key_codes
+
+if TYPE_CHECKING:
+    pass
+
+FACTS = (
+    "alert_id",
+    "raised_at",
+    "rule",
+    "entity",
+    "team",
+    "severity",
+    "value",
+    "threshold",
+    "title",
+    "attributes",
+)
+
+
+def build_features(
+    history: pd.DataFrame,
+    flood_days: pd.DataFrame,
+    visibility_only: pd.DataFrame,
+    first: datetime,
+    until: datetime,
+    settings: FeatureSettings,
+    derive: Callable[..., pd.DataFrame] | None = None,
+) -> pd.DataFrame:
+    """The features of the alerts raised in [first, until), each at its own `raised_at`.
+
+    Parameters
+    ----------
+    history : alerts with `acted` and `known_at`, at least from `first - settings.lookback` on; in any order. What
+        was known later than an alert's `raised_at` does not touch its features.
+    flood_days, visibility_only : flags with their times; a flood alert leaves the histories of others from the
+        moment at which its flag was known.
+    derive : computes history features in the place of `timeline.history_features`, with its answers.
+
+    Returns
+    -------
+    One row per alert in order of (raised_at, alert_id): the facts known at raise (`FACTS`) and one float column per
+    history feature.
+    """
+    events, streams, wanted = _streams(history, flood_days, visibility_only, first, until, settings)
+    made = _derived(streams, streams[wanted], settings, derive)
+    features = pd.concat([events.loc[wanted, list(FACTS)], made], axis=1)
+    return features.sort_values(["raised_at", "alert_id"], kind="stable", ignore_index=True)
+
+
+def build_features_in_parts(
+    history: pd.DataFrame,
+    flood_days: pd.DataFrame,
+    visibility_only: pd.DataFrame,
+    first: datetime,
+    until: datetime,
+    settings: FeatureSettings,
+    read_facts: Callable[[datetime, datetime], pd.DataFrame],
+    at_once: int,
+    derive: Callable[..., pd.DataFrame] | None = None,
+) -> Iterator[pd.DataFrame]:
+    """As `build_features`, in parts of at most `at_once` alerts, or of all alerts of a moment; at least one part.
+
+    Parameters
+    ----------
+    history : in order of (raised_at, alert_id); of the facts it needs only those that keys and flags are made of.
+    read_facts : gives `FACTS` of the alerts raised in [its first argument, its second), in that order.
+    """
+    events, streams, wanted = _streams(history, flood_days, visibility_only, first, until, settings)
+    rows = np.flatnonzero(wanted)
+    times = streams["raised_at"].to_numpy()[rows]
+    begin = first
+    for start, stop in _parts(times, at_once):
+        end = until if stop == len(rows) else pd.Timestamp(times[stop]).tz_convert("UTC").to_pydatetime()
+        facts = read_facts(begin, end)
+        if not np.array_equal(facts["alert_id"], events["alert_id"].iloc[rows[start:stop]]):
+            raise ValueError("the facts are those of other alerts than the history's")
+        made = _derived(streams, streams.iloc[rows[start:stop]], settings, derive)
+        yield pd.concat([facts[list(FACTS)].reset_index(drop=True), made.reset_index(drop=True)], axis=1)
+        begin = end
+
+
+def _parts(times: np.ndarray, at_once: int) -> Iterator[tuple[int, int]]:
+    """Stretches [start, stop) of ascending times, none of which ends between equal ones."""
+    start = 0
+    while True:
+        stop = start + at_once
+        if stop >= len(times):
+            yield start, len(times)
+            return
+        moment = times[stop]
+        stop = int(np.searchsorted(times, moment, side="left"))
+        if stop <= start:
+            stop = int(np.searchsorted(times, moment, side="right"))
+        yield start, stop
+        if stop == len(times):
+            return
+        start = stop
+
+
+def _streams(
+    history: pd.DataFrame,
+    flood_days: pd.DataFrame,
+    visibility_only: pd.DataFrame,
+    first: datetime,
+    until: datetime,
+    settings: FeatureSettings,
+) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+    """The alerts that histories reach, as they are and as the timeline takes them, and which of them were raised in
+    [first, until)."""
+    # An outcome may be known within the lookback although its alert is older: those events count as well.
+    since = first - settings.lookback
+    reach = ((history["raised_at"] >= since) | (history["known_at"] >= since)) & (history["raised_at"] < until)
+    events = history if reach.all() else history[reach]
+    flags = flag_alerts(events, flood_days, visibility_only)
+    wanted = (events["raised_at"] >= first).to_numpy()
+    keys = key_codes(events, settings.keys, wanted)
+    streams = pd.concat([keys, events[["raised_at", "known_at", "acted"]]], axis=1)
+    # Also of what was cleared since: until then it was out of every history, and a past day must not change.
+    streams["excluded_from"] = flags["excluded_from"]
+    streams["excluded_until"] = flags["excluded_until"]
+    return events, streams, wanted
+
+
+def _derived(
+    streams: pd.DataFrame,
+    at: pd.DataFrame,
+    settings: FeatureSettings,
+    derive: Callable[..., pd.DataFrame] | None,
+) -> pd.DataFrame:
+    from dagster_project.triage.timeline import history_features
+
+    return (derive or history_features)(streams, at, history_features_for(settings), settings.lookback)

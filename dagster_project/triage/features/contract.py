@@ -1,0 +1,182 @@
+"""What a model may know about an alert: the feature contract.
+
+Belongs here: which history features are computed (keys, windows, half-lives, lookback), the facts that are
+known at raise time, the values of history keys, and the contract with its hash that a model stores.
+Does not belong here: computing history (`timeline.py`), and the columns and codes that one training settled
+on (`features/matrix.py`).
+
+All facts here are known at `raised_at`. History features of an alert raised at t use alerts raised before t
+and outcomes known before t, both not older than t - lookback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from dagster_project.errors import HeedError
+from dagster_project.triage.features.facts import RAISE_TIME_FEATURES
+from dagster_project.triage.features.keys import COLUMNS, KEY_SEPARATOR
+
+if TYPE_CHECKING:
+    from dagster_project.triage.timeline import HistoryFeature
+
+# Raised whenever the meaning of a feature changes without a change of its name: models trained before are
+# refused.
+MEANING = 1
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Which history features every alert gets.
+
+    keys : what history is kept about: `rule`, `entity`, `team`, `severity`, the name of an attribute, or
+        several of them joined by "+" (history of the combination). An alert that lacks a part has no history
+        under that key.
+    raised_windows : windows over which earlier alerts are counted.
+    outcome_windows : windows over which known and acted outcomes are counted.
+    half_lives : of the decayed share acted.
+    echo_lags, echo_width : for the rule, alerts raised within half the width of the moment one lag ago are counted
+        as well (a rule that fires every day at nine), as the difference of two windows. See `features/signals.py`.
+    lookback : nothing older than this is used; at least as long as every window.
+    """
+
+    keys: tuple[str, ...] = ("all", "rule", "entity", "team", "rule+entity", "rule+team")
+    raised_windows: tuple[timedelta, ...] = (
+        timedelta(hours=1),
+        timedelta(days=1),
+        timedelta(days=7),
+        timedelta(days=28),
+        timedelta(days=90),
+    )
+    outcome_windows: tuple[timedelta, ...] = (
+        timedelta(days=1),
+        timedelta(days=7),
+        timedelta(days=28),
+        timedelta(days=90),
+    )
+    half_lives: tuple[timedelta, ...] = (timedelta(days=1), timedelta(days=7), timedelta(days=28))
+    echo_lags: tuple[timedelta, ...] = (timedelta(days=1), timedelta(days=7))
+    echo_width: timedelta = timedelta(hours=1)
+    lookback: timedelta = timedelta(days=180)
+
+    def __post_init__(self) -> None:
+        if "rule" not in self.keys:
+            object.__setattr__(self, "keys", ("rule", *self.keys))
+        if len(set(self.keys)) != len(self.keys):
+            raise HeedError(f"a history key is named twice in {list(self.keys)}", "name each history key once")
+        for key in self.keys:
+            if not all(part.strip() for part in key.split(KEY_SEPARATOR)):
+                raise HeedError(f"the history key {key!r} has an empty part", 'write it like "rule+entity"')
+        spans = (*self.raised_windows, *self.outcome_windows, *self.half_lives, *self.echo_lags, self.echo_width)
+        for span in (*spans, self.lookback):
+            if span <= timedelta(0):
+                raise HeedError("a window, half-life or lookback is not positive", "give it a length above zero")
+        if any(lag <= self.echo_width / 2 for lag in self.echo_lags):
+            raise HeedError("an echo lag is not longer than half the echo width", "raise the lag or narrow the width")
+        echoes = [lag + self.echo_width / 2 for lag in self.echo_lags]
+        longest = max((*self.raised_windows, *self.outcome_windows, *echoes), default=timedelta(0))
+        if longest > self.lookback:
+            raise HeedError(
+                f"the longest window ({longest}) reaches further back than the lookback ({self.lookback})",
+                "raise the lookback or shorten the window",
+            )
+
+
+def history_features_for(settings: FeatureSettings) -> list[HistoryFeature]:
+    """The history features of `settings`, in the order of their columns.
+
+    Per key: alerts raised, outcomes known and outcomes acted in each window; the last known outcome; seconds
+    since the previous alert and since the last known act; the decayed share acted for each half-life. Of the rule also
+    the alerts raised in the two windows of each echo.
+    """
+    from dagster_project.triage.features.signals import echo_windows
+    from dagster_project.triage.timeline import HistoryFeature
+
+    made = []
+    for key in settings.keys:
+        made += [HistoryFeature(key, "raised_count", window=w) for w in settings.raised_windows]
+        for w in settings.outcome_windows:
+            made.append(HistoryFeature(key, "known_count", window=w))
+            made.append(HistoryFeature(key, "acted_count", window=w))
+        made.append(HistoryFeature(key, "last_outcome"))
+        made.append(HistoryFeature(key, "seconds_since_raised"))
+        made.append(HistoryFeature(key, "seconds_since_acted"))
+        made += [HistoryFeature(key, "decayed_acted_rate", half_life=h) for h in settings.half_lives]
+    windows = [w for lag in settings.echo_lags for w in echo_windows(lag, settings.echo_width)]
+    made += [HistoryFeature("rule", "raised_count", window=w) for w in dict.fromkeys(windows)]
+    return list(dict.fromkeys(made))
+
+
+def histories_about(sources: Sequence[str], settings: FeatureSettings) -> set[str]:
+    """The history columns whose key is made of one of `sources`: columns, or attributes written "@name"."""
+    names = {source.removeprefix("@") if source[1:] not in COLUMNS else source for source in sources}
+    return {f.name for f in history_features_for(settings) if names & set(f.key.split(KEY_SEPARATOR))}
+
+
+def contract(settings: FeatureSettings) -> dict[str, Any]:
+    """What a model was taught with and scoring must repeat: JSON-able, equal for equal settings.
+
+    `hash` (16 hex digits) covers everything else in it. It does not depend on the process, the machine or the
+    order of a dictionary.
+    """
+    content: dict[str, Any] = {
+        "meaning": MEANING,
+        "settings": {name: _plain(value) for name, value in asdict(settings).items()},
+        "history": [feature.name for feature in history_features_for(settings)],
+        "raise_time": list(RAISE_TIME_FEATURES),
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return {**content, "hash": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def settings_from_contract(document: Any) -> FeatureSettings:
+    """The settings that `contract` described; `HeedError` when the document is not a contract."""
+    try:
+        raw = dict(document["settings"])
+        return FeatureSettings(
+            keys=tuple(str(k) for k in raw["keys"]),
+            raised_windows=_spans(raw["raised_windows"]),
+            outcome_windows=_spans(raw["outcome_windows"]),
+            half_lives=_spans(raw["half_lives"]),
+            echo_lags=_spans(raw["echo_lags"]),
+            echo_width=timedelta(seconds=float(raw["echo_width"])),
+            lookback=timedelta(seconds=float(raw["lookback"])),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise HeedError(f"the stored feature contract is malformed ({error!r})", "train again") from error
+
+
+def require_same_contract(model: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to score with features other than those the model was taught with.
+
+    Raises `HeedError` that names what differs.
+    """
+    if model.get("hash") == now.get("hash"):
+        return
+    differing = sorted(k for k in {*model, *now} - {"hash"} if model.get(k) != now.get(k))
+    missing = sorted(set(model.get("history", [])) - set(now.get("history", [])))
+    more = sorted(set(now.get("history", [])) - set(model.get("history", [])))
+    detail = f"; the model also needs {', '.join(missing[:3])}" if missing else ""
+    detail += f"; it does not know {', '.join(more[:3])}" if more else ""
+    raise HeedError(
+        "the model was taught with other features than today's "
+        f"(differs in: {', '.join(differing) or 'its hash'}{detail})",
+        "train again with the present settings, or restore the settings the model was trained with",
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _spans(seconds: Iterable[Any]) -> tuple[timedelta, ...]:
+    return tuple(timedelta(seconds=float(s)) for s in seconds)
