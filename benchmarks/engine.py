@@ -42,7 +42,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.engine_peers import PEERS, Peer
-from dagster_project.triage.timeline import HistoryFeature, history_features
+from dagster_project.triage.features.history import HistoryFeature, history_features
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = ("rule", "entity", "team")
@@ -195,7 +195,7 @@ def measure_start() -> dict[str, Any]:
     import numba  # noqa: F401  (its own import is not ours to measure)
 
     wall, cpu = time.perf_counter(), time.process_time()
-    import dagster_project.triage.timeline.kernels  # noqa: F401
+    import dagster_project.triage.features.history.kernels  # noqa: F401
 
     return {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
 

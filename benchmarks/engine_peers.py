@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.timeline import HistoryFeature
-from dagster_project.triage.timeline.definition import (
+from dagster_project.triage.features.history import HistoryFeature
+from dagster_project.triage.features.history.definition import (
     RAISED_STATISTICS,
     WINDOWED_STATISTICS,
     microseconds,

@@ -25,9 +25,9 @@ def warm() -> None:
     from dagster_project.assets.dbt import ensure_manifest
     from dagster_project.resources.preload import load
     from dagster_project.triage.features.contract import FeatureSettings, history_features_for
+    from dagster_project.triage.features.history import history_features
     from dagster_project.triage.features.keys import key_values
     from dagster_project.triage.flags import find_flags
-    from dagster_project.triage.timeline import history_features
     from dagster_project.triage.trees import kernels  # noqa: F401  (compiled when they are imported)
 
     ensure_manifest()

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from dagster_project.triage.boosting import Fit
-    from dagster_project.triage.timeline import HistoryFeature
-    from dagster_project.triage.timeline.parts import Part
+    from dagster_project.triage.features.history import HistoryFeature
+    from dagster_project.triage.features.history.parts import Part
 
 SECONDS_TO_CONNECT = 10
 # Below so many rows and events together this machine computes features itself (in well under a second): a connection
@@ -67,8 +67,8 @@ class Cluster:
         self, events: pd.DataFrame, at: pd.DataFrame, features: Sequence[HistoryFeature], lookback: timedelta
     ) -> pd.DataFrame:
         """`timeline.history_features`, computed by key partitions on the cluster: the same bytes."""
-        from dagster_project.triage.timeline import history_features
-        from dagster_project.triage.timeline.parts import in_parts
+        from dagster_project.triage.features.history import history_features
+        from dagster_project.triage.features.history.parts import in_parts
 
         if not self or len(events) + len(at) < self.worth:
             return history_features(events, at, features, lookback)
@@ -168,7 +168,7 @@ def _answers(client: Client, parts: Iterable[Part], at_once: int) -> Iterator[tu
     """Each part with its answer. At most `at_once` parts are away at a time: they are copies."""
     from distributed import as_completed
 
-    from dagster_project.triage.timeline.parts import compute_part
+    from dagster_project.triage.features.history.parts import compute_part
 
     away: dict[Any, Part] = {}
     waiting = as_completed(loop=client.loop)

@@ -17,7 +17,7 @@ from contextlib import suppress
 _WANTED = (
     "pandas",
     "dagster_project.triage.floods",
-    "dagster_project.triage.timeline.kernels",
+    "dagster_project.triage.features.history.kernels",
     "dagster_project.triage.trees.kernels",
     "matplotlib.figure",
     "lightgbm",

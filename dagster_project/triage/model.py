@@ -44,9 +44,9 @@ from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import CONSTANT, MODEL
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
 from dagster_project.triage.features.contract import FeatureSettings, contract, history_features_for
+from dagster_project.triage.features.history.definition import span_name
 from dagster_project.triage.features.matrix import HISTORY_SOURCES, SIGNAL_SOURCES, ColumnPlan, plan_columns
 from dagster_project.triage.forecaster import LIGHTGBM, PRIOR, Model
-from dagster_project.triage.timeline.definition import span_name
 
 __all__ = [
     "CANDIDATES",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.timeline import HistoryFeature
+from dagster_project.triage.features.history import HistoryFeature
 
 MICROSECOND = timedelta(microseconds=1)
 

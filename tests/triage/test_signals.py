@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
+from dagster_project.triage.features.history import history_features
 from dagster_project.triage.features.matrix import SIGNAL_SOURCES, ColumnPlan, plan_columns
 from dagster_project.triage.features.signals import compute, signals_for
 from dagster_project.triage.model import CANDIDATES, LearningSettings, learn
 from dagster_project.triage.reasons import reasons_from_contributions
-from dagster_project.triage.timeline import history_features
 
 SETTINGS = FeatureSettings(keys=("rule", "entity"))
 COUNTS = st.integers(0, 500)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagster_project.errors import HeedError
-from dagster_project.triage.timeline import HistoryFeature, history_features, span_name
+from dagster_project.triage.features.history import HistoryFeature, history_features, span_name
 from tests.triage.brute_force import brute_force
 
 EPOCH = pd.Timestamp("2024-03-01", tz="UTC")

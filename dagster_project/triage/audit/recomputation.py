@@ -19,8 +19,8 @@ import pandas as pd
 
 from dagster_project.triage.audit.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
+from dagster_project.triage.features.history import HistoryFeature
 from dagster_project.triage.features.keys import key_values
-from dagster_project.triage.timeline import HistoryFeature
 
 # (history, first, until) -> features of the alerts raised in [first, until), as `steps.build_features` gives them.
 Rebuild = Callable[[pd.DataFrame, datetime, datetime], pd.DataFrame]

@@ -144,6 +144,6 @@ def _derived(
     settings: FeatureSettings,
     derive: Callable[..., pd.DataFrame] | None,
 ) -> pd.DataFrame:
-    from dagster_project.triage.timeline import history_features
+    from dagster_project.triage.features.history import history_features
 
     return (derive or history_features)(streams, at, history_features_for(settings), settings.lookback)

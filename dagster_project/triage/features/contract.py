@@ -23,7 +23,7 @@ from dagster_project.triage.features.facts import RAISE_TIME_FEATURES
 from dagster_project.triage.features.keys import COLUMNS, KEY_SEPARATOR
 
 if TYPE_CHECKING:
-    from dagster_project.triage.timeline import HistoryFeature
+    from dagster_project.triage.features.history import HistoryFeature
 
 # Raised whenever the meaning of a feature changes without a change of its name: models trained before are
 # refused.
@@ -94,8 +94,8 @@ def history_features_for(settings: FeatureSettings) -> list[HistoryFeature]:
     since the previous alert and since the last known act; the decayed share acted for each half-life. Of the rule also
     the alerts raised in the two windows of each echo.
     """
-    from dagster_project.triage.features.signals import echo_windows
-    from dagster_project.triage.timeline import HistoryFeature
+    from dagster_project.triage.features.history import HistoryFeature
+    from dagster_project.triage.features.history.definition import echo_windows
 
     made = []
     for key in settings.keys:

@@ -21,7 +21,8 @@ from dagster_project.errors import HeedError
 from dagster_project.triage.features.attributes import attribute_columns
 from dagster_project.triage.features.contract import FeatureSettings, histories_about, history_features_for
 from dagster_project.triage.features.facts import RAISE_TIME_FEATURES, raise_time_features
-from dagster_project.triage.features.signals import KINDS, compute, echo_windows, signals_for
+from dagster_project.triage.features.history.definition import echo_windows
+from dagster_project.triage.features.signals import KINDS, compute, signals_for
 
 SIGNAL_SOURCES = tuple(KINDS)
 HISTORY_SOURCES = ("history", "share", "undecided", *SIGNAL_SOURCES)

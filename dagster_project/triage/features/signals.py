@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dagster_project.triage.timeline.definition import microseconds, span_name
+from dagster_project.triage.features.history.definition import echo_windows, span_name
 
 if TYPE_CHECKING:
     from dagster_project.triage.features.contract import FeatureSettings
@@ -88,12 +88,6 @@ def _of_key(
         slow, fast = max(settings.half_lives), min(settings.half_lives)
         parts = (names[key, "decayed_acted_rate", slow], names[key, "decayed_acted_rate", fast])
         yield Signal(f"{key}_trend_hl{span_name(fast)}_hl{span_name(slow)}", "trend", parts)
-
-
-def echo_windows(lag: timedelta, width: timedelta) -> tuple[timedelta, timedelta]:
-    """Two windows whose counts differ by what was raised within `width` / 2 of the moment `lag` ago."""
-    half = timedelta(microseconds=microseconds(width) // 2)
-    return lag + half, lag - half
 
 
 def compute(kind: str, columns: Sequence[np.ndarray], spans: Sequence[float]) -> np.ndarray:

@@ -6,7 +6,7 @@ Does not belong here: which features heed uses (`triage/features.py`), what make
 (`triage/exclusion.py`), reading and writing.
 """
 
-from dagster_project.triage.timeline.definition import HistoryFeature, span_name
-from dagster_project.triage.timeline.engine import history_features
+from dagster_project.triage.features.history.definition import HistoryFeature, span_name
+from dagster_project.triage.features.history.engine import history_features
 
 __all__ = ["HistoryFeature", "history_features", "span_name"]

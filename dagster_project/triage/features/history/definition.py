@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from dagster_project.errors import HeedError
+
+if TYPE_CHECKING:
+    pass
 
 Statistic = Literal[
     "raised_count",
@@ -98,3 +101,9 @@ class HistoryFeature:
         if self.half_life is not None:
             name += f"_hl{span_name(self.half_life)}"
         return name
+
+
+def echo_windows(lag: timedelta, width: timedelta) -> tuple[timedelta, timedelta]:
+    """Two windows whose counts differ by what was raised within `width` / 2 of the moment `lag` ago."""
+    half = timedelta(microseconds=microseconds(width) // 2)
+    return lag + half, lag - half

@@ -17,8 +17,8 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.timeline.definition import HistoryFeature
-from dagster_project.triage.timeline.engine import check, encode, history_features
+from dagster_project.triage.features.history.definition import HistoryFeature
+from dagster_project.triage.features.history.engine import check, encode, history_features
 
 # Rows and events in a part, at least: a machine computes so many in about 0.1 s (14 features), and sending them takes
 # as long again. Smaller parts would mostly wait for messages.

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.errors import HeedError
-from dagster_project.triage.timeline.definition import (
+from dagster_project.triage.features.history.definition import (
     RAISED_STATISTICS,
     WINDOWED_STATISTICS,
     HistoryFeature,
@@ -130,7 +130,7 @@ def history_features(
 
 def _rows_to_columns(cells: np.ndarray, height: int, width: int, n_tiles: int, workers: _Workers) -> None:
     """Turn (rows, width) into (width, rows) where it stands: a second copy would not fit beside the output."""
-    from dagster_project.triage.timeline.kernels import gather_tiles, transpose_tiles
+    from dagster_project.triage.features.history.kernels import gather_tiles, transpose_tiles
 
     if width == 1:
         return
@@ -322,7 +322,7 @@ def _order(times: np.ndarray, counts: np.ndarray | None, workers: _Workers) -> n
     """The rows where `counts` (all, when None) by time; None when that is all rows as they stand."""
     if counts is None and (times[1:] >= times[:-1]).all():
         return None
-    from dagster_project.triage.timeline.kernels import group_starts, place, sort_by_time
+    from dagster_project.triage.features.history.kernels import group_starts, place, sort_by_time
 
     # Each worker sorts one span of time, cut so that all get about as many rows. Large arrays are made here and not
     # by the workers: what a thread's own heap grew by is not given back.
@@ -418,7 +418,7 @@ class _Groups:
 
 def _count(codes: np.ndarray, stream: _Stream, n_groups: int, row_starts: np.ndarray) -> np.ndarray:
     """Where each group of the stream begins: int64 (n_groups + 1)."""
-    from dagster_project.triage.timeline.kernels import group_starts
+    from dagster_project.triage.features.history.kernels import group_starts
 
     order = NO_I4 if stream.order is None else stream.order
     return group_starts(codes, order, stream.order is None, n_groups, row_starts)
@@ -440,7 +440,7 @@ def _room(starts: np.ndarray, first: int, last: int, with_rows: bool, with_acted
 
 
 def _deal(codes: np.ndarray, stream: _Stream, first: int, room: _Groups) -> None:
-    from dagster_project.triage.timeline.kernels import place
+    from dagster_project.triage.features.history.kernels import place
 
     order = NO_I4 if stream.order is None else stream.order
     in_order = stream.order is None
@@ -524,7 +524,7 @@ def _compute_key(
 
 def _walk(first: int, last: int, there: _Groups, sweeps: Sequence[tuple]) -> None:
     """One stream right after the other, while the rows they both write are still near."""
-    from dagster_project.triage.timeline.kernels import sweep
+    from dagster_project.triage.features.history.kernels import sweep
 
     for arguments in sweeps:
         sweep(first, last, there.starts, there.rows, there.times, *arguments)
