@@ -15,9 +15,9 @@ import pandas as pd
 from dagster_project.simulator import WorldConfig, simulate
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import FeatureSettings
-from dagster_project.triage.floods import detect_floods
+from dagster_project.triage.flags.floods import detect_floods
+from dagster_project.triage.flags.visibility import declare_visibility_only
 from dagster_project.triage.pipeline import training_frame
-from dagster_project.triage.visibility import declare_visibility_only
 
 SETTINGS = FeatureSettings()
 

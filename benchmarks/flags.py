@@ -32,12 +32,12 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.simulator import World, WorldConfig, simulate
-from dagster_project.triage.exclusion import flag_alerts
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.features.matrix import plan_columns
-from dagster_project.triage.flags import find_flags
-from dagster_project.triage.floods import DAY, flood_pairs, to_us
+from dagster_project.triage.flags.exclusion import flag_alerts
+from dagster_project.triage.flags.find import find_flags
+from dagster_project.triage.flags.floods import DAY, flood_pairs, to_us
 from dagster_project.triage.pipeline import training_frame
 
 ROOT = Path(__file__).resolve().parents[1]

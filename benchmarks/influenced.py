@@ -32,10 +32,10 @@ from benchmarks.influence import KINDS, SHARE
 from dagster_project.simulator import WorldConfig, simulate
 from dagster_project.triage import influence
 from dagster_project.triage.evaluation import metrics
-from dagster_project.triage.exclusion import known_by
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import FeatureSettings
-from dagster_project.triage.flags import find_flags
+from dagster_project.triage.flags.exclusion import known_by
+from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.model import LearningSettings, learn
 from dagster_project.triage.pipeline import training_frame
 

@@ -36,11 +36,11 @@ from dagster_project.triage import boosting
 from dagster_project.triage.baselines import fit_baselines
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT
-from dagster_project.triage.exclusion import known_by
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.features.matrix import plan_columns
-from dagster_project.triage.flags import find_flags
+from dagster_project.triage.flags.exclusion import known_by
+from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.model import CANDIDATES, LIGHTGBM, Candidate, LearningSettings, learn, usable_alerts
 from dagster_project.triage.pipeline import training_frame
 

@@ -24,9 +24,9 @@ from benchmarks.audit_worlds import SETTINGS, AuditWorld
 from benchmarks.planted_leaks import CAUGHT_BY, PLANTED
 from benchmarks.wolfi import DATA, read_wolfi
 from dagster_project.triage.audit.withholding import COLUMN_CHECKS, withhold
-from dagster_project.triage.exclusion import known_by
 from dagster_project.triage.features.build import build_features
-from dagster_project.triage.flags import find_flags
+from dagster_project.triage.flags.exclusion import known_by
+from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.model import LearningSettings
 from dagster_project.triage.pipeline import training_frame
 

@@ -119,7 +119,7 @@ def flags(
     context: dg.AssetExecutionContext,
     warehouse: dg.ResourceParam[Warehouse],
 ) -> Iterator[Any]:
-    from dagster_project.triage.floods import daily_band
+    from dagster_project.triage.flags.floods import daily_band
 
     as_of = run_moment(context)
     history = read_coded_history(warehouse, as_of)

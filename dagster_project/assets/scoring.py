@@ -141,7 +141,7 @@ def _score(
 
     still_open : alert_id and raised_at of those, in order of time.
     """
-    from dagster_project.triage.exclusion import flag_alerts
+    from dagster_project.triage.flags.exclusion import flag_alerts
     from dagster_project.triage.pipeline import reasons, score
 
     flags = read_flags(warehouse)

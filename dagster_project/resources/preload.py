@@ -16,7 +16,7 @@ from contextlib import suppress
 # In the order in which the steps need them.
 _WANTED = (
     "pandas",
-    "dagster_project.triage.floods",
+    "dagster_project.triage.flags.floods",
     "dagster_project.triage.features.history.kernels",
     "dagster_project.triage.trees.kernels",
     "matplotlib.figure",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.exclusion import excluded_since, flag_alerts, known_by
+from dagster_project.triage.flags.exclusion import excluded_since, flag_alerts, known_by
 
 if TYPE_CHECKING:
     from dagster_project.triage.model import LearningSettings, Model

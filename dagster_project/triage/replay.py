@@ -23,10 +23,10 @@ from dagster_project.triage.champion.recalibration import recalibrate
 from dagster_project.triage.evaluation import evidence
 from dagster_project.triage.evaluation.measures import evaluate
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
-from dagster_project.triage.exclusion import flag_alerts, known_by
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import require_same_contract
-from dagster_project.triage.flags import find_flags
+from dagster_project.triage.flags.exclusion import flag_alerts, known_by
+from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.model import LIGHTGBM, LearningSettings, Model, usable_alerts
 from dagster_project.triage.pipeline import score, training_frame, untaught
 

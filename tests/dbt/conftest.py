@@ -19,7 +19,7 @@ from psycopg2.extras import Json, execute_values
 
 from dagster_project.resources.stores.history import BEGINNING, HISTORY_COLUMNS, read_coded_history, read_history
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.triage.flags import find_flags
+from dagster_project.triage.flags.find import find_flags
 
 PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"
 

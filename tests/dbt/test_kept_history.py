@@ -14,8 +14,8 @@ from dagster_project.resources.stores import history_cache as kept_history
 from dagster_project.resources.stores.flags import read_overrides
 from dagster_project.resources.stores.history import read_coded_history, read_history
 from dagster_project.resources.stores.history_cache import kept_directory
-from dagster_project.triage.flags import find_flags
-from dagster_project.triage.floods.sources import MARK
+from dagster_project.triage.flags.find import find_flags
+from dagster_project.triage.flags.floods.sources import MARK
 from tests.dbt.conftest import Dbt, require_kept_is_what_stands
 from tests.dbt.test_dbt_only_new import clean
 

@@ -13,8 +13,8 @@ from dagster_project.resources.as_of import AS_OF_TAG
 from dagster_project.resources.stores.features import FeatureStore
 from dagster_project.resources.stores.flags import read_flags
 from dagster_project.resources.stores.history import read_history
-from dagster_project.triage.exclusion import flag_alerts
 from dagster_project.triage.features.contract import contract
+from dagster_project.triage.flags.exclusion import flag_alerts
 from tests.conftest import Company
 
 

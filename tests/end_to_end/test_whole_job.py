@@ -94,7 +94,7 @@ def test_the_candidate_was_audited_and_no_leak_found(company: Company) -> None:
 
 
 def test_floods_are_flagged_and_incidents_are_not(company: Company) -> None:
-    from dagster_project.triage.exclusion import flag_alerts
+    from dagster_project.triage.flags.exclusion import flag_alerts
 
     history = read_history(company.warehouse, company.end)
     flags = flag_alerts(history, *read_flags(company.warehouse), as_of=company.end)

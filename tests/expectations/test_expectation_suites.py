@@ -796,8 +796,8 @@ def test_the_check_names_stand():
 
 
 def test_what_is_unexpected_is_the_flag():
-    from dagster_project.triage.exclusion import flag_alerts
-    from dagster_project.triage.flags import find_flags
+    from dagster_project.triage.flags.exclusion import flag_alerts
+    from dagster_project.triage.flags.find import find_flags
 
     history = with_burst(alert_volume())
     history["acted"] = history["acted"].where(history["rule"] != "rule 2", 0.0)
@@ -827,8 +827,8 @@ def test_an_incident_that_was_acted_on_is_expected():
 
 
 def test_settings_declarations_and_overrides_reach_the_statistics():
-    from dagster_project.triage.floods import FloodSettings
-    from dagster_project.triage.visibility import VisibilitySettings
+    from dagster_project.triage.flags.floods import FloodSettings
+    from dagster_project.triage.flags.visibility import VisibilitySettings
 
     history = with_burst(alert_volume())
     as_of = pd.Timestamp(AS_OF).to_pydatetime()

@@ -14,8 +14,8 @@ from dagster_project.resources.expectations import suites
 from dagster_project.resources.expectations import validation as ex
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.features.facts import RAISE_TIME_FEATURES
-from dagster_project.triage.floods import FLOOD_COLUMNS, detect_floods
-from dagster_project.triage.visibility import VISIBILITY_COLUMNS, declare_visibility_only
+from dagster_project.triage.flags.floods import FLOOD_COLUMNS, detect_floods
+from dagster_project.triage.flags.visibility import VISIBILITY_COLUMNS, declare_visibility_only
 
 MODELS = suites.PROJECT.parent / "dbt_project" / "models"
 MARTS = {"clean_alerts": "alerts", "clean_actions": "actions", "alert_outcomes": "alert_outcomes"}

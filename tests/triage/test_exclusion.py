@@ -6,9 +6,9 @@ import pandas as pd
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dagster_project.triage.exclusion import flag_alerts, known_by
-from dagster_project.triage.floods import detect_floods
-from dagster_project.triage.visibility import declare_visibility_only
+from dagster_project.triage.flags.exclusion import flag_alerts, known_by
+from dagster_project.triage.flags.floods import detect_floods
+from dagster_project.triage.flags.visibility import declare_visibility_only
 from tests.triage.worlds_of_flags import START, company
 
 LATE = START + pd.Timedelta(days=200)

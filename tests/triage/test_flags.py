@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dagster_project.triage.exclusion import flag_alerts, known_by
 from dagster_project.triage.features.build import FACTS, build_features, build_features_in_parts
 from dagster_project.triage.features.contract import FeatureSettings
-from dagster_project.triage.flags import find_flags
-from dagster_project.triage.floods import daily_band, detect_floods
+from dagster_project.triage.flags.exclusion import flag_alerts, known_by
+from dagster_project.triage.flags.find import find_flags
+from dagster_project.triage.flags.floods import daily_band, detect_floods
 from tests.triage.worlds_of_flags import START, company, same
 
 LATE = START + pd.Timedelta(days=200)

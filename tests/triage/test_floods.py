@@ -10,13 +10,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dagster_project.triage.exclusion import flag_alerts, known_by
-from dagster_project.triage.floods import (
-    FLOOD_COLUMNS,
-    FloodSettings,
-    detect_floods,
-)
-from dagster_project.triage.floods.sources import codes_of_column, codes_of_text, has_source
+from dagster_project.triage.flags.exclusion import flag_alerts, known_by
+from dagster_project.triage.flags.floods import FLOOD_COLUMNS, FloodSettings, detect_floods
+from dagster_project.triage.flags.floods.sources import codes_of_column, codes_of_text, has_source
 from tests.triage.worlds_of_flags import START, company, same
 
 LATE = START + pd.Timedelta(days=200)

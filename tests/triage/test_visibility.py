@@ -8,9 +8,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dagster_project.triage.exclusion import flag_alerts, known_by
-from dagster_project.triage.floods import detect_floods
-from dagster_project.triage.visibility import (
+from dagster_project.triage.flags.exclusion import flag_alerts, known_by
+from dagster_project.triage.flags.floods import detect_floods
+from dagster_project.triage.flags.visibility import (
     VISIBILITY_COLUMNS,
     VisibilitySettings,
     declare_visibility_only,

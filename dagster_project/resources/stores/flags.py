@@ -37,8 +37,8 @@ def read_overrides(warehouse: Warehouse, as_of: datetime) -> pd.DataFrame:
 
 def read_flags(warehouse: Warehouse) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The flags as last published, with the times at which each became known: (flood_days, visibility_only_rules)."""
-    from dagster_project.triage.floods import FLOOD_COLUMNS
-    from dagster_project.triage.visibility import VISIBILITY_COLUMNS
+    from dagster_project.triage.flags.floods import FLOOD_COLUMNS
+    from dagster_project.triage.flags.visibility import VISIBILITY_COLUMNS
 
     flood_days = warehouse.read(
         f"SELECT {', '.join(FLOOD_COLUMNS)} FROM quality.flood_days ORDER BY day, scope_kind, scope, recorded_at"

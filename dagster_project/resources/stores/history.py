@@ -89,7 +89,7 @@ def read_coded_history(
 
     columns : `alert_id`, `raised_at` and `known_at` among them.
     """
-    from dagster_project.triage.floods import FloodSettings
+    from dagster_project.triage.flags.floods import FloodSettings
 
     limit = FloodSettings().attribute_values
     named = set(warehouse.read(_NAMED_SOURCES)["name"])

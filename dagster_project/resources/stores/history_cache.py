@@ -211,7 +211,7 @@ class KeptHistory:
         import numpy as np
         import pyarrow as pa
 
-        from dagster_project.triage.floods.sources import MARK
+        from dagster_project.triage.flags.floods.sources import MARK
 
         words: dict[str, dict[str, int]] = {}
         codes: dict[str, list[Any]] = {}
@@ -281,7 +281,7 @@ class KeptHistory:
         import pyarrow as pa
         from pyarrow import feather
 
-        from dagster_project.triage.floods.sources import MARK, codes_of_text
+        from dagster_project.triage.flags.floods.sources import MARK, codes_of_text
 
         for name in _RECURRING:
             encoded = table.column(name).dictionary_encode().combine_chunks()

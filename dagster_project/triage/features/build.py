@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.exclusion import flag_alerts
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.features.keys import key_codes
+from dagster_project.triage.flags.exclusion import flag_alerts
 
 if TYPE_CHECKING:
     pass

@@ -44,10 +44,10 @@ def find_all_flags(
     overrides: list[dict[str, Any]] | None = None,
 ) -> Flags:
     """The flags that stand at `as_of`. `frame` is a history: alerts with their outcomes as known then."""
-    from dagster_project.triage.exclusion import flag_alerts
-    from dagster_project.triage.flags import find_flags
-    from dagster_project.triage.floods import FloodSettings
-    from dagster_project.triage.visibility import VisibilitySettings
+    from dagster_project.triage.flags.exclusion import flag_alerts
+    from dagster_project.triage.flags.find import find_flags
+    from dagster_project.triage.flags.floods import FloodSettings
+    from dagster_project.triage.flags.visibility import VisibilitySettings
 
     for column in ("raised_at", "rule", "known_at", "acted"):
         if column not in frame:

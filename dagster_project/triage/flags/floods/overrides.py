@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.floods.history import DAY, NEVER, History, as_of_us
-from dagster_project.triage.floods.sources import has_source
+from dagster_project.triage.flags.floods.history import DAY, NEVER, History, as_of_us
+from dagster_project.triage.flags.floods.sources import has_source
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ Whether the burst was a bug is a Bayes factor between "only the usual alerts are
 usual or more", both Beta-Binomial.
 """
 
-from dagster_project.triage.floods.detection import FLOOD_COLUMNS, daily_band, detect_floods
-from dagster_project.triage.floods.history import (
+from dagster_project.triage.flags.floods.detection import FLOOD_COLUMNS, daily_band, detect_floods
+from dagster_project.triage.flags.floods.history import (
     DAY,
     NEVER,
     FloodSettings,
@@ -34,9 +34,15 @@ from dagster_project.triage.floods.history import (
     positions_in,
     to_us,
 )
-from dagster_project.triage.floods.members import flood_intervals, flood_pairs, membership_of, membership_text, rules_in
-from dagster_project.triage.floods.overrides import Override, read_overrides
-from dagster_project.triage.floods.sources import needed_columns
+from dagster_project.triage.flags.floods.members import (
+    flood_intervals,
+    flood_pairs,
+    membership_of,
+    membership_text,
+    rules_in,
+)
+from dagster_project.triage.flags.floods.overrides import Override, read_overrides
+from dagster_project.triage.flags.floods.sources import needed_columns
 
 __all__ = [
     "DAY",

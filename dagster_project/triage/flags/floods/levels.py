@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dagster_project.triage.floods.bands import Season, compute_bands
-from dagster_project.triage.floods.history import NEVER, FloodSettings, History
-from dagster_project.triage.floods.sources import MARK, codes_of_column, codes_of_text, source_names
+from dagster_project.triage.flags.floods.bands import Season, compute_bands
+from dagster_project.triage.flags.floods.history import NEVER, FloodSettings, History
+from dagster_project.triage.flags.floods.sources import MARK, codes_of_column, codes_of_text, source_names
 
 
 @dataclass

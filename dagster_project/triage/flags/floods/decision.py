@@ -12,8 +12,8 @@ import math
 import numpy as np
 from scipy.special import betaln, gammaln
 
-from dagster_project.triage.floods.history import DAY, NEVER, FloodSettings, History
-from dagster_project.triage.floods.levels import Cells, Flood
+from dagster_project.triage.flags.floods.history import DAY, NEVER, FloodSettings, History
+from dagster_project.triage.flags.floods.levels import Cells, Flood
 
 BINS = 96
 """Quarters of an hour: the grain at which a burst's begin and end are looked for within its day."""

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import betainc, betaincinv, betaln
 
-from dagster_project.triage.floods import (
+from dagster_project.triage.flags.floods import (
     DAY,
     NEVER,
     Override,

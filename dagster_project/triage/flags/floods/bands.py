@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from dagster_project.triage.floods.history import History
+from dagster_project.triage.flags.floods.history import History
 
 
 @njit(cache=True)

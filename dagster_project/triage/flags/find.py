@@ -1,7 +1,7 @@
 """Finding flags: floods first, then visibility-only rules on what is left.
 
 Belongs here: the order in which the two look, so that every caller asks in the same way.
-Does not belong here: the statistics (`floods/`, `visibility.py`) and what a flag excludes (`exclusion.py`).
+Does not belong here: the statistics (`floods/`, `flags/visibility.py`) and what a flag excludes (`flags/exclusion.py`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from datetime import datetime
 
 import pandas as pd
 
-from dagster_project.triage.floods import FloodSettings, detect_floods
-from dagster_project.triage.visibility import VisibilitySettings, declare_visibility_only
+from dagster_project.triage.flags.floods import FloodSettings, detect_floods
+from dagster_project.triage.flags.visibility import VisibilitySettings, declare_visibility_only
 
 
 def find_flags(

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.floods.bands import compute_bands, season_of
-from dagster_project.triage.floods.decision import (
+from dagster_project.triage.flags.floods.bands import compute_bands, season_of
+from dagster_project.triage.flags.floods.decision import (
     cleared_early,
     decide_flood,
     find_burst,
@@ -22,8 +22,16 @@ from dagster_project.triage.floods.decision import (
     usual_day_of,
     usual_share_of,
 )
-from dagster_project.triage.floods.history import DAY, NEVER, FloodSettings, History, as_of_us, from_us, read_history
-from dagster_project.triage.floods.levels import (
+from dagster_project.triage.flags.floods.history import (
+    DAY,
+    NEVER,
+    FloodSettings,
+    History,
+    as_of_us,
+    from_us,
+    read_history,
+)
+from dagster_project.triage.flags.floods.levels import (
     Cells,
     Flood,
     alpha_of,
@@ -32,8 +40,8 @@ from dagster_project.triage.floods.levels import (
     rule_level,
     wide_floods,
 )
-from dagster_project.triage.floods.members import membership_text, rules_in
-from dagster_project.triage.floods.overrides import overrule
+from dagster_project.triage.flags.floods.members import membership_text, rules_in
+from dagster_project.triage.flags.floods.overrides import overrule
 
 FLOOD_COLUMNS = [
     "day",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.floods.sources import MARK, source_names
+from dagster_project.triage.flags.floods.sources import MARK, source_names
 
 DAY = 86_400_000_000
 """One day in microseconds."""

@@ -11,8 +11,8 @@ import json
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.floods.history import DAY, NEVER, as_of_us, positions_in, to_us
-from dagster_project.triage.floods.sources import has_source
+from dagster_project.triage.flags.floods.history import DAY, NEVER, as_of_us, positions_in, to_us
+from dagster_project.triage.flags.floods.sources import has_source
 
 
 def membership_text(membership: list[tuple[str, int, int]]) -> str:

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.floods import (
+from dagster_project.triage.flags.floods import (
     DAY,
     NEVER,
     as_of_us,

@@ -1,0 +1,1 @@
+"""Floods and visibility-only rules: found, and excluded in one place."""
