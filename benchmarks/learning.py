@@ -32,8 +32,6 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.simulator import WorldConfig, simulate
-from dagster_project.triage import boosting
-from dagster_project.triage.baselines import fit_baselines
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT
 from dagster_project.triage.features.build import build_features
@@ -41,7 +39,10 @@ from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.features.matrix import plan_columns
 from dagster_project.triage.flags.exclusion import known_by
 from dagster_project.triage.flags.find import find_flags
-from dagster_project.triage.model import CANDIDATES, LIGHTGBM, Candidate, LearningSettings, learn, usable_alerts
+from dagster_project.triage.learning import boosting
+from dagster_project.triage.learning.baselines import fit_baselines
+from dagster_project.triage.learning.candidates import CANDIDATES, Candidate, LearningSettings
+from dagster_project.triage.learning.training import LIGHTGBM, learn, usable_alerts
 from dagster_project.triage.pipeline import training_frame
 
 ROOT = Path(__file__).resolve().parents[1]

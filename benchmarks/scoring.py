@@ -27,7 +27,7 @@ import pandas as pd
 from benchmarks.engine import machine
 from dagster_project.resources.stores.scores import publish_scores
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.triage.trees.forest import Forest
+from dagster_project.triage.learning.trees.forest import Forest
 
 PAGE = Path(__file__).with_suffix(".md")
 SEED, COLUMNS, TREES, LEAVES = 1, 60, 200, 63

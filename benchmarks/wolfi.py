@@ -22,14 +22,14 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.settings import Settings
-from dagster_project.triage import boosting
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.matrix import plan_columns
 from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.flags.floods import DAY
-from dagster_project.triage.model import CANDIDATES
+from dagster_project.triage.learning import boosting
+from dagster_project.triage.learning.candidates import CANDIDATES
 from dagster_project.triage.replay import replay
 
 ROOT = Path(__file__).resolve().parents[1]

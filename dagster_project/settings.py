@@ -24,7 +24,7 @@ from dagster_project.errors import HeedError
 if TYPE_CHECKING:
     from dagster_project.triage.champion.gate import Targets
     from dagster_project.triage.features.contract import FeatureSettings
-    from dagster_project.triage.model import LearningSettings
+    from dagster_project.triage.learning.candidates import LearningSettings
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -217,7 +217,7 @@ class Settings(Section):
         """Learning's own settings."""
         from datetime import timedelta
 
-        from dagster_project.triage.model import LearningSettings
+        from dagster_project.triage.learning.candidates import LearningSettings
 
         return LearningSettings(
             minimum_acted=self.learning.minimum_acted,

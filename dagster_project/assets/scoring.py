@@ -29,7 +29,7 @@ from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
 if TYPE_CHECKING:
-    from dagster_project.triage.model import Model
+    from dagster_project.triage.learning.training import Model
 
 ALERT_SCORES = dg.AssetKey(["scoring", "alert_scores"])
 # Of each part, so that ten are left to show when some are held out.

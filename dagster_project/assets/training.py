@@ -140,7 +140,7 @@ def candidate_model(
     cluster: dg.ResourceParam[Cluster],
 ) -> dg.Output[pd.DataFrame]:
     from dagster_project.triage.audit.withholding import learn_without_leaks, withhold
-    from dagster_project.triage.model import LIGHTGBM
+    from dagster_project.triage.learning.training import LIGHTGBM
 
     as_of = run_moment(context)
     champion = models.champion(as_of)

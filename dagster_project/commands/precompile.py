@@ -28,7 +28,7 @@ def warm() -> None:
     from dagster_project.triage.features.history import history_features
     from dagster_project.triage.features.keys import key_values
     from dagster_project.triage.flags.find import find_flags
-    from dagster_project.triage.trees import kernels  # noqa: F401  (compiled when they are imported)
+    from dagster_project.triage.learning.trees import kernels  # noqa: F401  (compiled when they are imported)
 
     ensure_manifest()
     load()

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client
 
-    from dagster_project.triage.boosting import Fit
     from dagster_project.triage.features.history import HistoryFeature
     from dagster_project.triage.features.history.parts import Part
+    from dagster_project.triage.learning.boosting import Fit
 
 SECONDS_TO_CONNECT = 10
 # Below so many rows and events together this machine computes features itself (in well under a second): a connection

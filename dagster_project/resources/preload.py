@@ -18,7 +18,7 @@ _WANTED = (
     "pandas",
     "dagster_project.triage.flags.floods",
     "dagster_project.triage.features.history.kernels",
-    "dagster_project.triage.trees.kernels",
+    "dagster_project.triage.learning.trees.kernels",
     "matplotlib.figure",
     "lightgbm",
 )

@@ -17,7 +17,8 @@ import pandas as pd
 from dagster_project.triage.flags.exclusion import excluded_since, flag_alerts, known_by
 
 if TYPE_CHECKING:
-    from dagster_project.triage.model import LearningSettings, Model
+    from dagster_project.triage.learning.candidates import LearningSettings
+    from dagster_project.triage.learning.training import Model
 
 
 def training_frame(
@@ -83,7 +84,7 @@ def _decided(flood_days: pd.DataFrame, moment: pd.Timestamp) -> pd.DataFrame:
 
 def untaught(as_of: datetime, settings: LearningSettings) -> Model:
     """The model of somebody who knows nothing yet: every alert gets the prior."""
-    from dagster_project.triage.model import train
+    from dagster_project.triage.learning.training import train
 
     nothing = pd.DataFrame(
         {

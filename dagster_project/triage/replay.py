@@ -17,7 +17,6 @@ import pandas as pd
 
 from dagster_project.errors import HeedError
 from dagster_project.triage.audit.withholding import Withholding, knows, learn_without_leaks, withhold
-from dagster_project.triage.baselines import Baseline, fit_baselines
 from dagster_project.triage.champion import gate
 from dagster_project.triage.champion.recalibration import recalibrate
 from dagster_project.triage.evaluation import evidence
@@ -27,7 +26,9 @@ from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import require_same_contract
 from dagster_project.triage.flags.exclusion import flag_alerts, known_by
 from dagster_project.triage.flags.find import find_flags
-from dagster_project.triage.model import LIGHTGBM, LearningSettings, Model, usable_alerts
+from dagster_project.triage.learning.baselines import Baseline, fit_baselines
+from dagster_project.triage.learning.candidates import LearningSettings
+from dagster_project.triage.learning.training import LIGHTGBM, Model, usable_alerts
 from dagster_project.triage.pipeline import score, training_frame, untaught
 
 

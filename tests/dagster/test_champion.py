@@ -16,10 +16,11 @@ from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Gate, Settings
 from dagster_project.triage.audit import audit as auditing
-from dagster_project.triage.calibration import Calibration
 from dagster_project.triage.evaluation import evidence, metrics
 from dagster_project.triage.features.contract import FeatureSettings, contract
-from dagster_project.triage.model import CANDIDATES, LearningSettings, learn
+from dagster_project.triage.learning.calibration import Calibration
+from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
+from dagster_project.triage.learning.training import learn
 from tests.triage.learning_world import START, world
 
 LEARNING = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=60),))

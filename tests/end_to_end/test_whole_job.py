@@ -23,7 +23,7 @@ from dagster_project.resources.stores.flags import read_flags
 from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.triage.features.contract import contract
-from dagster_project.triage.model import Model
+from dagster_project.triage.learning.training import Model
 from tests.conftest import PROJECT, Company
 
 

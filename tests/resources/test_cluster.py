@@ -14,12 +14,13 @@ import pytest
 from dagster_project.errors import HeedError
 from dagster_project.resources import cluster as module
 from dagster_project.resources.cluster import Cluster
-from dagster_project.triage.boosting import Binned, Fit, joined_text
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.features.history import history_features
 from dagster_project.triage.features.history.parts import compute_part, in_parts
 from dagster_project.triage.features.keys import key_values
-from dagster_project.triage.model import CANDIDATES, LearningSettings, train
+from dagster_project.triage.learning.boosting import Binned, Fit, joined_text
+from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
+from dagster_project.triage.learning.training import train
 from tests.triage.learning_world import START, facts
 
 SETTINGS = FeatureSettings()

@@ -8,10 +8,16 @@ import pytest
 from learning_world import world
 
 from dagster_project.errors import HeedError
-from dagster_project.triage.baselines import ALWAYS_NO_PROBABILITY, LOGISTIC, Baseline, fit_baselines, names_for
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT, REPEAT_LAST
 from dagster_project.triage.features.contract import FeatureSettings
+from dagster_project.triage.learning.baselines import (
+    ALWAYS_NO_PROBABILITY,
+    LOGISTIC,
+    Baseline,
+    fit_baselines,
+    names_for,
+)
 
 SETTINGS = FeatureSettings()
 

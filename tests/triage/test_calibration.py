@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_project.errors import HeedError
-from dagster_project.triage.calibration import KINDS, Calibration, choose_calibration, fit_calibration
 from dagster_project.triage.evaluation import metrics
+from dagster_project.triage.learning.calibration import KINDS, Calibration, choose_calibration, fit_calibration
 
 
 def over_confident(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from learning_world import START, world
 
-from dagster_project.triage.baselines import names_for
 from dagster_project.triage.champion import gate
 from dagster_project.triage.evaluation import evidence
 from dagster_project.triage.evaluation.contenders import MODEL
-from dagster_project.triage.model import CANDIDATES, Learned, LearningSettings, Model, learn
+from dagster_project.triage.learning.baselines import names_for
+from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
+from dagster_project.triage.learning.training import Learned, Model, learn
 
 CUT = (START + pd.Timedelta(days=130)).to_pydatetime()
 SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))
@@ -113,7 +114,7 @@ def test_a_missed_target_refuses(learned: Learned, table: pd.DataFrame) -> None:
 
 def _tilted(model: Model, by: float) -> Model:
     """The same model, saying something else."""
-    from dagster_project.triage.calibration import Calibration
+    from dagster_project.triage.learning.calibration import Calibration
 
     return replace(model, calibration=Calibration("shift", {"intercept": by, "slope": 1.0}))
 

@@ -151,7 +151,7 @@ def test_the_contract_is_stable_and_refuses_other_settings() -> None:
 
 def test_learning_modules_import_without_the_heavy_libraries() -> None:
     code = (
-        "import sys, dagster_project.triage.model, dagster_project.triage.evaluation.measures\n"
+        "import sys, dagster_project.triage.learning.training, dagster_project.triage.evaluation.measures\n"
         "print([m for m in ('lightgbm', 'sklearn', 'scipy', 'numba') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

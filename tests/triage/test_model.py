@@ -18,9 +18,10 @@ from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.features.matrix import plan_columns
-from dagster_project.triage.model import CANDIDATES, LearningSettings, Model, train, usable_alerts
+from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
+from dagster_project.triage.learning.reasons import reasons_from_contributions
+from dagster_project.triage.learning.training import Model, train, usable_alerts
 from dagster_project.triage.pipeline import reasons
-from dagster_project.triage.reasons import reasons_from_contributions
 
 CUT = (START + pd.Timedelta(days=130)).to_pydatetime()
 # One candidate and one thread: the competition has its own test, and threads wait for each other on a busy machine.

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from learning_world import START, world
 
-from dagster_project.triage.calibration import Calibration, uninfluenced
 from dagster_project.triage.champion.recalibration import forecasts_since, in_words, recalibrate
 from dagster_project.triage.evaluation import evidence, metrics
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.evaluation.evidence import FACTS
-from dagster_project.triage.model import CANDIDATES, LearningSettings, Model, learn, train
+from dagster_project.triage.learning.calibration import Calibration, uninfluenced
+from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
+from dagster_project.triage.learning.training import Model, learn, train
 
 SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))
 HORIZON = SETTINGS.horizon

@@ -13,8 +13,9 @@ from dagster_project.triage.features.contract import FeatureSettings, history_fe
 from dagster_project.triage.features.history import history_features
 from dagster_project.triage.features.matrix import SIGNAL_SOURCES, ColumnPlan, plan_columns
 from dagster_project.triage.features.signals import compute, signals_for
-from dagster_project.triage.model import CANDIDATES, LearningSettings, learn
-from dagster_project.triage.reasons import reasons_from_contributions
+from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
+from dagster_project.triage.learning.reasons import reasons_from_contributions
+from dagster_project.triage.learning.training import learn
 
 SETTINGS = FeatureSettings(keys=("rule", "entity"))
 COUNTS = st.integers(0, 500)

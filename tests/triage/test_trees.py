@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagster_project.errors import HeedError
-from dagster_project.triage import boosting
-from dagster_project.triage.trees import Forest
-from dagster_project.triage.trees.text import Unsupported, read_trees
+from dagster_project.triage.learning import boosting
+from dagster_project.triage.learning.trees import Forest
+from dagster_project.triage.learning.trees.text import Unsupported, read_trees
 
 COLUMNS = 7
 

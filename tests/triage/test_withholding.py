@@ -23,7 +23,7 @@ from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.flags.find import find_flags
-from dagster_project.triage.model import CANDIDATES, LearningSettings
+from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
 from dagster_project.triage.pipeline import training_frame
 from dagster_project.triage.replay import ReplayStep, replay
 

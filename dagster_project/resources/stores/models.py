@@ -23,7 +23,7 @@ from dagster_project.triage.champion.succession import Succession
 if TYPE_CHECKING:
     from dagster_project.settings import Settings
     from dagster_project.triage.audit.audit import Audit
-    from dagster_project.triage.model import Model
+    from dagster_project.triage.learning.training import Model
 
 
 # The check's name under which the verdict on repeating the last action stands among the findings.
@@ -75,7 +75,7 @@ class ModelStore:
 
     def load(self, model_version: str) -> Model:
         """Read a model version back, exactly as it was saved."""
-        from dagster_project.triage.model import Model
+        from dagster_project.triage.learning.training import Model
 
         rows = self._warehouse.read_arrow(
             "SELECT booster, document::text AS document FROM training.model_versions WHERE model_version = $1",

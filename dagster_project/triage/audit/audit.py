@@ -20,7 +20,7 @@ from dagster_project.triage.evaluation.contenders import MODEL, REPEAT_LAST
 from dagster_project.triage.evaluation.evidence import contenders
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.flags.exclusion import flag_alerts, known_by
-from dagster_project.triage.model import LearningSettings
+from dagster_project.triage.learning.candidates import LearningSettings
 
 # The latest alerts that the controls teach on: with 8,000 of them all three audits take 12 CPU seconds on 58,000
 # alerts, most of it for building features again, which does not depend on it.

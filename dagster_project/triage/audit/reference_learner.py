@@ -2,7 +2,7 @@
 
 Belongs here: one fixed, small way to learn that every audit can afford to repeat, and rolling-origin forecasts
 made with it.
-Does not belong here: the model that serves (`model.py`), tuning, calibration, and what an audit concludes
+Does not belong here: the model that serves (`learning/training.py`), tuning, calibration, and what an audit concludes
 (`audit/leakage.py`, `audit/shortcut.py`, `audit/scorecard.py`).
 
 An audit compares the same learner with and without something. What the learner is matters little as long as it
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.baselines import fit_baselines
 from dagster_project.triage.evaluation.metrics import clip_probability
 from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.features.matrix import plan_columns
+from dagster_project.triage.learning.baselines import fit_baselines
 
 # (training frame, test frame) -> probability of action per test alert.
 FitPredict = Callable[[pd.DataFrame, pd.DataFrame], np.ndarray]

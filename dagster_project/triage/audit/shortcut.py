@@ -19,10 +19,10 @@ import pandas as pd
 
 from dagster_project.triage.audit.reference_learner import MODEL, FitPredict, quick_learner
 from dagster_project.triage.audit.single_feature import halve
-from dagster_project.triage.baselines import names_for
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT, REPEAT_LAST
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
+from dagster_project.triage.learning.baselines import names_for
 
 REPEATS, MOSTLY_HABIT, LEARNS_BEYOND, TOO_FEW = "repeats", "mostly habit", "learns beyond habit", "too few"
 VERDICTS = (REPEATS, MOSTLY_HABIT, LEARNS_BEYOND, TOO_FEW)

@@ -353,7 +353,7 @@ def _gain(
     base: np.ndarray, probe: np.ndarray, acted: np.ndarray, blocks: np.ndarray, replicates: int, seed: int
 ) -> tuple[float, float]:
     """(share of the log-loss of `base` that adding `probe` saves out of sample, its standard error)."""
-    from dagster_project.triage.calibration import penalised_logistic
+    from dagster_project.triage.learning.calibration import penalised_logistic
 
     fold = blocks % 2
     x0 = np.column_stack([np.ones(len(base)), metrics.logit(base)])

@@ -2,7 +2,7 @@
 
 Belongs here: all checks of single columns in one call, which columns they take out, and what a person vouches for.
 Does not belong here: the checks (`audit/single_feature.py`, `audit/one_outcome.py`, `audit/recomputation.py`), audits of whole data sets
-(`audit/leakage.py`), and learning (`model.py`).
+(`audit/leakage.py`), and learning (`learning/training.py`).
 
 A column is taken out, the others are checked again without it (two copies of one leak excuse each other), and so on
 until nothing more is found. Production and replay call this before they learn, on what was known at the cut; the audit
@@ -46,7 +46,8 @@ from dagster_project.triage.audit.single_feature import (
 )
 from dagster_project.triage.features.contract import FeatureSettings, histories_about, settings_from_contract
 from dagster_project.triage.features.keys import COLUMNS
-from dagster_project.triage.model import Learned, LearningSettings, Model, learn
+from dagster_project.triage.learning.candidates import LearningSettings
+from dagster_project.triage.learning.training import Learned, Model, learn
 
 COLUMN_CHECKS = (SINGLE, ENCODES, IDS_AND_TIMES, KNOWN_LATER, FACTS_CHANGED, CHANGED_LATER, ONE_OUTCOME)
 # The latest alerts that a check learns from: as for the audit (`audit.MOST_ALERTS`).

@@ -18,7 +18,7 @@ from dagster_project.triage.evaluation import evidence, metrics
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.evaluation.measures import EvaluationSettings
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
-from dagster_project.triage.model import LIGHTGBM, Model
+from dagster_project.triage.learning.training import LIGHTGBM, Model
 
 REPLICATES = 300
 

@@ -2,7 +2,7 @@
 
 Belongs here: the map from what a champion said, about alerts raised since it learned, to what came of them; and what
 that map would have said at earlier moments, as its evidence.
-Does not belong here: the kinds of maps and choosing among them (`calibration.py`), whether a champion stays
+Does not belong here: the kinds of maps and choosing among them (`learning/calibration.py`), whether a champion stays
 (`champion/gate.py`).
 
 A champion may stay for months, while candidates are refused. The order in which it puts alerts then holds better
@@ -20,10 +20,10 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.calibration import Calibration, choose_calibration, uninfluenced
 from dagster_project.triage.evaluation.contenders import MODEL
-from dagster_project.triage.forecaster import LIGHTGBM, Model, Recalibration
-from dagster_project.triage.model import horizon_ends
+from dagster_project.triage.learning.calibration import Calibration, choose_calibration, uninfluenced
+from dagster_project.triage.learning.model import LIGHTGBM, Model, Recalibration
+from dagster_project.triage.learning.training import horizon_ends
 
 
 def recalibrate(champion: Model, frame: pd.DataFrame, cut: datetime, horizon: timedelta) -> Model:

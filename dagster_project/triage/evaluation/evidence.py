@@ -2,7 +2,7 @@
 
 Belongs here: which alerts are measured and in which parts, from the forecasts that learning made at its inner
 cuts.
-Does not belong here: making forecasts (`model.py`), single measures and intervals (`evaluation/metrics.py`,
+Does not belong here: making forecasts (`learning/training.py`), single measures and intervals (`evaluation/metrics.py`,
 `evaluation/measures.py`), and what follows from the evidence (`champion/gate.py`).
 """
 

@@ -2,7 +2,7 @@
 
 Belongs here: the baselines, fitted on the same past alerts as a model, each a forecast of probabilities in
 its own right, able to serve when nothing better is proven.
-Does not belong here: choosing between contenders (`model.py`) and measuring them (`evaluation/metrics.py`,
+Does not belong here: choosing between contenders (`learning/training.py`) and measuring them (`evaluation/metrics.py`,
 `evaluation/measures.py`).
 
 Baselines read history columns, so that they are as fresh at scoring as the model is: the rate of a rule is
@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.errors import HeedError
-from dagster_project.triage.calibration import penalised_logistic
 from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT, REPEAT_LAST
 from dagster_project.triage.evaluation.metrics import clip_probability, expit, log_losses, logit
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
+from dagster_project.triage.learning.calibration import penalised_logistic
 
 LOGISTIC = "logistic_on_rates"
 RATE_KEYS = ("rule", "entity", "team")

@@ -5,6 +5,6 @@ is computed), and what callers use: `Forest` (`forest.py`).
 Does not belong here: teaching trees (`triage/boosting.py`), and what scores and contributions are used for.
 """
 
-from dagster_project.triage.trees.forest import Forest
+from dagster_project.triage.learning.trees.forest import Forest
 
 __all__ = ["Forest"]

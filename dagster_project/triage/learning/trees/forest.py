@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from dagster_project.errors import HeedError
-from dagster_project.triage.boosting import load_trees
-from dagster_project.triage.trees.text import Trees, Unsupported, read_trees
+from dagster_project.triage.learning.boosting import load_trees
+from dagster_project.triage.learning.trees.text import Trees, Unsupported, read_trees
 
 # Alerts that one task takes: at 150 columns 600 KB. What a task works out once for all its alerts costs as much as the
 # contributions of some ten.
@@ -50,7 +50,7 @@ class Forest:
         trees = self._trees
         if trees is None:
             return np.asarray(self._booster().predict(matrix, raw_score=True, num_threads=threads), dtype=np.float64)
-        from dagster_project.triage.trees.kernels import raw_scores
+        from dagster_project.triage.learning.trees.kernels import raw_scores
 
         out = np.empty(len(matrix))
         arrays = (trees.tree_splits, trees.tree_leaves, *_splits(trees), trees.keeps, trees.value, out)
@@ -69,7 +69,7 @@ class Forest:
         if trees is None:
             made = self._booster().predict(matrix, pred_contrib=True, num_threads=threads)
             return np.asarray(made, dtype=np.float64)[:, :-1]
-        from dagster_project.triage.trees.kernels import contributions
+        from dagster_project.triage.learning.trees.kernels import contributions
 
         out = np.zeros((matrix.shape[1], len(matrix)))
         edges = (trees.edge_split, trees.edge_depth, trees.edge_left, trees.edge_leaf)

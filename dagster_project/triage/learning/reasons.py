@@ -2,7 +2,7 @@
 
 Belongs here: grouping exact contributions by the fact they come from, and saying each fact in plain words
 with its numbers.
-Does not belong here: computing contributions or probabilities (`model.py`).
+Does not belong here: computing contributions or probabilities (`learning/training.py`).
 
 A reason states a fact, not a coefficient: "this rule led to action in 2 of its last 41 alerts". A fact whose
 direction does not show from its words says so: "raised on a Sunday at 03:10 UTC (lowers the score)".
@@ -16,11 +16,11 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.baselines import LOGISTIC, RATE_KEYS, Baseline
 from dagster_project.triage.evaluation.contenders import REPEAT_LAST
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.features.keys import EVERYTHING, KEY_SEPARATOR
 from dagster_project.triage.features.matrix import HISTORY_SOURCES, Column, ColumnPlan
+from dagster_project.triage.learning.baselines import LOGISTIC, RATE_KEYS, Baseline
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 

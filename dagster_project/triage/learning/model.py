@@ -1,7 +1,7 @@
 """The model that scores: forecasts, reasons, and an exact, pickle-free stored form.
 
 Belongs here: `Model`: what `learn` makes, the store keeps and scoring uses.
-Does not belong here: learning (`model.py`), stores and tables.
+Does not belong here: learning (`learning/training.py`), stores and tables.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.errors import HeedError
-from dagster_project.triage import boosting
-from dagster_project.triage.baselines import Baseline
-from dagster_project.triage.calibration import Calibration
 from dagster_project.triage.evaluation.metrics import expit
 from dagster_project.triage.features.contract import settings_from_contract
 from dagster_project.triage.features.matrix import ColumnPlan
-from dagster_project.triage.reasons import reasons_from_baseline, reasons_from_contributions
-from dagster_project.triage.trees import Forest
+from dagster_project.triage.learning import boosting
+from dagster_project.triage.learning.baselines import Baseline
+from dagster_project.triage.learning.calibration import Calibration
+from dagster_project.triage.learning.reasons import reasons_from_baseline, reasons_from_contributions
+from dagster_project.triage.learning.trees import Forest
 
 FORMAT = 2
 LIGHTGBM = "lightgbm"

@@ -1,0 +1,1 @@
+"""From features and outcomes to a model: baselines, trees, calibration, reasons."""

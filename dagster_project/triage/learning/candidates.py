@@ -1,0 +1,127 @@
+"""Which trees are tried.
+
+Belongs here: the candidates and the settings of learning.
+Does not belong here: learning itself (`training.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from dagster_project.triage.features.contract import FeatureSettings
+from dagster_project.triage.learning import boosting
+
+# Shares of a candidate's trees that compete with all of them.
+SHARES_OF_TREES = (0.25, 0.5)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to learn, competing with the others inside the past.
+
+    name : for the evidence.
+    default : takes part until the past says that the blend is better without; the others take part once the
+        past says that it is better with them.
+    history : which history columns take part: "all", "few" (one long share, the last outcome, one decayed
+        share, the gap) or "none". History misleads when habits change.
+    names : whether names (rule, entity, ...) take part beside what is known about them.
+    signals : whether bursts, gaps, changes, trends and echoes take part (`features/signals.py`).
+    half_life : the weight of an alert halves with this age; None weighs all ages alike.
+    minimum_alerts, maximum_alerts : with fewer mature alerts, or as many or more, it does not compete.
+    trees : how many, at most.
+    parameters : over the common LightGBM parameters.
+    """
+
+    name: str
+    default: bool = False
+    history: str = "all"
+    names: bool = False
+    signals: bool = False
+    half_life: timedelta | None = None
+    minimum_alerts: int = 0
+    maximum_alerts: int | None = None
+    trees: int = 250
+    parameters: tuple[tuple[str, Any], ...] = ()
+
+
+# Two that differ in what they know or can express make the default blend. Where little is known, small trees without
+# names are best (real alerts: 0.29 skill over repeat-last against 0.26 of deep trees with names); where much is, deep
+# trees with names (simulated worlds of 100,000 alerts: 0.895 of the reachable skill against 0.856), and beside them a
+# second view with few history columns adds 0.002 to 0.003. Signals paid in the past of no simulated world (0 of 26):
+# they compete for companies whose habits do follow bursts and gaps.
+CANDIDATES = (
+    Candidate("all facts", default=True, maximum_alerts=20_000, parameters=(("lambda_l2", 20.0),)),
+    Candidate("all facts and names, deep", default=True, names=True, trees=300, parameters=(("num_leaves", 31),)),
+    Candidate(
+        "few facts and names, deep",
+        default=True,
+        history="few",
+        names=True,
+        minimum_alerts=20_000,
+        trees=300,
+        parameters=(("num_leaves", 31),),
+    ),
+    Candidate("all facts, recent first", half_life=timedelta(days=60)),
+    Candidate("all facts and signals", signals=True, maximum_alerts=20_000, parameters=(("lambda_l2", 20.0),)),
+    Candidate(
+        "all facts, names and signals, deep",
+        names=True,
+        signals=True,
+        minimum_alerts=20_000,
+        trees=300,
+        parameters=(("num_leaves", 31),),
+    ),
+    Candidate("without history", history="none", names=True),
+)
+
+_FEW = ("last_outcome", "_hl7d", "seconds_since_raised")
+
+
+@dataclass(frozen=True)
+class LearningSettings:
+    """How to learn.
+
+    features : the history features of the frame. horizon : how long an action counts after an alert.
+    minimum_acted, minimum_not_acted : fewer known outcomes of either kind leave the field to the baselines.
+    prior : pseudo-counts (acted, not acted) of a rate about which nothing is known. Jeffreys' (0.5, 0.5):
+        with no outcome at all every alert scores 0.5, which claims nothing either way, and ten answers
+        outweigh it.
+    folds : inner cuts; `folds_of_many` from `many_alerts` mature alerts on, where three inner cuts hold evidence
+        enough and each costs seconds.
+    tested_share : of the mature past that they forecast. A third leaves enough before them
+        to learn nearly what production learns.
+    tuning_alerts : at most so many alerts take part in tuning (every n-th in time order); the final fit takes
+        all. With 30,000 of 66,000 the final skill was 0.01 lower in one simulated world and the same in another, at
+        half the time; the evidence is then that of a recipe which has seen less than production.
+    prove_first : trees serve only once they have beaten the best baseline beyond doubt. False lets them serve
+        until they have lost to it beyond doubt.
+    replicates : of the block bootstrap that decides whether the trees are better.
+    threads : CPU threads; the result does not depend on them.
+    withheld : facts ("severity", "@attribute") that nothing learns from, histories kept about them included.
+    known_at_raise : columns and attributes of which a person says that they are known at the raise: `audit/withholding.py`
+        checks them and keeps them.
+    fit_elsewhere : makes the final fits in the place of this process, and returns their texts. Tuning stays here: it
+        takes part of the alerts.
+    """
+
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    horizon: timedelta = timedelta(days=14)
+    minimum_acted: int = 50
+    minimum_not_acted: int = 50
+    prior: tuple[float, float] = (0.5, 0.5)
+    folds: int = 6
+    folds_of_many: int = 3
+    many_alerts: int = 20_000
+    tested_share: float = 1 / 3
+    tuning_alerts: int = 30_000
+    candidates: tuple[Candidate, ...] = CANDIDATES
+    prove_first: bool = True
+    replicates: int = 300
+    seed: int = 20_250_101
+    threads: int = 2
+    withheld: tuple[str, ...] = ()
+    known_at_raise: tuple[str, ...] = ()
+    fit_elsewhere: Callable[[boosting.Fit], str] | None = field(default=None, compare=False)
