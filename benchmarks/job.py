@@ -31,6 +31,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dagster_project.commands.run import STEP_WORDS
+from dagster_project.resources.warehouse.schema import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERY = 0.1
@@ -127,7 +128,7 @@ def company(home: Path, alerts: int, days: int, seed: int) -> datetime:
     from dagster_project.simulator import WorldConfig, export_messy, simulate
 
     warehouse = Warehouse(home)
-    warehouse.prepare()
+    prepare(warehouse)
     end = datetime(2026, 11, 25, 9, tzinfo=UTC)
     folder = home / "export"
     folder.mkdir(parents=True)

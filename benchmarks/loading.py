@@ -24,6 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dagster_project.resources.warehouse.schema import prepare
+
 
 def write_files(folder: Path, rows: int) -> dict[str, Path]:
     """The same alerts in each format, and an export that repeats them all and adds one."""
@@ -137,7 +139,7 @@ def main() -> None:
         ]
         for label, home, name in plan:
             warehouse = Warehouse(folder / home, "")
-            warehouse.prepare()
+            prepare(warehouse)
             command = [sys.executable, __file__, "--one", str(folder / home), str(files[name])]
             finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             got = json.loads(finished.stdout)

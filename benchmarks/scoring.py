@@ -27,6 +27,7 @@ import pandas as pd
 from benchmarks.engine import machine
 from dagster_project.resources.stores.scores import publish_scores
 from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.triage.learning.trees.forest import Forest
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -74,7 +75,7 @@ def publication(random: np.random.Generator) -> tuple[float, float]:
     home.chmod(0o755)  # the server may run under an account of its own
     try:
         warehouse = Warehouse(home, "")
-        warehouse.prepare()
+        prepare(warehouse)
         first = seconds(lambda: publish_scores(warehouse, [scores], as_of, "a-model", PUBLISHED))
         if warehouse.value("SELECT count(*) FROM scoring.alert_scores") != PUBLISHED:
             raise SystemExit("not every score was published")

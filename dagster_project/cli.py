@@ -19,6 +19,7 @@ import click
 from dagster_project.errors import HeedError, one_line, outage
 from dagster_project.logs import in_json, json_line
 from dagster_project.private import private_files
+from dagster_project.resources.warehouse.schema import prepare
 
 if TYPE_CHECKING:
     from dagster_project.resources.warehouse.connection import Warehouse
@@ -78,11 +79,12 @@ def _say(started: float) -> Callable[[str], None]:
 def init(json_output: bool) -> None:
     """Make heed's tables and roles in the warehouse, and grant each role what it needs. Safe to run again."""
     from dagster_project.resources.warehouse.connection import Warehouse
-    from dagster_project.resources.warehouse.roles import LOADER, SCORER, SERVER, TRANSFORMER, WORK, create_roles
+    from dagster_project.resources.warehouse.roles import LOADER, SCORER, SERVER, TRANSFORMER, WORK
+    from dagster_project.resources.warehouse.schema import initialise
     from dagster_project.settings import heed_home, load_settings
 
     warehouse = Warehouse(heed_home())
-    undone = create_roles(warehouse, load_settings())
+    undone = initialise(warehouse, load_settings())
     if json_output:
         click.echo(json.dumps({"roles": list(WORK), "left_to_the_owner": undone}))
         return
@@ -141,7 +143,7 @@ def load(
     columns = read_mapping(mapping) if mapping else None
     zone = load_settings().source.time_zone
     warehouse = Warehouse(heed_home())
-    warehouse.prepare()
+    prepare(warehouse)
     say = _say(time.monotonic())
     if simulated_company(warehouse):
         say("the simulated company of `heed demo` makes way for yours")

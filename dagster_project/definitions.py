@@ -36,7 +36,7 @@ from dagster_project.resources.stores.frames import FrameFiles  # noqa: E402
 from dagster_project.resources.stores.models import ModelStore  # noqa: E402
 from dagster_project.resources.warehouse.abandoned_runs import refuse_if_overtaken  # noqa: E402
 from dagster_project.resources.warehouse.connection import Warehouse  # noqa: E402
-from dagster_project.resources.warehouse.run_lock import turn  # noqa: E402
+from dagster_project.resources.warehouse.run_lock import run_lock  # noqa: E402
 from dagster_project.settings import Settings, heed_home, load_settings  # noqa: E402
 
 
@@ -95,7 +95,7 @@ def _in_turn(warehouse: Warehouse, settings: Settings) -> dg.ResourceDefinition:
             yield warehouse
             return
         log = context.log or dg.get_dagster_logger()
-        with turn(warehouse, context.run_id, log.warning):
+        with run_lock(warehouse, context.run_id, log.warning):
             tell_of_abandoned_runs(context.instance, warehouse, settings, log.warning)
             if context.dagster_run is not None:
                 refuse_if_overtaken(warehouse, context.dagster_run)

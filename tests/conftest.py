@@ -26,6 +26,7 @@ from dagster_project.commands.run import JobOutcome, run_job
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
 from dagster_project.resources.warehouse.embedded import embedded_url, stop_server
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
 from dagster_project.simulator import World
 
@@ -135,7 +136,7 @@ def new_database(server_url: str) -> Callable[[], str]:
 def warehouse(new_database: Callable[[], str], tmp_path: Path) -> Warehouse:
     """An empty warehouse with heed's own tables, in a home of its own."""
     made = Warehouse(tmp_path, new_database())
-    made.prepare()
+    prepare(made)
     return made
 
 
@@ -151,9 +152,9 @@ LOGINS = {
 
 def with_roles(warehouse: Warehouse) -> Callable[[str], Warehouse]:
     """Run `heed init`, and return what makes the same warehouse as a login sees it that has just those roles."""
-    from dagster_project.resources.warehouse.roles import create_roles
+    from dagster_project.resources.warehouse.schema import initialise
 
-    assert create_roles(warehouse, Settings()) == []
+    assert initialise(warehouse, Settings()) == []
     connection = psycopg2.connect(warehouse.url())
     with connection, connection.cursor() as cursor:
         for login, roles in LOGINS.items():

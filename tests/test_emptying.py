@@ -23,6 +23,7 @@ from dagster_project.resources.retention import prune
 from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
 from dagster_project.resources.warehouse.emptying import empty_simulated, holds_nothing, simulated_company
 from dagster_project.resources.warehouse.migrations import own_tables
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
 
 COMPANY = {"alerts": 3, "days": 1, "seed": 0, "end": "2025-06-01T00:00:00+00:00"}
@@ -153,7 +154,7 @@ def test_tables_of_others_are_not_taken_for_heeds(new_database: Callable[[], str
     other = Warehouse(tmp_path, new_database())
     do(other, "CREATE SCHEMA staging; CREATE TABLE staging.stg_alerts AS SELECT 'mine' AS alert_id")
     with pytest.raises(HeedError, match=r"staging\.stg_alerts, which heed did not make"):
-        other.prepare()
+        prepare(other)
     assert count(other, "staging.stg_alerts") == 1
     assert other.value("SELECT to_regnamespace('scoring') IS NULL")
 
@@ -168,7 +169,7 @@ OPERATIONS = st.lists(
 @pytest.fixture(scope="module")
 def watched(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     made = Warehouse(tmp_path_factory.mktemp("watched"), new_database())
-    made.prepare()
+    prepare(made)
     do(made, WITNESS)
     for name in own_tables():
         for when in ("DELETE ON {} FOR EACH ROW", "TRUNCATE ON {} FOR EACH STATEMENT"):

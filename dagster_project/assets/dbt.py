@@ -36,7 +36,8 @@ from dagster_project.resources.preload import load_meanwhile
 from dagster_project.resources.stores.action_types import clean_types, how_to_explain, unknown_in_words
 from dagster_project.resources.stores.history import shared_ids_in_words
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.resources.warehouse.run_lock import turn_environment
+from dagster_project.resources.warehouse.run_lock import run_lock_environment
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
 
 MANIFEST = DBT_PROJECT / "target" / "manifest.json"
@@ -45,7 +46,7 @@ MANIFEST = DBT_PROJECT / "target" / "manifest.json"
 _REFUSED = re.compile(r"connection to server .{1,300}? failed: .*")
 # What macros of the project raise in heed's words (readers.sql).
 _KEPT = re.compile(
-    r"(?:heed cannot replace \S+, whose definition|heed lost its turn).*?(?= CONTEXT:| compiled code at|$)"
+    r"(?:heed cannot replace \S+, whose definition|heed lost the run lock).*?(?= CONTEXT:| compiled code at|$)"
 )
 
 
@@ -119,7 +120,7 @@ def _parsed_manifest() -> Path:
 def _build(
     context: dg.AssetExecutionContext, dbt: Dbt, warehouse: Warehouse, settings: Settings, clean: str
 ) -> Iterator[Any]:
-    only_now = {CLEAN_VARIABLE: clean, **turn_environment(warehouse)}
+    only_now = {CLEAN_VARIABLE: clean, **run_lock_environment(warehouse)}
     os.environ.update({**dbt_environment(warehouse, run_moment(context)), **only_now})
     # Unit tests say whether the SQL is right, not whether the data are: they run in `make test`. Nobody reads the
     # documents that dbt writes about itself (0.5 s): its events tell all.
@@ -194,7 +195,7 @@ def build_dbt_assets() -> list[dg.AssetsDefinition]:
         warehouse: dg.ResourceParam[Warehouse],
         settings: dg.ResourceParam[Settings],
     ) -> Iterator[Any]:
-        warehouse.prepare()
+        prepare(warehouse)
         as_of = run_moment(context)
         with cleaning(warehouse, settings, as_of, whole=reads_everything(context)) as reading:
             context.log.info(f"dbt reads {'everything' if reading.what == WHOLE else 'what is new'}: {reading.why}")

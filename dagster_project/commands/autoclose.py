@@ -14,6 +14,7 @@ from typing import Any
 from dagster_project.errors import HeedError
 from dagster_project.resources.stores import autoclose as tables
 from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
 
 
@@ -214,7 +215,7 @@ def _said(who: str, why: str) -> tuple[str, str]:
 def _facts(warehouse: Warehouse, rule: str) -> dict[str, Any]:
     if warehouse.value("SELECT to_regclass('marts.alerts') IS NULL"):
         raise HeedError("there are no clean alerts yet: no job has run", "run `heed run`")
-    warehouse.prepare()
+    prepare(warehouse)
     facts = tables.rule_facts(warehouse, rule)
     if facts is None:
         raise HeedError(f"the rule {rule!r} raised no alert", "name it as `reporting.alert_scores_latest` does")
@@ -222,10 +223,10 @@ def _facts(warehouse: Warehouse, rule: str) -> dict[str, Any]:
 
 
 def _states(warehouse: Warehouse, moment: datetime) -> dict[str, tables.RuleState]:
-    warehouse.prepare()
+    prepare(warehouse)
     return tables.read_states(warehouse, moment)
 
 
 def _read(warehouse: Warehouse, query: str, parameters: tuple[Any, ...]) -> list[dict[str, Any]]:
-    warehouse.prepare()
+    prepare(warehouse)
     return warehouse.read_arrow(query, parameters).to_pylist()

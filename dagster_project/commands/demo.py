@@ -16,6 +16,7 @@ from dagster_project.errors import HeedError
 from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.emptying import empty_simulated, holds_nothing, simulated_company
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import heed_home, load_settings
 
 
@@ -37,7 +38,7 @@ def run_demo(*, alerts: int, days: int, seed: int, say: Say) -> None:
     home = heed_home()
     warehouse = Warehouse(home)
     say(f"starting the warehouse: {warehouse.describe()}")
-    warehouse.prepare()
+    prepare(warehouse)
     wanted = {"alerts": alerts, "days": days, "seed": seed}
     company = simulated_company(warehouse)
     if company is None and not holds_nothing(warehouse):

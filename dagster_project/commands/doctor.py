@@ -17,6 +17,7 @@ from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.stores.undecodable import undecodable_rows
 from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
+from dagster_project.resources.warehouse.schema import stored_version
 from dagster_project.settings import Settings, heed_home, load_settings, settings_path
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def examine() -> list[Finding]:
     warehouse = Warehouse(heed_home())
     try:
         version = int(warehouse.value("SELECT current_setting('server_version_num')"))
-        warehouse.made_by()  # not by a newer heed
+        stored_version(warehouse)  # not by a newer heed
     except HeedError as error:
         return [*findings, Finding("warehouse", "wrong", error.cause, error.remedy)]
     where = warehouse.describe() + ("" if warehouse.is_embedded else f" ({URL_VARIABLE})")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.schema import prepare
 
 if TYPE_CHECKING:
     pass
@@ -21,10 +22,10 @@ def prune_home(*, dry_run: bool = False, say: Callable[[str], None] = lambda lin
     import uuid
 
     from dagster_project.instance import dagster_instance
-    from dagster_project.resources.warehouse.run_lock import turn
+    from dagster_project.resources.warehouse.run_lock import run_lock
     from dagster_project.settings import heed_home, load_settings
 
     settings, warehouse = load_settings(), Warehouse(heed_home())
-    warehouse.prepare()
-    with dagster_instance(warehouse.home) as instance, turn(warehouse, f"prune-{uuid.uuid4()}", say):
+    prepare(warehouse)
+    with dagster_instance(warehouse.home) as instance, run_lock(warehouse, f"prune-{uuid.uuid4()}", say):
         return prune(warehouse, settings, instance, dry_run=dry_run)

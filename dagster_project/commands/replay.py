@@ -24,7 +24,8 @@ from dagster_project.resources.stores.action_types import require_known_meanings
 from dagster_project.resources.stores.flags import read_overrides, read_rules
 from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.resources.warehouse.run_lock import turn
+from dagster_project.resources.warehouse.run_lock import run_lock
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import heed_home, load_settings
 from dagster_project.triage.audit.findings import WITHHELD
 
@@ -102,10 +103,10 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
     cluster = Cluster(settings.compute.dask)
     cuts = cuts_between(first, until, every)
     warehouse = Warehouse(heed_home())
-    warehouse.prepare()
+    prepare(warehouse)
     require_alerts(warehouse, settings)
     say("cleaning alerts and actions (dbt)")
-    with turn(warehouse, f"replay-{uuid.uuid4()}", say):
+    with run_lock(warehouse, f"replay-{uuid.uuid4()}", say):
         build_clean_tables(warehouse, settings, until)
         require_known_meanings(warehouse, settings, until)
         history = read_history(warehouse, until)

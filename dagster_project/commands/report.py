@@ -21,6 +21,7 @@ from dagster_project.resources.files.atomic_write import whole_file
 from dagster_project.resources.stores.models import ModelStore, contract_hash
 from dagster_project.resources.stores.undecodable import undecodable_rows
 from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
 
 # Off by less than this on average over ten bins: what was agreed for heed's real alerts, where nothing else is agreed.
@@ -74,7 +75,7 @@ def read_evidence(warehouse: Warehouse, settings: Settings, as_of: datetime | No
     """
     if warehouse.value("SELECT to_regclass('marts.load_reconciliation') IS NULL"):
         raise HeedError("there is nothing to report: no job has run yet", "run `heed run`")
-    warehouse.prepare()  # a warehouse of an earlier version lacks the newest tables
+    prepare(warehouse)  # a warehouse of an earlier version lacks the newest tables
 
     def read(query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         return warehouse.read_arrow(query, parameters).to_pylist()

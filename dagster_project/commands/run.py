@@ -21,7 +21,8 @@ from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.failures import STEP_WORDS as STEP_WORDS
 from dagster_project.resources.failures import failure_in_words
 from dagster_project.resources.failures import what_stopped as what_stopped
-from dagster_project.resources.warehouse.run_lock import COMMAND_TAG, WAREHOUSE_TAG, turn
+from dagster_project.resources.warehouse.run_lock import COMMAND_TAG, WAREHOUSE_TAG, run_lock
+from dagster_project.resources.warehouse.schema import prepare
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -118,7 +119,7 @@ def run_job(
     log = warehouse.home / "logs" / f"{run_id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     # dbt and libraries print much; a person watching gets one line per step, the rest is kept.
-    with turn(warehouse, run_id, say), log.open("w", encoding="utf-8") as output, redirect_stdout(output):
+    with run_lock(warehouse, run_id, say), log.open("w", encoding="utf-8") as output, redirect_stdout(output):
         result = definition.execute_in_process(
             instance=instance,
             run_id=run_id,
@@ -200,7 +201,7 @@ def run_whole_job(
 def _run_in_turn(
     warehouse: Warehouse, settings: Settings, as_of: datetime | None, retrain: bool | None, whole: bool, say: Say
 ) -> JobOutcome:
-    warehouse.prepare()
+    prepare(warehouse)
     require_alerts(warehouse, settings)
     prepare_dbt(warehouse, settings)
     say("loading what the job needs")
@@ -209,7 +210,7 @@ def _run_in_turn(
     from dagster_project.resources.notices import FAILED, SUCCEEDED, RunEnd, run_ended
     from dagster_project.resources.stores.models import ModelStore
 
-    with dagster_instance(warehouse.home) as instance, turn(warehouse, str(uuid.uuid4()), say):
+    with dagster_instance(warehouse.home) as instance, run_lock(warehouse, str(uuid.uuid4()), say):
         moment = as_of or datetime.now(UTC)
         models = ModelStore(warehouse)
         due = models.learning_is_due(moment, settings) if retrain is None else retrain

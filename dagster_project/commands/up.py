@@ -32,6 +32,7 @@ from dagster_project.instance import dagster_home, dagster_instance
 from dagster_project.logs import in_json, json_line
 from dagster_project.private import private_directory
 from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import PROJECT, heed_home, load_settings
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def serve_dagster(host: str, port: int, allowed_hosts: Sequence[str] = (), *, da
         listening = stack.enter_context(listen(host, port, "up"))
         lock = stack.enter_context(_only_one(home)) if daemon else None
         warehouse = Warehouse(home)
-        warehouse.prepare()  # this process stays a user of the embedded server as long as the UI is up
+        prepare(warehouse)  # this process stays a user of the embedded server as long as the UI is up
         os.environ.update({"HEED_HOME": str(home), "GX_ANALYTICS_ENABLED": "false", "PYTHONWARNINGS": "ignore"})
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda number, frame: stopping.set())

@@ -1,7 +1,8 @@
 """What the evidence page is made of, and how its tables are taken from the stored evaluation.
 
 Belongs here: the data object that `page.py` renders, and look-ups in it. Pure: frames in, plain values out.
-Does not belong here: reading the warehouse (`dagster_project/commands/report.py`), judging (`verdict.py`), measuring (`triage`).
+Does not belong here: reading the warehouse (`dagster_project/commands/report.py`), judging (`verdict.py`), measuring
+(`triage`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Belongs here: what each section shows and in which order. The markup is in `templates/report.html.j2`; autoescape is on,
 so text from outside cannot become markup.
-Does not belong here: reading anything (`dagster_project/commands/report.py`), judging (`verdict.py`), figures (`figures.py`).
+Does not belong here: reading anything (`dagster_project/commands/report.py`), judging (`verdict.py`), figures
+(`figures.py`).
 
 The same evidence gives the same bytes: nothing here reads a clock.
 """

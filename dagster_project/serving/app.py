@@ -1,8 +1,8 @@
 """The HTTP service: routes, what they answer, and what protects them.
 
 Belongs here: reading requests, status codes, headers, the form of errors.
-Does not belong here: SQL (`api/scores.py`, `board/board.py`, `feedback.py`), markup (`board/pages.py`), who may write (`writers.py`),
-the guard against other sites (`guard.py`), the process (`server.py`).
+Does not belong here: SQL (`api/scores.py`, `board/board.py`, `feedback.py`), markup (`board/pages.py`), who may
+write (`writers.py`), the guard against other sites (`guard.py`), the process (`server.py`).
 
 There are no cookies. The service binds to loopback by default; a proxy with a login goes in front of one that is open
 to a network.

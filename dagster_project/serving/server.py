@@ -12,7 +12,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from dagster_project.errors import HeedError
 from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.serving.problem import Problem
 from dagster_project.serving.writers import TOKEN_VARIABLE, Writers
 from dagster_project.settings import heed_home, load_settings
@@ -36,7 +38,7 @@ def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str
     from dagster_project.listening import address_of, is_loopback, listen, server_of
 
     with listen(host, port) as listening:
-        prepare(warehouse, say)
+        prepare_feedback(warehouse, say)
         from dagster_project.serving.app import create_app
         from dagster_project.serving.pool import Pool
 
@@ -72,19 +74,17 @@ def read_ahead(pool: Pool, refresh_cron: str) -> Board:
     return board
 
 
-def prepare(warehouse: Warehouse, say: Callable[[str], None]) -> None:
-    """Make the table for feedback where it is missing; a role that may only read serves without it.
+def prepare_feedback(warehouse: Warehouse, say: Callable[[str], None]) -> None:
+    """Create the table for feedback where it is missing; a login that may only read serves scores without it.
 
     Raises
     ------
     HeedError
         The warehouse is not reachable.
     """
-    from psycopg2.errors import InsufficientPrivilege
-
     if warehouse.value("SELECT to_regclass('scoring.feedback') IS NOT NULL"):
         return
     try:
-        warehouse.prepare()
-    except InsufficientPrivilege:
-        say("this role may not make the table for feedback: scores are served, feedback is refused")
+        prepare(warehouse)
+    except HeedError as error:
+        say(f"scores are served, feedback is refused: {error.cause}; {error.remedy}")

@@ -16,7 +16,7 @@ from dagster_project.resources.as_of import AS_OF_TAG, parse_moment
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.warehouse.abandoned_runs import close_abandoned_runs
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.resources.warehouse.run_lock import COMMAND_TAG, turn
+from dagster_project.resources.warehouse.run_lock import COMMAND_TAG, run_lock
 from dagster_project.settings import Features, Settings
 from dagster_project.triage.features.contract import contract
 from dagster_project.triage.pipeline import untaught
@@ -119,7 +119,7 @@ def test_a_run_whose_process_is_gone_holds_up_nobody(warehouse: Warehouse, insta
 
     dead, living = begun({**WAREHOUSE_TAG, **COMMAND_TAG}), begun({**WAREHOUSE_TAG, **COMMAND_TAG})
     young = begun(WAREHOUSE_TAG)  # launched by the daemon a moment ago: it has not asked for its turn yet
-    with turn(warehouse, living):
+    with run_lock(warehouse, living):
         assert set(close_abandoned_runs(instance, warehouse)) == {dead}
         run = instance.get_run_by_id(dead)
         assert run is not None

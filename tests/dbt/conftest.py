@@ -19,6 +19,7 @@ from psycopg2.extras import Json, execute_values
 
 from dagster_project.resources.stores.history import BEGINNING, HISTORY_COLUMNS, read_coded_history, read_history
 from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.triage.flags.find import find_flags
 
 PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"
@@ -38,7 +39,7 @@ class Dbt:
 
     def __init__(self, url: str, folder: Path) -> None:
         self.warehouse = Warehouse(folder, url)
-        self.warehouse.prepare()
+        prepare(self.warehouse)
         self.url, self.folder = url, folder
         self.events: list[tuple[str, str]] = []
 

@@ -52,6 +52,7 @@ from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.embedded import embedded_url, stop_server
 from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
 from dagster_project.triage.features.contract import contract
 
@@ -134,7 +135,7 @@ class Clusters:
         first = folder / "first"
         first.mkdir(parents=True)
         url = embedded_url(first)
-        Warehouse(folder / "nowhere", url).prepare()
+        prepare(Warehouse(folder / "nowhere", url))
         _sql(url.replace("/heed?", "/postgres?"), "CREATE DATABASE empty")
         stop_server(first)
         self._first = first
@@ -379,7 +380,7 @@ class Sequence:
         """A job, as far as it is run here, on the warehouse and the home as they stand."""
         warehouse = self.warehouse
         with warehouse.keeping_a_connection(), patch.dict(os.environ, {"HEED_HOME": str(self.home)}):
-            warehouse.prepare()
+            prepare(warehouse)
             with cleaning(warehouse, SETTINGS, as_of, whole=whole) as reading:
                 build_clean(warehouse, as_of, reading.what)
             if not whole:
@@ -439,7 +440,7 @@ class Sequence:
         job, days = (REFRESH, days_back(REFRESH, SETTINGS))
         as_of = self.now + timedelta(hours=1)
         admin = self.url.replace("/heed?", "/postgres?")
-        self.warehouse.prepare()
+        prepare(self.warehouse)
         _sql(admin, "CREATE DATABASE before TEMPLATE heed")
         self.run(as_of, job)
         incremental = self.state(as_of, days)

@@ -21,6 +21,7 @@ from dagster_project.instance import dagster_instance
 from dagster_project.loading import load_file
 from dagster_project.resources.stores.action_types import raw_types
 from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -134,7 +135,7 @@ def run_on(
 ) -> tuple[Warehouse, JobOutcome]:
     """Load and run the whole job in this process."""
     warehouse = Warehouse(tmp_path / "home", url)
-    warehouse.prepare()
+    prepare(warehouse)
     load_file("alerts", alerts_file(tmp_path / "a.csv", alerts), warehouse.connect)
     load_file("actions", actions_file(tmp_path / "d.csv", actions), warehouse.connect)
     settings = Settings(learning={"training_days": 60})

@@ -16,6 +16,7 @@ from dagster_project.instance import dagster_instance
 from dagster_project.loading import load_file
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Learning, Settings
 from dagster_project.simulator import WorldConfig, simulate
 
@@ -26,7 +27,7 @@ def test_a_leak_is_named_and_what_scores_is_clean(
     new_database: Callable[[], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     warehouse = Warehouse(tmp_path, new_database())
-    warehouse.prepare()
+    prepare(warehouse)
     world = simulate(WorldConfig(seed=5, alerts=2_000, days=90, end=END))
     handled = (world.truth["acted"] == 1).to_numpy() & (np.random.default_rng(1).random(len(world.alerts)) < 0.6)
     texts = [{**json.loads(t or "{}"), **({"handled_by": "anna"} if h else {})}

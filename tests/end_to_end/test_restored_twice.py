@@ -11,6 +11,7 @@ import pytest
 
 from dagster_project.resources.dbt.incremental import NEW, WHOLE, cleaning
 from dagster_project.resources.stores.history import read_history
+from dagster_project.resources.warehouse.schema import prepare
 from tests.end_to_end.changes import SETTINGS, Clusters, Sequence, build_clean
 
 
@@ -39,7 +40,7 @@ def test_a_dump_restored_twice_is_read_again(sequence: Sequence) -> None:
         sequence.load_burst()
     sequence.random.random = lambda: 1.0  # type: ignore[method-assign]  # no rows go before a dump but those named here
     sequence.dump_and_restore()
-    sequence.warehouse.prepare()
+    prepare(sequence.warehouse)
     assert clean(sequence) == WHOLE
     require_marts_are_raw(sequence)
     assert clean(sequence) == NEW, "nothing was restored since"

@@ -499,9 +499,9 @@ def test_great_expectations_opens_the_project_itself(tmp_path, monkeypatch):
     shutil.copytree(suites.PROJECT, tmp_path / "expectations")
     monkeypatch.setattr(sys, "path", list(sys.path))
     context = gx.get_context(context_root_dir=tmp_path / "expectations")
-    suites = {suite.name: suite for suite in context.suites.all()}
-    assert sorted(suites) == suites.suite_names()
-    for name, suite in suites.items():
+    opened = {suite.name: suite for suite in context.suites.all()}
+    assert sorted(opened) == suites.suite_names()
+    for name, suite in opened.items():
         assert suite.to_json_dict() == suites.suite_document(name)
     found = importlib.machinery.PathFinder.find_spec(ex.PLUGINS, sys.path)
     assert found.origin == str(tmp_path / "expectations" / "plugins" / ex.PLUGINS / "__init__.py")
@@ -806,10 +806,10 @@ def test_what_is_unexpected_is_the_flag():
     flood_days, visibility_only = find_flags(history, None, as_of)
     pd.testing.assert_frame_equal(found.flood_days, flood_days)
     pd.testing.assert_frame_equal(found.visibility_only_rules, visibility_only)
-    flags = flag_alerts(history, flood_days, visibility_only)
+    flagged = flag_alerts(history, flood_days, visibility_only)
     flooded, unacted = found.result.results
-    assert flooded.unexpected_count == flags["flood"].sum() >= 200
-    assert unacted.unexpected_count == flags["visibility_only"].sum() > 400
+    assert flooded.unexpected_count == flagged["flood"].sum() >= 200
+    assert unacted.unexpected_count == flagged["visibility_only"].sum() > 400
     assert {row["rule"] for row in flooded.sample_rows} == {"rule 1"}
     assert {row["rule"] for row in unacted.sample_rows} == {"rule 2"}
     counts = flood_days["status"].value_counts()

@@ -11,12 +11,13 @@ import pytest
 from loading_store import RAW_TABLES, Store
 
 from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.schema import prepare
 
 
 @pytest.fixture(scope="session")
 def loading_warehouse(new_database: Callable[[], str]) -> Warehouse:
     made = Warehouse(Path(tempfile.gettempdir()), new_database())
-    made.prepare()
+    prepare(made)
     return made
 
 

@@ -13,7 +13,8 @@ from dagster_project.commands.doctor import examine
 from dagster_project.errors import HeedError
 from dagster_project.resources.warehouse import migrations
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.resources.warehouse.run_lock import turn
+from dagster_project.resources.warehouse.run_lock import run_lock
+from dagster_project.resources.warehouse.schema import migrated, prepare
 
 VERSION_1 = (Path(__file__).parent / "version_1.sql").read_text(encoding="utf-8")
 ROWS = re.findall(r"^INSERT INTO ([a-z_.]+) ", VERSION_1, re.MULTILINE)
@@ -67,7 +68,7 @@ def test_version_1_comes_forward_with_its_rows(old: Warehouse, warehouse: Wareho
     before = {table: rows(old, table) for table in ROWS}
     assert len(before) == 27
     assert all(before.values())
-    old.prepare()
+    prepare(old)
     for table, had in before.items():
         now = rows(old, table)
         assert len(now) == len(had), table
@@ -91,15 +92,15 @@ def test_steps_run_in_order_once_and_all_or_nothing(
     add = "ALTER TABLE scoring.feedback ADD COLUMN more text; UPDATE scoring.feedback SET more = 'two';"
     further(tmp_path, monkeypatch, add, "SELECT 1 / 0;")
     with pytest.raises(psycopg2.errors.DivisionByZero):
-        old.prepare()
+        prepare(old)
     assert "more" not in rows(old, "scoring.feedback")[0]
     further(tmp_path, monkeypatch, add, "UPDATE scoring.feedback SET more = more || ', three';")
     for _ in range(2):
-        old.prepare()
+        prepare(old)
     assert rows(old, "scoring.feedback")[0]["more"] == "two, three"
     version = 1 + len(migrations.steps())
     do(old, f"COMMENT ON SCHEMA scoring IS 'heed''s tables, version {version}, as of schema.sql of another text'")
-    old.prepare()  # another schema.sql of the same version: no step is due
+    prepare(old)  # another schema.sql of the same version: no step is due
     assert rows(old, "scoring.feedback")[0]["more"] == "two, three"
 
 
@@ -107,15 +108,15 @@ def test_a_step_waits_for_its_turn_and_a_run_in_its_turn_does_not(
     old: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     further(tmp_path, monkeypatch, "ALTER TABLE scoring.feedback ADD COLUMN more text;")
-    with turn(old, "a-run"):
+    with run_lock(old, "a-run"):
         other = psycopg2.connect(old.url())
         with other.cursor() as cursor:
             cursor.execute("SET lock_timeout = '200ms'")
             with pytest.raises(psycopg2.errors.LockNotAvailable):
-                migrations.bring_forward(cursor, has_turn=False)
+                migrations.migrate(cursor, in_run=False)
         other.close()
         assert "more" not in rows(old, "scoring.feedback")[0]
-        old.prepare()
+        prepare(old)
     assert "more" in rows(old, "scoring.feedback")[0]
 
 
@@ -123,8 +124,8 @@ def test_a_newer_warehouse_is_refused_and_not_touched(warehouse: Warehouse, monk
     newer = f"heed's tables, version {len(migrations.steps()) + 2}, as of schema.sql 0123456789ab"
     do(warehouse, f"COMMENT ON SCHEMA scoring IS '{newer.replace(chr(39), chr(39) * 2)}'")
     with pytest.raises(HeedError, match="Use the newer heed"):
-        warehouse.prepare()
-    with pytest.raises(HeedError, match=f"of version {len(migrations.steps()) + 2}"), warehouse.prepared():
+        prepare(warehouse)
+    with pytest.raises(HeedError, match=f"of version {len(migrations.steps()) + 2}"), migrated(warehouse):
         pass  # `heed init`
     assert do(warehouse, "SELECT obj_description('scoring'::regnamespace)") == [(newer,)]
     monkeypatch.setenv("HEED_HOME", str(warehouse.home))

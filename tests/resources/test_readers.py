@@ -19,8 +19,9 @@ from dagster_project.errors import HeedError
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, PUBLISH
 from dagster_project.resources.dbt.project import _dbt, dbt_directory
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.resources.warehouse.migrations import mark
-from dagster_project.resources.warehouse.run_lock import TURN_VARIABLE
+from dagster_project.resources.warehouse.migrations import schema_version
+from dagster_project.resources.warehouse.run_lock import RUN_LOCK_VARIABLE
+from dagster_project.resources.warehouse.schema import prepare, stored_version
 from tests.conftest import Company
 
 RELATIONS = """
@@ -169,7 +170,7 @@ def test_tables_of_another_version_are_not_waited_for_without_end(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dagster_project.resources.warehouse.connection.CHANGE_SECONDS", 1.0)
-    another = re.sub("schema.sql .*", "schema.sql of another text", mark()).replace("'", "''")
+    another = re.sub("schema.sql .*", "schema.sql of another text", schema_version()).replace("'", "''")
     with warehouse.transaction() as cursor:
         cursor.execute(f"COMMENT ON SCHEMA scoring IS '{another}'")
     with reading(warehouse, ["training.model_evaluations"]) as reader, watching_locks(warehouse) as waits:
@@ -178,11 +179,11 @@ def test_tables_of_another_version_are_not_waited_for_without_end(
         with pytest.raises(
             HeedError, match=rf"while others hold them: pid {reader.info.backend_pid} .*model_evaluations"
         ):
-            warehouse.prepare()
+            prepare(warehouse)
         rescue.cancel()
         assert max(waits.values()) < 1.5, waits
-    warehouse.prepare()
-    assert warehouse.made_by() == mark()
+    prepare(warehouse)
+    assert stored_version(warehouse) == schema_version()
 
 
 def test_a_writer_that_waits_names_whom_it_waits_for(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,10 +209,10 @@ def put(warehouse: Warehouse) -> None:
 def test_dbt_commits_nothing_once_the_turn_is_lost(
     own: Warehouse, build_view: Callable[[], tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(TURN_VARIABLE, "1")  # no session of the server has this number, and none holds the lock
+    monkeypatch.setenv(RUN_LOCK_VARIABLE, "1")  # no session of the server has this number, and none holds the lock
     status, said = build_view()
     assert status == 1
-    assert "heed lost its turn: the session that held its lock, pid 1, has ended" in said
+    assert "heed lost the run lock: the session that held it, pid 1, has ended" in said
     assert "\x1b" not in said
 
 

@@ -18,8 +18,9 @@ from psycopg2 import errors
 from dagster_project.cli import main
 from dagster_project.errors import HeedError
 from dagster_project.resources.dbt.project import DBT_PROJECT
-from dagster_project.resources.warehouse.migrations import mark
-from dagster_project.resources.warehouse.roles import RIGHTS, WORK, create_roles, missing_rights
+from dagster_project.resources.warehouse.migrations import schema_version
+from dagster_project.resources.warehouse.roles import RIGHTS, WORK, missing_rights
+from dagster_project.resources.warehouse.schema import initialise, prepare
 from dagster_project.settings import Settings
 from tests.conftest import LOGINS, Company
 
@@ -186,7 +187,7 @@ def test_init_again_changes_nothing_and_doctor_names_what_is_missing(
 ) -> None:
     rights = "SELECT string_agg(concat_ws(' ', oid, relowner, relacl), ';' ORDER BY oid) FROM pg_class"
     before = company.warehouse.value(rights)
-    assert create_roles(company.warehouse, Settings()) == []
+    assert initialise(company.warehouse, Settings()) == []
     assert company.warehouse.value(rights) == before
     assert list(missing_rights(company.warehouse)) == []
     with company.warehouse.transaction() as cursor:
@@ -200,7 +201,7 @@ def test_init_again_changes_nothing_and_doctor_names_what_is_missing(
         assert (found["status"], found["found"]) == ("wrong", "heed_scorer lacks INSERT on scoring.alert_scores")
         assert "heed init" in found["remedy"]
     finally:
-        assert create_roles(company.warehouse, Settings()) == []
+        assert initialise(company.warehouse, Settings()) == []
     done = CliRunner().invoke(main, ["doctor", "--json"])
     [found] = [each for each in json.loads(done.output) if each["what"] == "rights"]
     assert found["found"] == "this login has heed_scorer, heed_transformer; no role lacks a right"
@@ -208,16 +209,16 @@ def test_init_again_changes_nothing_and_doctor_names_what_is_missing(
 
 def test_a_login_without_the_right_is_told_what_to_do(company: Company) -> None:
     with pytest.raises(HeedError, match="heed init"):
-        create_roles(company.login("test_web"), Settings())
-    company.login("test_web").prepare()  # the tables stand, made by this version: nothing to do
+        initialise(company.login("test_web"), Settings())
+    prepare(company.login("test_web"))  # the tables stand, made by this version: nothing to do
     with company.warehouse.transaction() as cursor:
-        another = re.sub("schema.sql .*", "schema.sql of another text", mark()).replace("'", "''")
+        another = re.sub("schema.sql .*", "schema.sql of another text", schema_version()).replace("'", "''")
         cursor.execute(f"COMMENT ON SCHEMA scoring IS '{another}'")
     try:
         with pytest.raises(HeedError, match="another version"):
-            company.login("test_web").prepare()
+            prepare(company.login("test_web"))
     finally:
-        company.warehouse.prepare()
+        prepare(company.warehouse)
 
 
 @pytest.mark.parametrize(("login", "command"), [("test_analyst", "report"), ("test_analyst", "summary")])

@@ -24,7 +24,7 @@ from dagster_project.resources.expectations.results import (
 if TYPE_CHECKING:
     pass
 
-PROJECT = Path(__file__).resolve().parents[2] / "expectations"
+PROJECT = Path(__file__).resolve().parents[3] / "expectations"
 
 
 def suite_names() -> list[str]:

@@ -1,7 +1,8 @@
 """The tables of closing: what people asked for, what the test said, and one decision per alert.
 
 Belongs here: reading and writing `scoring.autoclose_*`, and what stands of a request at a moment.
-Does not belong here: the test, the monitors and the decision (`triage/autoclose.py`); who may ask (`commands/autoclose.py`).
+Does not belong here: the test, the monitors and the decision (`triage/autoclose.py`); who may ask
+(`commands/autoclose.py`).
 
 Time: a request holds from its `as_of` on. Readers return nothing that was not known at theirs.
 """

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.resources.warehouse.connection import Warehouse, append
-from dagster_project.resources.warehouse.locks import RUN_LOCK
+from dagster_project.resources.warehouse.locks import PUBLISH_LOCK
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,7 +116,7 @@ def publish_scores(
     """
     added = 0
     with warehouse.transaction() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock($1)", parameters=(RUN_LOCK,))
+        cursor.execute("SELECT pg_advisory_xact_lock($1)", parameters=(PUBLISH_LOCK,))
         cursor.fetchall()
         cursor.execute(
             "CREATE TEMPORARY TABLE run_moment ON COMMIT DROP AS SELECT $1::timestamptz AS as_of, "

@@ -1,9 +1,9 @@
 """The warehouse: Arrow in, Arrow out, pandas frames for those who ask.
 
-Belongs here: connections, reading a query into a frame, bulk writing, the tables that Python writes (`schema.sql`),
+Belongs here: connections, reading a query into a frame, bulk writing,
 and what dbt must know to reach the same database.
 Does not belong here: what is read or written and why (assets), and the embedded server's life
-(`warehouse/embedded.py`).
+(`embedded.py`), heed's own tables and their versions (`schema.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from adbc_driver_postgresql.dbapi import Connection, Cursor
-    from psycopg2.extensions import cursor as ScriptCursor
 
 URL_VARIABLE = "HEED_DATABASE_URL"
 
@@ -39,8 +38,6 @@ PATIENCE_SECONDS = 15.0  # a restart takes a few seconds; who waits for `heed do
 # Readers hold up no statement of an ordinary run; somebody's LOCK TABLE or CREATE INDEX does. Longer than an index on a
 # million rows takes, shorter than a person looks at a run that does not move.
 LOCK_SECONDS = 60
-# For how long the tables of an older heed ask for the locks that their change needs, a second at a time.
-CHANGE_SECONDS = 30.0
 
 _HOLDERS = """
 SELECT activity.pid, coalesce(usename::text, 'unknown') AS who,
@@ -189,7 +186,7 @@ class Warehouse:
             self._guards.remove(guard)
 
     def outside_the_turn(self) -> Warehouse:
-        """The same warehouse for what may be written also when a run has lost its turn: how it ended."""
+        """The same warehouse for what may be written also when a run has lost the run lock: how it ended."""
         return Warehouse(self.home, self._given_url or "")
 
     def holders(self, *, readers: bool = False) -> str:
@@ -237,7 +234,7 @@ class Warehouse:
         Raises
         ------
         HeedError
-            The run has lost its turn, or others held a lock for too long; names them.
+            The run has lost the run lock, or others held a lock for too long; names them.
         """
         from adbc_driver_manager import Error
 
@@ -303,82 +300,6 @@ class Warehouse:
             "WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             (table,),
         ).to_pylist()
-
-    def prepare(self) -> None:
-        """Create the schemas and tables that heed itself writes, or bring those that stand to this version.
-
-        Where this version of heed has made them, nothing is touched: even a statement that changes nothing would wait
-        for whoever writes to a table, and let those who want to read it wait behind.
-
-        A login that may not create tables needs them to stand already, made by this version of heed.
-
-        Raises
-        ------
-        HeedError
-            The warehouse is not reachable, a newer heed made its tables, or such a login meets tables of another
-            version.
-        """
-        from psycopg2 import errors
-
-        from dagster_project.resources.warehouse.migrations import mark
-
-        if self.made_by() == mark():
-            return
-        try:
-            with self.prepared() as cursor:
-                if self.has_roles():  # tables of a newer version need their rights too
-                    from dagster_project.resources.warehouse.roles import grant
-
-                    grant(cursor)
-        except errors.InsufficientPrivilege as error:
-            raise HeedError(
-                f"the tables in {self.describe()} are missing or of another version, and this login may not make them",
-                "run `heed init` as the owner of the database",
-            ) from error
-
-    def made_by(self) -> str | None:
-        """Which version of heed made the tables; None: nothing says so.
-
-        Raises
-        ------
-        HeedError
-            A newer heed did.
-        """
-        from dagster_project.resources.warehouse.migrations import refuse_newer
-
-        found = self.value("SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace')")
-        refuse_newer(found)
-        return found
-
-    @contextmanager
-    def prepared(self) -> Iterator[ScriptCursor]:
-        """A cursor in a transaction in which heed's own schemas and tables stand; one at a time in a database."""
-        self.connect().close()  # an unreachable warehouse is said in heed's own words
-        import psycopg2  # dbt's own driver: unlike ADBC it runs a script of several statements
-
-        from dagster_project.resources.warehouse.migrations import bring_forward
-        from dagster_project.resources.warehouse.run_lock import has_turn
-
-        connection = psycopg2.connect(self.url())
-        until = time.monotonic() + CHANGE_SECONDS
-        try:
-            with connection, connection.cursor() as cursor:
-                while True:
-                    try:
-                        bring_forward(cursor, has_turn=has_turn(self))
-                        break
-                    except psycopg2.errors.LockNotAvailable as error:
-                        connection.rollback()
-                        if time.monotonic() > until:
-                            raise HeedError(
-                                "the tables cannot be brought to this version of heed while others hold them: "
-                                + (self.holders(readers=True) or "a session that has ended since"),
-                                "end that session, SELECT pg_terminate_backend(pid), or let it finish, then try again",
-                            ) from error
-                    time.sleep(1)  # whoever queued behind this one reads meanwhile
-                yield cursor
-        finally:
-            connection.close()
 
     def has_roles(self) -> bool:
         """Whether `heed init` has made this database's roles."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dagster_project.errors import HeedError
 from dagster_project.resources.stores.features import remove_features
 from dagster_project.resources.warehouse.migrations import own_tables
-from dagster_project.resources.warehouse.run_lock import turn
+from dagster_project.resources.warehouse.run_lock import run_lock
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -54,7 +54,7 @@ def empty_simulated(warehouse: Warehouse, say: Callable[[str], None] = lambda li
     HeedError
         Something in the warehouse was not simulated. Nothing was removed.
     """
-    with turn(warehouse, f"empty-{uuid.uuid4()}", say):
+    with run_lock(warehouse, f"empty-{uuid.uuid4()}", say):
         names = ", ".join(own_tables())
         if not all(warehouse.value("SELECT has_table_privilege($1, 'TRUNCATE')", (name,)) for name in own_tables()):
             raise HeedError(

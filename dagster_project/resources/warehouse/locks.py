@@ -1,19 +1,14 @@
-"""The numbers of heed's advisory locks.
+"""heed's advisory locks, and what each one is held for.
 
-Belongs here: the numbers, and what each one is held for.
-Does not belong here: taking them (`run_lock.py`, `loading/load.py`).
+Belongs here: the numbers. PostgreSQL keeps advisory locks per database, so they only have to differ from each other.
+Does not belong here: taking them (`run_lock.py`, `schema.py`, `loading/load.py`, `stores/scores.py`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-if TYPE_CHECKING:
-    pass
-
-# Held while a run changes the warehouse, so that two runs cannot interleave: any constant that is heed's own.
-RUN_LOCK = 0x68656564
-
-TURN_LOCK = RUN_LOCK + 2
+# While scores are published, in the transaction that writes them: two publications do not interleave.
+PUBLISH_LOCK = 0x68656564
+# While tables are created or migrated, in that transaction: concurrent CREATE IF NOT EXISTS of one object collide.
+SCHEMA_LOCK = PUBLISH_LOCK + 1
+# From the first step of a run to its last, on a session of its own. dbt_project/macros/run_lock.sql repeats it.
+RUN_LOCK = PUBLISH_LOCK + 2

@@ -6,11 +6,6 @@ Does not belong here: making roles and granting rights (`warehouse/roles.py`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 # The role that owns what dbt builds; the others are in `warehouse/roles.py`.
 TRANSFORMER = "heed_transformer"
 

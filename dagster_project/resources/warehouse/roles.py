@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_project.errors import HeedError
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.role_names import TRANSFORMER
 
@@ -96,43 +95,29 @@ RIGHTS: tuple[Right, ...] = (
 )
 
 
-def create_roles(warehouse: Warehouse, settings: Settings) -> list[str]:
-    """Create the schemas, tables and roles where they are missing, and grant what each role needs. Safe to run again.
+def create_roles(cursor: Cursor, settings: Settings) -> list[str]:
+    """Create the roles where they are missing, and grant what each one needs. Safe to run again.
 
-    All of it happens in one transaction. What dbt built before is handed over to heed_transformer.
+    What dbt built before is handed over to heed_transformer.
 
     Returns
     -------
     What was left undone, in words: tables of the user's own that the login may not grant.
-
-    Raises
-    ------
-    HeedError
-        The login may not create roles, or does not own what stands.
     """
-    from psycopg2 import errors
-
-    try:
-        with warehouse.prepared() as cursor:
-            for role in WORK:
-                cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
-                if cursor.fetchone() is None:
-                    cursor.execute(f"CREATE ROLE {role} NOLOGIN")
-            cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
-            [is_superuser] = cursor.fetchone() or [False]
-            if not is_superuser:  # only a member may hand over to a role
-                cursor.execute(f"GRANT {TRANSFORMER} TO CURRENT_USER")
-            for schema in BUILT_BY_DBT:
-                cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-                cursor.execute(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {TRANSFORMER}")
-            _hand_over(cursor)
-            grant(cursor)
-            return _grant_own_tables(cursor, settings)
-    except errors.InsufficientPrivilege as error:
-        raise HeedError(
-            f"this login may not do that in {warehouse.describe()} ({' '.join(str(error).split())})",
-            "run `heed init` as the owner of the database, with the right CREATEROLE",
-        ) from error
+    for role in WORK:
+        cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
+        if cursor.fetchone() is None:
+            cursor.execute(f"CREATE ROLE {role} NOLOGIN")
+    cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    [is_superuser] = cursor.fetchone() or [False]
+    if not is_superuser:  # only a member may hand over to a role
+        cursor.execute(f"GRANT {TRANSFORMER} TO CURRENT_USER")
+    for schema in BUILT_BY_DBT:
+        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        cursor.execute(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {TRANSFORMER}")
+    _hand_over(cursor)
+    grant(cursor)
+    return _grant_own_tables(cursor, settings)
 
 
 def grant(cursor: Cursor) -> None:

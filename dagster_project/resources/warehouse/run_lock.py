@@ -1,9 +1,8 @@
-"""Whose turn it is to change the warehouse, and which runs ended without a word.
+"""The run lock: one run at a time changes the warehouse.
 
-Belongs here: the lock that a run holds from its beginning to its end, waiting for it, and closing runs in Dagster's
-history whose process is gone.
-Does not belong here: what a run does (assets), and Dagster's own limit for runs that its daemon queues
-(`instance.py`), which knows nothing of `heed run` and of other machines.
+Belongs here: the lock that a run holds from its beginning to its end, and waiting for it.
+Does not belong here: runs whose process is gone (`abandoned_runs.py`), what a run does (assets), and Dagster's own
+limit for runs that its daemon queues (`instance.py`), which knows nothing of `heed run` and of other machines.
 
 The lock is PostgreSQL's, on a connection of its own, so it holds between machines and is released however the process
 ends. The connection's name says which run holds it or waits for it: that is how others know that the run lives.
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.resources.warehouse.locks import TURN_LOCK
+from dagster_project.resources.warehouse.locks import RUN_LOCK
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection, Cursor
@@ -30,19 +29,19 @@ Say = Callable[[str], None]
 WRITER_KEY = "heed/warehouse"
 # One run at a time changes the warehouse; dagster.yaml limits this tag to one.
 WAREHOUSE_TAG = {WRITER_KEY: "writer"}
-# On runs that a command started: these hold their turn before Dagster hears of them.
+# On runs that a command started: these hold the run lock before Dagster hears of them.
 COMMAND_TAG = {"heed/command": "run"}
 
 _NAME = "heed run "
 LOOK_SECONDS = 0.5
 # Ten times the longest run that was measured (330 s for a million alerts, benchmarks/job.md).
 WAIT_SECONDS = 3600.0
-# A run that Dagster's daemon launched has started a moment before it asks for its turn.
+# A run that Dagster's daemon launched has started a moment before it asks for the run lock.
 GRACE = timedelta(minutes=1)
 
 # How often the session that holds the lock is used: pools and firewalls end sessions that are idle for minutes.
 HEARTBEAT_SECONDS = 15.0
-TURN_VARIABLE = "HEED_TURN"  # tells dbt which session holds the lock: each model asks before it commits
+RUN_LOCK_VARIABLE = "HEED_RUN_LOCK"  # tells dbt which session holds the lock: each model asks before it commits
 
 # On the session that holds the lock nothing happens for as long as a run takes, and it must not end for that.
 _STAY = """
@@ -58,7 +57,7 @@ SELECT EXISTS (
 """
 
 
-class _Turn:
+class _RunLock:
     """The session that holds the lock, kept awake by a thread, and the guard of what its run writes."""
 
     def __init__(self, connection: Connection) -> None:
@@ -76,7 +75,7 @@ class _Turn:
         self.rename(run_id)
         _wait(warehouse, self._connection, say)
         self.pid = int(self._ask("SELECT pg_backend_pid()"))
-        self._thread = threading.Thread(target=self._stay_awake, name="heed turn", daemon=True)
+        self._thread = threading.Thread(target=self._stay_awake, name="heed run lock", daemon=True)
         self._thread.start()
 
     def rename(self, run_id: str) -> None:
@@ -92,7 +91,7 @@ class _Turn:
     def verify(self, cursor: Cursor) -> None:
         """Ask in another session's transaction, just before it commits, whether the lock is still held."""
         self.require()
-        cursor.execute(_IS_HELD, parameters=(TURN_LOCK, self.pid, self.name))
+        cursor.execute(_IS_HELD, parameters=(RUN_LOCK, self.pid, self.name))
         row = cursor.fetchone()
         if not (row and row[0]):
             self._lost = "the server does not know it any more"
@@ -123,18 +122,18 @@ class _Turn:
 
     def _error(self, why: str) -> HeedError:
         return HeedError(
-            f"{self.name.removeprefix('heed ')[:12]} lost its turn: the session that held its lock, pid {self.pid}, "
+            f"{self.name.removeprefix('heed ')[:12]} lost the run lock: the session that held it, pid {self.pid}, "
             f"has ended ({why}), so another run may have begun",
             "run again; where that recurs, see what ends sessions (a person, idle limits of a pooler or a firewall)",
         )
 
 
-_held: dict[str, _Turn] = {}
+_held: dict[str, _RunLock] = {}
 
 
 @contextmanager
-def turn(warehouse: Warehouse, run_id: str, say: Say = lambda line: None) -> Iterator[None]:
-    """Hold the turn for a run; wait for it while another run has it. Within a turn of this process, join it.
+def run_lock(warehouse: Warehouse, run_id: str, say: Say = lambda line: None) -> Iterator[None]:
+    """Hold the run lock for a run; wait while another run has it. Where this process holds it already, join.
 
     Raises
     ------
@@ -150,7 +149,7 @@ def turn(warehouse: Warehouse, run_id: str, say: Say = lambda line: None) -> Ite
         return
     if not warehouse.is_embedded and pools_transactions(warehouse):
         raise HeedError(POOLED, POOLED_REMEDY)
-    held = _Turn(warehouse.connect())
+    held = _RunLock(warehouse.connect())
     try:
         held.take(warehouse, run_id, say)
         _held[key] = held
@@ -188,15 +187,15 @@ def _session(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def has_turn(warehouse: Warehouse) -> bool:
-    """Whether this process has its turn at a warehouse."""
+def holds_run_lock(warehouse: Warehouse) -> bool:
+    """Whether this process holds the run lock of a warehouse."""
     return warehouse.url() in _held
 
 
-def turn_environment(warehouse: Warehouse) -> dict[str, str]:
-    """What tells dbt which session holds this process's turn; empty where there is none."""
+def run_lock_environment(warehouse: Warehouse) -> dict[str, str]:
+    """What tells dbt which session holds this process's run lock; empty where none does."""
     held = _held.get(warehouse.url())
-    return {TURN_VARIABLE: str(held.pid)} if held else {}
+    return {RUN_LOCK_VARIABLE: str(held.pid)} if held else {}
 
 
 def _wait(warehouse: Warehouse, connection: Connection, say: Say) -> None:
@@ -217,7 +216,7 @@ def _wait(warehouse: Warehouse, connection: Connection, say: Say) -> None:
 def _lock(connection: Connection) -> bool:
     # By a session, not by a transaction: an open transaction would keep PostgreSQL from cleaning up for the whole run.
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock($1)", parameters=(TURN_LOCK,))
+        cursor.execute("SELECT pg_try_advisory_lock($1)", parameters=(RUN_LOCK,))
         row = cursor.fetchone()
     connection.commit()
     return bool(row and row[0])
@@ -228,6 +227,6 @@ def _holder(warehouse: Warehouse) -> str:
         "SELECT application_name AS name FROM pg_locks JOIN pg_stat_activity USING (pid) "
         "WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database "
         "WHERE datname = current_database()) AND classid = 0 AND objid = $1",
-        (TURN_LOCK,),
+        (RUN_LOCK,),
     )["name"].to_pylist()
     return f"run {names[0].removeprefix(_NAME)[:8]}" if names else "another run"

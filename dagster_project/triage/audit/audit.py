@@ -1,8 +1,8 @@
 """All audits of a candidate in one call: leaks, the shortcut of repeating the last action, teams.
 
 Belongs here: what the three audits are given, so that production and tests ask in the same way.
-Does not belong here: the audits themselves (`audit/leakage.py`, `audit/shortcut.py`, `audit/scorecard.py`), and what follows from
-them (`champion/gate.py`).
+Does not belong here: the audits themselves (`audit/leakage.py`, `audit/shortcut.py`, `audit/scorecard.py`), and what
+follows from them (`champion/gate.py`).
 """
 
 from __future__ import annotations

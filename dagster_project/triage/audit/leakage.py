@@ -2,8 +2,8 @@
 
 Belongs here: the whole audit in one call, and the checks of whole data sets: duplicates across a cut, forecasts that
 do not follow time, and the control with shuffled outcomes.
-Does not belong here: features built again without the future (`audit/recomputation.py`), single facts (`audit/single_feature.py`),
-and whether the model merely repeats habits (`audit/shortcut.py`).
+Does not belong here: features built again without the future (`audit/recomputation.py`), single facts
+(`audit/single_feature.py`), and whether the model merely repeats habits (`audit/shortcut.py`).
 
 The checks follow the kinds of leakage of Kapoor and Narayanan (2023): no separation of training and test
 (duplicates, split), illegitimate features (single facts, ids and times, known later, encodings), and temporal leakage

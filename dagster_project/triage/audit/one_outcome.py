@@ -2,8 +2,8 @@
 
 Belongs here: whether a fact is there, and each of its values, held against what everything else says of the same
 alerts.
-Does not belong here: facts that separate outcomes as a whole (`audit/single_feature.py`), and what follows from a finding
-(`audit/withholding.py`).
+Does not belong here: facts that separate outcomes as a whole (`audit/single_feature.py`), and what follows from a
+finding (`audit/withholding.py`).
 
 A column that is filled for one acted alert in ten separates outcomes badly as a whole, and perfectly where it is
 filled. So the alerts that have a value are counted: how many of them should have had the other outcome, as everything

@@ -2,8 +2,8 @@
 
 Belongs here: features built again from a history that ends at a moment, history features by their definition with
 an engine of its own, and stored facts compared with the facts of today.
-Does not belong here: building features (`pipeline.py`, `timeline/`), and what other audits look for (`audit/single_feature.py`,
-`audit/leakage.py`).
+Does not belong here: building features (`pipeline.py`, `timeline/`), and what other audits look for
+(`audit/single_feature.py`, `audit/leakage.py`).
 
 Time: at a cut T the history holds alerts raised before T, and outcomes known before T; everything else is removed.
 Whatever an honest feature of an alert raised before T says, it still says.

@@ -1,8 +1,8 @@
 """Columns that learning goes without, because they know what was not known when the alert was raised.
 
 Belongs here: all checks of single columns in one call, which columns they take out, and what a person vouches for.
-Does not belong here: the checks (`audit/single_feature.py`, `audit/one_outcome.py`, `audit/recomputation.py`), audits of whole data sets
-(`audit/leakage.py`), and learning (`learning/training.py`).
+Does not belong here: the checks (`audit/single_feature.py`, `audit/one_outcome.py`, `audit/recomputation.py`),
+audits of whole data sets (`audit/leakage.py`), and learning (`learning/training.py`).
 
 A column is taken out, the others are checked again without it (two copies of one leak excuse each other), and so on
 until nothing more is found. Production and replay call this before they learn, on what was known at the cut; the audit

@@ -2,7 +2,8 @@
 
 Belongs here: the targets agreed with managers, the comparison with the present champion on the same alerts, and
 the decision with its reasons.
-Does not belong here: measuring (`evaluation/evidence.py`), storing decisions (the model store), rolling back (a person's).
+Does not belong here: measuring (`evaluation/evidence.py`), storing decisions (the model store), rolling back (a
+person's).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Belongs here: measuring several forecasts of the same alerts side by side, their skill over the references,
 intervals by block bootstrap, and the refusal to publish a number that too few alerts support.
-Does not belong here: the measures themselves (`evaluation/metrics.py`), and deciding what serves (`learning/training.py`, the gate).
+Does not belong here: the measures themselves (`evaluation/metrics.py`), and deciding what serves
+(`learning/training.py`, the gate).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Belongs here: bursts, gaps, evidence for a change, trends and daily or weekly repetition, as functions of the history
 features of one alert.
-Does not belong here: counting the history (`timeline`), and whether a signal helps (`learning/training.py`: candidates with
-signals compete with those without, and take part only where the past says that they pay).
+Does not belong here: counting the history (`timeline`), and whether a signal helps (`learning/training.py`:
+candidates with signals compete with those without, and take part only where the past says that they pay).
 
 Every signal is a function of history features, so it knows what they know: events before `raised_at`, nothing else.
 Trees could build each from its parts, but only by many splits: a ratio of two counts is a diagonal to them.

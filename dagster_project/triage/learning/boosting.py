@@ -2,8 +2,8 @@
 
 Belongs here: binned data shared by many fits, one deterministic fit, the text of a fit, and joining several
 fits into one text.
-Does not belong here: which fits are made and why (`learning/training.py`), calibrated forecasts (`learning/model.py`), and what trees
-say once they are taught (`trees/`).
+Does not belong here: which fits are made and why (`learning/training.py`), calibrated forecasts
+(`learning/model.py`), and what trees say once they are taught (`trees/`).
 
 LightGBM is imported inside the functions: it takes seconds to load, and most commands never need it.
 """

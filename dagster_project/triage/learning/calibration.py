@@ -2,7 +2,8 @@
 
 Belongs here: the calibration maps (none, shift, Platt, beta, isotonic), fitting one, choosing among them on
 later alerts, and their plain-JSON form.
-Does not belong here: measuring calibration (`evaluation/metrics.py`) and deciding on which alerts to fit (`learning/training.py`).
+Does not belong here: measuring calibration (`evaluation/metrics.py`) and deciding on which alerts to fit
+(`learning/training.py`).
 
 No map is fitted on resampled or re-balanced alerts. Sources: Platt 1999; Niculescu-Mizil & Caruana 2005
 (isotonic regression needs 1,000 to 2,000 alerts); Kull, Silva Filho & Flach 2017 (beta calibration).

@@ -101,8 +101,8 @@ class LearningSettings:
     replicates : of the block bootstrap that decides whether the trees are better.
     threads : CPU threads; the result does not depend on them.
     withheld : facts ("severity", "@attribute") that nothing learns from, histories kept about them included.
-    known_at_raise : columns and attributes of which a person says that they are known at the raise: `audit/withholding.py`
-        checks them and keeps them.
+    known_at_raise : columns and attributes of which a person says that they are known at the raise:
+        `audit/withholding.py` checks them and keeps them.
     fit_elsewhere : makes the final fits in the place of this process, and returns their texts. Tuning stays here: it
         takes part of the alerts.
     """

@@ -3,8 +3,8 @@
 Belongs here: which alerts a training at a cut may use, tuning inside the past, and the competition between
 ways to learn and baselines.
 Does not belong here: the stored model (`learning/model.py`), LightGBM itself (`learning/boosting.py`), measuring the
-forecasts (`evaluation/evidence.py`), the gate against the present champion (`champion/gate.py`). See also `features/matrix.py` (columns),
-`learning/baselines.py`, `learning/calibration.py`.
+forecasts (`evaluation/evidence.py`), the gate against the present champion (`champion/gate.py`). See also
+`features/matrix.py` (columns), `learning/baselines.py`, `learning/calibration.py`.
 
 How a training stands in time, at cut T:
 
@@ -48,21 +48,6 @@ from dagster_project.triage.learning.baselines import Baseline, fit_baselines, r
 from dagster_project.triage.learning.calibration import Calibration, choose_calibration, uninfluenced
 from dagster_project.triage.learning.candidates import _FEW, SHARES_OF_TREES, Candidate, LearningSettings
 from dagster_project.triage.learning.model import LIGHTGBM, PRIOR, Model
-
-__all__ = [
-    "CANDIDATES",
-    "MODEL",
-    "Candidate",
-    "Learned",
-    "LearningSettings",
-    "Model",
-    "horizon_ends",
-    "learn",
-    "rule_day_blocks",
-    "train",
-    "usable_alerts",
-]
-
 
 # How many cluster-robust standard errors a change must gain before it replaces the default.
 BEYOND_NOISE = 2.0

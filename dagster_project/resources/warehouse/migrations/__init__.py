@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster_project.errors import HeedError
+from dagster_project.resources.warehouse.locks import RUN_LOCK, SCHEMA_LOCK
 from dagster_project.settings import PROJECT
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ def own_tables() -> list[str]:
     return re.findall(r"^CREATE TABLE IF NOT EXISTS ([a-z_.]+)", SCHEMA_FILE.read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def mark() -> str:
-    """What says which version made the tables, with a checksum of `schema.sql`."""
+def schema_version() -> str:
+    """The version of heed's tables, with a checksum of `schema.sql`, as the comment on schema `scoring` records it."""
     checksum = hashlib.sha256(SCHEMA_FILE.read_bytes()).hexdigest()[:12]
     return f"heed's tables, version {1 + len(steps())}, as of schema.sql {checksum}"
 
 
 def refuse_newer(made_by: str | None) -> int:
-    """The version in a mark; 1 where there is none.
+    """The number in a recorded version; 1 where none is recorded.
 
     Raises
     ------
@@ -61,29 +62,27 @@ def refuse_newer(made_by: str | None) -> int:
     return version
 
 
-def bring_forward(cursor: ScriptCursor, *, has_turn: bool) -> None:
-    """Make the tables, or bring those that stand to this version, in the cursor's transaction: all of it or nothing.
+def migrate(cursor: ScriptCursor, *, in_run: bool) -> None:
+    """Create the tables, or migrate existing ones to this version, in the cursor's transaction: all of it or nothing.
 
     Parameters
     ----------
     cursor : at the beginning of a transaction.
-    has_turn : whether this process has its turn (`warehouse/run_lock.py`). Else a step waits until nobody has: a run of the older
-        heed would meet tables that it does not know.
+    in_run : whether this process holds the run lock (`run_lock.py`). If not, a step waits until nobody does: a run of
+        the older heed would meet tables that it does not know.
     """
-    from dagster_project.resources.warehouse.locks import RUN_LOCK, TURN_LOCK
-
-    # The turn first: a run that has it, and prepares, wants the second lock while it holds the first.
-    if _due(cursor) and not has_turn:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (TURN_LOCK,))
+    # The run lock first: a run that holds it and migrates wants the second lock while it holds the first.
+    if _due(cursor) and not in_run:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (RUN_LOCK,))
     # Concurrent CREATE IF NOT EXISTS of the same object collide in PostgreSQL; one at a time does not.
-    cursor.execute("SELECT pg_advisory_xact_lock(%s)", (RUN_LOCK + 1,))
+    cursor.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
     # Changing a table waits for its readers, and later readers wait behind: for a second, then the caller tries again.
     cursor.execute("SET LOCAL lock_timeout = '1s'")
     _refuse_tables_of_others(cursor)
     for step in _due(cursor):  # again: somebody else may have done it meanwhile
         cursor.execute(step.read_text(encoding="utf-8"))
     cursor.execute(SCHEMA_FILE.read_text(encoding="utf-8"))
-    cursor.execute("COMMENT ON SCHEMA scoring IS %s", (mark(),))
+    cursor.execute("COMMENT ON SCHEMA scoring IS %s", (schema_version(),))
 
 
 def _refuse_tables_of_others(cursor: ScriptCursor) -> None:

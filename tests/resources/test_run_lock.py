@@ -18,7 +18,7 @@ from dagster_project.errors import HeedError
 from dagster_project.resources.as_of import AS_OF_TAG
 from dagster_project.resources.warehouse.abandoned_runs import living_runs, refuse_if_overtaken
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.resources.warehouse.run_lock import pools_transactions, turn
+from dagster_project.resources.warehouse.run_lock import pools_transactions, run_lock
 from dagster_project.settings import Settings
 from tests.conftest import PROJECT
 from tests.resources.transaction_pooler import transaction_pooler
@@ -27,7 +27,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.resources.warehouse.run_lock import turn
+from dagster_project.resources.warehouse.run_lock import run_lock
 with turn(Warehouse(Path(sys.argv[1]), sys.argv[2]), "another-run"):
     print("mine", flush=True)
     sys.stdin.readline()
@@ -58,10 +58,10 @@ def test_the_second_waits_until_the_first_is_gone_however_it_ends(warehouse: War
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with turn(warehouse, "mine", say):
+    with run_lock(warehouse, "mine", say):
         assert first.wait(60) == -9
         assert said == ["waiting: run another- is changing the warehouse"]
-        with turn(warehouse, "inner", say):  # a run within a command joins its turn
+        with run_lock(warehouse, "inner", say):  # a run within a command joins its turn
             assert living_runs(warehouse) == {"inner"}
     killer.join()
     assert living_runs(warehouse) == set()
@@ -107,7 +107,7 @@ def order(warehouse: Warehouse, statement: str) -> None:
 def test_a_server_that_ends_idle_sessions_does_not_end_the_turn(warehouse: Warehouse) -> None:
     name = warehouse.value("SELECT current_database()")
     order(warehouse, f"ALTER DATABASE {name} SET idle_session_timeout = '2s'")
-    with turn(warehouse, "mine"):
+    with run_lock(warehouse, "mine"):
         time.sleep(3.5)
         assert living_runs(warehouse) == {"mine"}
         with warehouse.transaction() as cursor:
@@ -116,15 +116,15 @@ def test_a_server_that_ends_idle_sessions_does_not_end_the_turn(warehouse: Wareh
 
 
 def test_a_run_whose_lock_is_gone_commits_nothing(warehouse: Warehouse) -> None:
-    with turn(warehouse, "mine"):
-        with pytest.raises(HeedError, match=r"run mine lost its turn: .* has ended"):  # noqa: PT012, SIM117
+    with run_lock(warehouse, "mine"):
+        with pytest.raises(HeedError, match=r"run mine lost the run lock: .* has ended"):  # noqa: PT012, SIM117
             with warehouse.transaction() as cursor:
                 cursor.execute(PUBLISH)
                 order(warehouse, END)
-        with pytest.raises(HeedError, match="lost its turn"):
+        with pytest.raises(HeedError, match="lost the run lock"):
             warehouse.value("SELECT 1")
     assert published(warehouse) == 0
-    with turn(warehouse, "next"), warehouse.transaction() as cursor:
+    with run_lock(warehouse, "next"), warehouse.transaction() as cursor:
         cursor.execute(PUBLISH)
     assert published(warehouse) == 1
 
@@ -137,9 +137,9 @@ def test_a_run_that_only_reads_learns_of_it_too(warehouse: Warehouse, monkeypatc
         while time.monotonic() < until:
             warehouse.value("SELECT 1")
 
-    with turn(warehouse, "mine"):
+    with run_lock(warehouse, "mine"):
         order(warehouse, END)
-        with pytest.raises(HeedError, match="lost its turn"):
+        with pytest.raises(HeedError, match="lost the run lock"):
             read_on()
 
 
@@ -153,7 +153,7 @@ def test_a_pooler_in_transaction_mode_is_recognised_and_refused(warehouse: Wareh
         pooled = Warehouse(tmp_path, f"postgresql://{parts['user']}@/{parts['dbname']}?host={short}")
         assert pooled.value("SELECT count(*) FROM scoring.publications") == 0
         assert pools_transactions(pooled)
-        with pytest.raises(HeedError, match="pooler in transaction mode"), turn(pooled, "mine"):
+        with pytest.raises(HeedError, match="pooler in transaction mode"), run_lock(pooled, "mine"):
             pass
         assert [finding.status for finding in _connection(pooled, Settings())] == ["wrong"]
     assert [finding.status for finding in _connection(warehouse, Settings())] == ["well"]
