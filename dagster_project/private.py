@@ -1,7 +1,7 @@
 """Who may read what heed writes: its state is for its own account, what a person asked for is as they want it.
 
 Belongs here: the mask for new files, the state directory's mode, and the mode of files that were asked for by `--out`.
-Does not belong here: rights in the warehouse (`resources/roles.py`).
+Does not belong here: rights in the warehouse (`resources/warehouse/roles.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The rooms import each other in one direction only, and every module says what belongs in it."""
+"""Rooms import each other in one direction, files never in a circle, and every module says what belongs in it."""
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.conftest import PROJECT
 PACKAGE = PROJECT / "dagster_project"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
-# Lower rooms never import higher ones. `simulator`, `errors` and `settings` are below everything but `triage`'s purity.
+# Lower rooms never import higher ones.
 LEVEL = {
     "errors": 0,
     "logs": 0,
@@ -28,22 +29,15 @@ LEVEL = {
     "instance": 4,
     "checks": 4,
     "assets": 5,
-    "pruning": 5,
     "automation": 6,
     "definitions": 7,
-    "running": 8,
-    "replaying": 8,
-    "summary": 8,
-    "report": 8,
-    "champion": 8,
-    "autoclosing": 8,
     "serving": 8,
-    "dagster_ui": 8,
-    "doctor": 9,  # what `heed serve` calls stale, it calls stale
-    "demo": 9,
-    "warming": 9,
+    "commands": 9,
     "cli": 10,
 }
+# A reader finds a module in a folder of a dozen, and reads one of 450 lines in a sitting.
+MOST_MODULES = 12
+MOST_LINES = 450
 FORBIDDEN_IN_TRIAGE = {"dagster", "dagster_dbt", "great_expectations", "adbc_driver_postgresql", "psycopg2", "pyarrow"}
 
 
@@ -76,10 +70,50 @@ def test_imports_go_one_way(path: Path) -> None:
             continue
         other = name.split(".")[1]
         assert LEVEL[other] <= LEVEL[room], f"{room} imports {other}"
-        if other != room:
-            assert LEVEL[other] < LEVEL[room] or {room, other} <= {"running", "replaying", "summary"}, (
-                f"{room} imports {other}, which stands beside it"
-            )
+        assert other == room or LEVEL[other] < LEVEL[room], f"{room} imports {other}, which is on the same level"
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PROJECT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules() -> dict[str, set[str]]:
+    """Which modules of the package each module imports, imports inside functions included."""
+    modules = {module_of(path) for path in MODULES}
+    imports: dict[str, set[str]] = {}
+    for path in MODULES:
+        own, names = module_of(path), set[str]()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                for alias in node.names:
+                    submodule = f"{node.module}.{alias.name}"
+                    names.add(submodule if submodule in modules else node.module)
+        imports[own] = (names & modules) - {own}
+    return imports
+
+
+def test_no_import_circle_between_files() -> None:
+    with_own = imported_modules()
+    assert sum(map(len, with_own.values())) > 300  # the imports were found
+    try:
+        list(TopologicalSorter(with_own).static_order())
+    except CycleError as error:
+        raise AssertionError("these modules import each other: " + " -> ".join(error.args[1])) from error
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES}), ids=lambda path: path.name)
+def test_a_folder_holds_no_more_than_a_dozen_modules(folder: Path) -> None:
+    assert len(list(folder.glob("*.py"))) <= MOST_MODULES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_long_module_says_why(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if text.count("\n") > MOST_LINES:
+        assert "Long because" in (ast.get_docstring(ast.parse(text)) or ""), f"{path} has more than {MOST_LINES} lines"
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "triage").rglob("*.py")), ids=lambda path: path.name)

@@ -1,7 +1,7 @@
 """The stage that derives features: one Parquet file per day.
 
 Belongs here: which days a run computes and what it reads for them.
-Does not belong here: features (`triage/features.py`, `triage/timeline.py`).
+Does not belong here: features (`triage/features/contract.py`, `triage/features/history`).
 """
 
 from collections import Counter

@@ -1,7 +1,7 @@
 """The stage that flags: flood days and visibility-only rules.
 
 Belongs here: reading the clean history, asking what is unexpected in it, publishing the flags.
-Does not belong here: the statistics (`triage/floods`, `triage/visibility.py`) and their expectations
+Does not belong here: the statistics (`triage/floods`, `triage/flags/visibility.py`) and their expectations
 (`expectations/`).
 """
 
@@ -22,10 +22,9 @@ from dagster_project.checks import (
 from dagster_project.resources.as_of import reads_everything, run_moment
 from dagster_project.resources.expectations.flags import find_flags
 from dagster_project.resources.expectations.suites import suite_checksum
-from dagster_project.resources.stores.checked import unchecked_rows
 from dagster_project.resources.stores.flags import read_overrides, read_rules, replace_flags
 from dagster_project.resources.stores.history import read_coded_history
-from dagster_project.resources.stores.watermarks import remember_checked
+from dagster_project.resources.stores.watermarks import remember_checked, unchecked_rows
 from dagster_project.resources.warehouse.connection import Warehouse
 
 FLOOD_DAYS = dg.AssetKey(["quality", "flood_days"])

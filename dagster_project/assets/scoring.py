@@ -1,7 +1,7 @@
 """The stage that scores: the champion's probability for every open alert, published in one transaction.
 
 Belongs here: which alerts are scored, with which model, and publication.
-Does not belong here: what a score is (`triage/steps.py`, `triage/model.py`).
+Does not belong here: what a score is (`triage/pipeline.py`, `triage/learning/model.py`).
 """
 
 from collections.abc import Iterable, Iterator

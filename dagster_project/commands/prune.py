@@ -7,14 +7,10 @@ Does not belong here: what may be removed and how (`resources/retention.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from dagster_project.resources.retention import Pruned, prune
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.schema import prepare
-
-if TYPE_CHECKING:
-    pass
-from dagster_project.resources.retention import Pruned, prune
 
 
 def prune_home(*, dry_run: bool = False, say: Callable[[str], None] = lambda line: None) -> list[Pruned]:

@@ -3,7 +3,7 @@
 Belongs here: what files may look like (`contract.py`), how bytes become records (`readers.py`, `arrow_text.py`),
 how records become rows (`rows.py`), and the one transaction in which rows arrive (`load.py`).
 Does not belong here: what a row means. Times, numbers and duplicates are read by dbt's staging models; connections
-come from `resources/postgres.py`.
+come from `resources/warehouse/connection.py`.
 """
 
 from dagster_project.loading.contract import Kind, Mapping, read_mapping

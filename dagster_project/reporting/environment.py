@@ -1,6 +1,6 @@
 """The Jinja environment of every page of heed: escaping, strict names, and the words of `words.py` as filters.
 
-Belongs here: what all templates share. Does not belong here: what one page shows (`page.py`, `serving/pages.py`).
+Belongs here: what all templates share. Does not belong here: what one page shows (`page.py`, `serving/board/pages.py`).
 """
 
 from __future__ import annotations

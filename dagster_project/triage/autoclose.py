@@ -2,7 +2,7 @@
 
 Belongs here: the test that finds a threshold, how many acted alerts it needs, the draw of the check sample, the
 decision about one alert, and the three monitors that pause and stop.
-Does not belong here: who asked for it, undoing and tables (`resources/autoclose.py`), and what a score is
+Does not belong here: who asked for it, undoing and tables (`resources/stores/autoclose.py`), and what a score is
 (`pipeline.py`).
 
 The miss rate of a threshold is the share of a rule's acted alerts whose first score lies below it: those that would

@@ -1,7 +1,7 @@
 """How loops are compiled: numba, ahead of use, kept on disk.
 
 Belongs here: the decorator and the argument types that all compiled loops share.
-Does not belong here: any loop (`timeline/kernels.py`, `trees/kernels.py`).
+Does not belong here: any loop (`features/history/kernels.py`, `trees/kernels.py`).
 
 Importing this module imports numba, which takes a second: import it where something is computed.
 """

@@ -3,7 +3,7 @@
 Belongs here: the estimate of a difference between the two arms, its interval, and the joint question over score bands.
 `reporting.score_influence` says the same in SQL; a test holds the two against each other, and
 `benchmarks/influence.py` measures how often the intervals cover the truth.
-Does not belong here: the draw (`resources/tables.py`) and which alerts count (the view).
+Does not belong here: the draw (`resources/stores/scores.py`) and which alerts count (the view).
 
 The draw is made alert by alert, independently of everything else, so the two arms differ by chance alone and a
 difference of shares is an unbiased estimate of the mean effect. Alerts of one rule and day are alike, but each of them

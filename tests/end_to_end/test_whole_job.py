@@ -17,11 +17,11 @@ from dagster_project.errors import HeedError
 from dagster_project.resources.as_of import run_tags
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE
 from dagster_project.resources.expectations.suites import suite_checksum
-from dagster_project.resources.stores.checked import unchecked_rows
 from dagster_project.resources.stores.features import FeatureStore
 from dagster_project.resources.stores.flags import read_flags
 from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.stores.models import ModelStore
+from dagster_project.resources.stores.watermarks import unchecked_rows
 from dagster_project.triage.features.contract import contract
 from dagster_project.triage.learning.training import Model
 from tests.conftest import PROJECT, Company

@@ -1,6 +1,6 @@
 """Every suite passes on good rows, and every expectation of every suite fails on rows with exactly its fault.
 
-Belongs here: suites and `resources/expectations.py`, with the real Great Expectations.
+Belongs here: suites and `resources/expectations/validation.py`, with the real Great Expectations.
 Does not belong here: Dagster (`test_expectation_checks.py`).
 """
 

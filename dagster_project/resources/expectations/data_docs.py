@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dagster_project.resources.expectations.results import (
     SuiteResult,
@@ -24,9 +24,6 @@ from dagster_project.resources.expectations.suites import (
     PROJECT,
     suite_names,
 )
-
-if TYPE_CHECKING:
-    pass
 from dagster_project.resources.expectations.validation import _gx, load_suite
 
 # Runs whose results are kept per suite. Data Docs show them all; 20 runs of 9 suites build in a few seconds.

@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from dagster_project.errors import HeedError
-
-if TYPE_CHECKING:
-    pass
 
 SAMPLE_ROWS = 10
 

@@ -14,15 +14,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from dagster_project.errors import HeedError
 from dagster_project.resources.expectations.results import (
     CheckSpec,
 )
-
-if TYPE_CHECKING:
-    pass
 
 PROJECT = Path(__file__).resolve().parents[3] / "expectations"
 

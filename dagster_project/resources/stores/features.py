@@ -2,7 +2,7 @@
 
 Belongs here: where a day's features stand, writing a day so that readers see the old file or the new one, reading a
 range of days, and the Dagster IO manager around it.
-Does not belong here: what a feature is (`triage/features.py`).
+Does not belong here: what a feature is (`triage/features/contract.py`).
 
 A directory per feature contract: features made under another contract are never read by mistake. Its manifest holds
 the checksum of each file, and the warehouse that of the manifest: a file that is damaged, or an older one that was put

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from dagster_project.resources.warehouse.connection import Warehouse, append
-
-if TYPE_CHECKING:
-    pass
 from dagster_project.resources.stores.scores import _arrow
+from dagster_project.resources.warehouse.connection import Warehouse, append
 
 
 def read_rules(warehouse: Warehouse) -> pd.DataFrame:

@@ -12,15 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from dagster_project.resources.stores.history_cache import KeptHistory
 from dagster_project.resources.warehouse.connection import Warehouse
-
-if TYPE_CHECKING:
-    pass
 
 HISTORY_COLUMNS = (
     *("alert_id", "raised_at", "rule", "entity", "team", "severity", "value", "threshold", "title", "attributes"),

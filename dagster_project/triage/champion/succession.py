@@ -1,16 +1,13 @@
 """Who follows whom: the decisions about champions, in order.
 
 Belongs here: the record of one decision.
-Does not belong here: deciding (`decide.py`), storing (`resources/stores/models.py`).
+Does not belong here: deciding (`gate.py`), storing (`resources/stores/models.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 @dataclass(frozen=True)

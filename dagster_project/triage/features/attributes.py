@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-
-if TYPE_CHECKING:
-    pass
 
 # Alerts whose attributes are parsed together: their objects take about 100 MB.
 PARSED_AT_ONCE = 50_000

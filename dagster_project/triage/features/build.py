@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,9 +15,6 @@ import pandas as pd
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.features.keys import key_codes
 from dagster_project.triage.flags.exclusion import flag_alerts
-
-if TYPE_CHECKING:
-    pass
 
 FACTS = (
     "alert_id",

@@ -2,7 +2,7 @@
 
 Belongs here: which history features are computed (keys, windows, half-lives, lookback), the facts that are
 known at raise time, the values of history keys, and the contract with its hash that a model stores.
-Does not belong here: computing history (`timeline.py`), and the columns and codes that one training settled
+Does not belong here: computing history (`history`), and the columns and codes that one training settled
 on (`features/matrix.py`).
 
 All facts here are known at `raised_at`. History features of an alert raised at t use alerts raised before t

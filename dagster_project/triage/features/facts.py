@@ -6,13 +6,8 @@ Does not belong here: its history (`history/`), attributes (`attributes.py`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
-
-if TYPE_CHECKING:
-    pass
 
 # Words people use for urgency, from least to most. Numbers in names count the other way round: P1 and sev1
 # are worst.

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from dagster_project.triage.features.attributes import attribute_columns
-
-if TYPE_CHECKING:
-    pass
 
 COLUMNS = ("rule", "entity", "team", "severity", "title")
 

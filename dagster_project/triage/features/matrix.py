@@ -1,7 +1,7 @@
 """From a training frame to the numbers a model sees.
 
 Belongs here: which columns one training settled on (`ColumnPlan`), how text becomes codes, and the matrix
-itself. Does not belong here: which history is computed (`features.py`, `timeline.py`), and anything that
+itself. Does not belong here: which history is computed (`features.py`, `history`), and anything that
 looks at outcomes.
 
 The plan is learned from training alerts only, stored in the model, and replayed at scoring: a value that

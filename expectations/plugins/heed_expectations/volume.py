@@ -114,7 +114,7 @@ class ExpectRulesToBeActedOn(_FlagExpectation):
     """Expect each rule to be acted on now and then.
 
     The alerts of a rule on which nobody acts, by declaration or by the record, are unexpected: they are the
-    visibility-only alerts. Bound and release are those of `triage/visibility.py`.
+    visibility-only alerts. Bound and release are those of `triage/flags/visibility.py`.
     """
 
     metric_dependencies = (FLAGS,)

@@ -2,8 +2,8 @@
 
 Belongs here: the declaration of a history feature (`definition.py`), its computation (`engine.py`) and the
 compiled loops (`kernels.py`, imported only when something is computed), or in parts (`parts.py`).
-Does not belong here: which features heed uses (`triage/features.py`), what makes an event excluded
-(`triage/exclusion.py`), reading and writing.
+Does not belong here: which features heed uses (`triage/features/contract.py`), what makes an event excluded
+(`triage/flags/exclusion.py`), reading and writing.
 """
 
 from dagster_project.triage.features.history.definition import HistoryFeature, span_name

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from dagster_project.errors import HeedError
-
-if TYPE_CHECKING:
-    pass
 
 Statistic = Literal[
     "raised_count",

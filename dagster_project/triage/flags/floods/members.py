@@ -1,7 +1,7 @@
 """Which alerts belong to a flood, and since when.
 
 Belongs here: the stored form of a flood's membership, and finding its alerts.
-Does not belong here: what belonging to a flood excludes an alert from (`triage/exclusion.py`).
+Does not belong here: what belonging to a flood excludes an alert from (`triage/flags/exclusion.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A forest of taught trees: raw scores and exact contributions of many alerts.
 
 Belongs here: how work is shared among threads, and when LightGBM itself answers instead.
-Does not belong here: the text format (`text.py`), the loops (`kernels.py`), probabilities (`triage/forecaster.py`).
+Does not belong here: the text format (`text.py`), the loops (`kernels.py`), probabilities (`triage/learning/model.py`).
 """
 
 from __future__ import annotations
