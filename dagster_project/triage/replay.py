@@ -3,7 +3,7 @@
 Belongs here: the walk. At each cut it calls the functions that production calls (`flags`, `steps`, `model`, `gate`)
 with what was known then. The columns that the audit of single columns calls leaks at a cut are taken out of what is
 learned there; later outcomes have no say in that.
-Does not belong here: a second way to compute anything; reading and writing (`cli.py`).
+Does not belong here: a second way to compute anything; reading and writing (`cli/`).
 """
 
 from __future__ import annotations
