@@ -59,7 +59,7 @@ def dagster_home(home: Path) -> Path:
     return directory
 
 
-def spare_the_disk() -> None:
+def relax_sync() -> None:
     """Let Dagster's SQLite files sync at checkpoints rather than at every event.
 
     A run over a year of days records about a thousand events, each in a transaction of its own: 40 ms each with a sync,
@@ -88,5 +88,5 @@ def dagster_instance(home: Path) -> DagsterInstance:
     """The instance of this home: the one whose runs `make up` shows."""
     from dagster import DagsterInstance
 
-    spare_the_disk()
+    relax_sync()
     return DagsterInstance.from_config(str(dagster_home(home)))

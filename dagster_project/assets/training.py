@@ -18,7 +18,7 @@ from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
 from dagster_project.assets.showing import frame_schema, table, table_schema
 from dagster_project.checks import check_before_publishing, suite_check_specs
 from dagster_project.errors import HeedError
-from dagster_project.resources.as_of import run_moment
+from dagster_project.resources.as_of import run_as_of
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.stores.action_types import require_known_meanings
 from dagster_project.resources.stores.features import FeatureStore
@@ -60,7 +60,7 @@ def training_set(
     warehouse: dg.ResourceParam[Warehouse],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     require_known_meanings(warehouse, settings, as_of)
     frame, left_out = read_taught(features, warehouse, as_of, settings.learning.training_days)
     touched = read_influenced(warehouse, as_of)
@@ -142,7 +142,7 @@ def candidate_model(
     from dagster_project.triage.audit.withholding import learn_without_leaks, withhold
     from dagster_project.triage.learning.training import LIGHTGBM
 
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     champion = models.champion(as_of)
     learning = replace(settings.learning_settings(), fit_elsewhere=cluster.fit if cluster else None)
     since = as_of - timedelta(days=settings.learning.training_days + settings.features.lookback_days)
@@ -189,7 +189,7 @@ def model_evaluation(
 ) -> dg.MaterializeResult:
     from dagster_project.triage.evaluation import evidence
 
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     past = forecasts.read()
     evaluation = evidence.measure(past)
     models.save_evaluation(models.newest(as_of), as_of, evaluation, evidence.reliability(past))
@@ -230,7 +230,7 @@ def model_audit(
     from dagster_project.triage.audit.findings import table as table_of
     from dagster_project.triage.audit.withholding import Withholding
 
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     version = models.newest(as_of)
     withholding = Withholding.of(models.load(version).evidence)
     since = as_of - timedelta(days=settings.learning.training_days + settings.features.lookback_days)
@@ -287,7 +287,7 @@ def champion_model(
     from dagster_project.triage.champion.recalibration import forecasts_since, in_words, recalibrate
     from dagster_project.triage.evaluation import evidence
 
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     version = models.newest(as_of)
     candidate = models.load(version)
     standing = models.champion(as_of)

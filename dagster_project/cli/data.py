@@ -70,7 +70,7 @@ def load(
 ) -> None:
     """Load files into the raw tables. The same file twice changes nothing."""
     from dagster_project.loading import Kind, load_file, read_mapping
-    from dagster_project.resources.warehouse.emptying import empty_simulated, simulated_company
+    from dagster_project.resources.warehouse.reset import reset_demo, simulated_company
     from dagster_project.resources.warehouse.schema import prepare
     from dagster_project.settings import load_settings
 
@@ -98,7 +98,7 @@ def load(
     say = progress()
     if simulated_company(warehouse):
         say("removing the simulated company of `heed demo`: yours replaces it")
-        empty_simulated(warehouse, say)
+        reset_demo(warehouse, say)
     reports = []
     for kind, path in files.items():
         say(f"loading {kind} from {path}")

@@ -37,7 +37,7 @@ def run(as_of: datetime | None, retrain: bool | None, full: bool, json_output: b
     """The whole job once: clean, flag, derive features, train if due, score, publish."""
     from dagster_project.commands.run import run_whole_job
 
-    outcome = run_whole_job(as_of, retrain=retrain, whole=full, say=progress())
+    outcome = run_whole_job(as_of, retrain=retrain, full_refresh=full, say=progress())
     if json_output:
         click.echo(json.dumps(outcome.to_document()))
     else:

@@ -15,7 +15,7 @@ from dagster_project.commands.run import Say, run_whole_job
 from dagster_project.errors import HeedError
 from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.resources.warehouse.emptying import empty_simulated, holds_nothing, simulated_company
+from dagster_project.resources.warehouse.reset import holds_nothing, reset_demo, simulated_company
 from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import heed_home, load_settings
 
@@ -48,7 +48,7 @@ def run_demo(*, alerts: int, days: int, seed: int, say: Say) -> None:
         )
     if company is not None and {name: company.get(name) for name in wanted} != wanted:
         say("another company was asked for: the one before makes way")
-        empty_simulated(warehouse, say)
+        reset_demo(warehouse, say)
         company = None
     end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     company = company or {**wanted, "end": end.isoformat()}

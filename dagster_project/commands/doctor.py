@@ -223,7 +223,7 @@ def _kept_files(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     from upath import UPath
 
     from dagster_project.resources.stores.features import FeatureStore
-    from dagster_project.resources.stores.history_cache import KeptHistory
+    from dagster_project.resources.stores.history_cache import HistoryCache
     from dagster_project.triage.features.contract import contract
 
     if _count(warehouse, "marts.alert_outcomes") is None or _count(warehouse, "quality.checked_rows") is None:
@@ -231,7 +231,7 @@ def _kept_files(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     now = datetime.now(UTC).date()
     store = FeatureStore(UPath(warehouse.home) / "features", contract(settings.feature_settings())["hash"], warehouse)
     wrong = [
-        *KeptHistory(warehouse).compare(DAYS_COMPARED),
+        *HistoryCache(warehouse).compare(DAYS_COMPARED),
         *store.compare(now - timedelta(days=settings.learning.training_days), now, DAYS_COMPARED),
     ]
     if wrong:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError, one_line
-from dagster_project.resources.as_of import WHOLE_TAG, run_tags
+from dagster_project.resources.as_of import FULL_REFRESH_TAG, run_tags
 from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.failures import STEP_WORDS as STEP_WORDS
 from dagster_project.resources.failures import failure_in_words
@@ -96,12 +96,12 @@ def run_job(
     warehouse: Warehouse,
     instance: dg.DagsterInstance,
     days_back: float,
-    whole: bool = False,
+    full_refresh: bool = False,
     say: Say = lambda line: None,
 ) -> JobOutcome:
     """Run a job once in this process and wait for it.
 
-    whole : clean and check everything, whatever could be left out because it was cleaned and checked before.
+    full_refresh : clean and check everything, whatever could be left out because it was cleaned and checked before.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def run_job(
                 **run_tags(as_of, days_back),
                 **WAREHOUSE_TAG,
                 **COMMAND_TAG,
-                **({WHOLE_TAG: "true"} if whole else {}),
+                **({FULL_REFRESH_TAG: "true"} if full_refresh else {}),
             },
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
@@ -165,7 +165,11 @@ def run_job(
 
 
 def run_whole_job(
-    as_of: datetime | None = None, *, retrain: bool | None = None, whole: bool = False, say: Say = lambda line: None
+    as_of: datetime | None = None,
+    *,
+    retrain: bool | None = None,
+    full_refresh: bool = False,
+    say: Say = lambda line: None,
 ) -> JobOutcome:
     """The whole job once, on this home's warehouse: `retrain` when learning is due, else `refresh_scores`.
 
@@ -175,7 +179,7 @@ def run_whole_job(
     as_of : None: the moment at which the run has its turn, so that one which had to wait is not behind the other.
     retrain : True or False decide; None asks whether the newest model is older than `learning.retrain_every_days`,
         was taught with other features than today's, or cannot be read.
-    whole : as for `run_job`.
+    full_refresh : as for `run_job`.
 
     Raises
     ------
@@ -189,7 +193,7 @@ def run_whole_job(
     settings = load_settings()
     warehouse = Warehouse(heed_home())
     try:
-        return _run_in_turn(warehouse, settings, as_of, retrain, whole, say)
+        return _run_in_turn(warehouse, settings, as_of, retrain, full_refresh, say)
     except Exception as error:
         if not isinstance(error, RunStopped) and not isinstance(error.__cause__, RunStopped):
             # Nothing of Dagster's ended: there were no alerts, the warehouse was away, another run hung.
@@ -199,7 +203,7 @@ def run_whole_job(
 
 
 def _run_in_turn(
-    warehouse: Warehouse, settings: Settings, as_of: datetime | None, retrain: bool | None, whole: bool, say: Say
+    warehouse: Warehouse, settings: Settings, as_of: datetime | None, retrain: bool | None, full_refresh: bool, say: Say
 ) -> JobOutcome:
     prepare(warehouse)
     require_alerts(warehouse, settings)
@@ -224,7 +228,7 @@ def _run_in_turn(
                     warehouse=warehouse,
                     instance=instance,
                     days_back=days_back(job, settings),
-                    whole=whole,
+                    full_refresh=full_refresh,
                     say=say,
                 )
             except RunStopped as error:

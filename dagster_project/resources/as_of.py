@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
 AS_OF_TAG = "heed/as_of"
-WHOLE_TAG = "heed/whole"  # "true": the run reads everything, whatever it could leave out
+FULL_REFRESH_TAG = "heed/whole"  # "true": the run reads everything, whatever it could leave out
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 FIRST_DAY = date(2015, 1, 1)  # the first daily partition; older alerts are history, never scored or learned from
@@ -39,7 +39,7 @@ def parse_moment(text: str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def run_moment(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> datetime:
+def run_as_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> datetime:
     """The as-of of this run: its tag, else the moment at which the run was created. The same in every step."""
     if text := context.run.tags.get(AS_OF_TAG):
         return parse_moment(text)
@@ -49,9 +49,9 @@ def run_moment(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext
     return record.create_timestamp.astimezone(UTC)
 
 
-def reads_everything(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> bool:
+def is_full_refresh(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> bool:
     """Whether this run is to clean and check everything: `retrain`, `heed run --full`."""
-    return context.run.tags.get(WHOLE_TAG) == "true"
+    return context.run.tags.get(FULL_REFRESH_TAG) == "true"
 
 
 def run_tags(as_of: datetime, days_back: float) -> dict[str, str]:

@@ -25,7 +25,7 @@ _WANTED = (
 _started = threading.Event()
 
 
-def load_meanwhile() -> None:
+def preload() -> None:
     """Begin to load them in a thread of their own; at once when they are loaded or being loaded."""
     if not _started.is_set():
         _started.set()

@@ -74,7 +74,7 @@ class FeatureStore:
         days, found = set(days), set[date]()
         self.directory.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        keeper, checksums = self._vouched_for()
+        cache_id, checksums = self._vouched_for()
         for day in days:
             checksums.pop(day.isoformat(), None)
         for day, slices in groupby(_by_day(parts), key=itemgetter(0)):
@@ -86,7 +86,7 @@ class FeatureStore:
             found.add(day)
         for day in days - found:
             self.path(day).unlink(missing_ok=True)
-        self._vouch_for(keeper, checksums)
+        self._vouch_for(cache_id, checksums)
         return len(found)
 
     def read(
@@ -165,17 +165,17 @@ class FeatureStore:
             with (self.directory / _MANIFEST).open("rb") as file:
                 content = file.read()
             manifest = json.loads(content)
-            keeper, checksums = str(manifest["keeper"]), dict(manifest["days"])
+            cache_id, checksums = str(manifest["cache_id"]), dict(manifest["days"])
         except (OSError, ValueError, TypeError, KeyError):
             return uuid.uuid4().hex, {}
         if self._warehouse is not None:
             checksum = hashlib.sha256(content).hexdigest()
-            if passed_up_to(self._warehouse, _kept_as(keeper), checksum) is None:
-                return keeper, {}
-        return keeper, checksums
+            if passed_up_to(self._warehouse, _watermark_name(cache_id), checksum) is None:
+                return cache_id, {}
+        return cache_id, checksums
 
-    def _vouch_for(self, keeper: str, checksums: dict[str, str]) -> None:
-        content = json.dumps({"keeper": keeper, "days": dict(sorted(checksums.items()))}).encode()
+    def _vouch_for(self, cache_id: str, checksums: dict[str, str]) -> None:
+        content = json.dumps({"cache_id": cache_id, "days": dict(sorted(checksums.items()))}).encode()
         path = self.directory / _MANIFEST
         if path.protocol in ("", "file"):
             with whole_file(path, _REMEDY) as fresh:
@@ -184,7 +184,7 @@ class FeatureStore:
             path.write_bytes(content)
         if self._warehouse is not None:
             now = oldest_in_progress(self._warehouse)
-            remember_checked(self._warehouse, _kept_as(keeper), hashlib.sha256(content).hexdigest(), now)
+            remember_checked(self._warehouse, _watermark_name(cache_id), hashlib.sha256(content).hexdigest(), now)
 
     def _sweep(self) -> None:
         """Remove what writers that were killed left half-written; the run has its turn, so nobody else writes now."""
@@ -206,8 +206,8 @@ class FeatureStore:
 _REMEDY = "free some room, or correct what it says; the next run writes it"
 
 
-def _kept_as(keeper: str) -> str:
-    return f"features kept as {keeper}"
+def _watermark_name(cache_id: str) -> str:
+    return f"features kept as {cache_id}"
 
 
 def _by_day(parts: Iterable[pd.DataFrame]) -> Iterator[tuple[date, pa.Table]]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from dagster_project.resources.stores.history_cache import KeptHistory
+from dagster_project.resources.stores.history_cache import HistoryCache
 from dagster_project.resources.warehouse.connection import Warehouse
 
 HISTORY_COLUMNS = (
@@ -56,7 +56,7 @@ def read_history(
 
     names = list(columns or HISTORY_COLUMNS)
     # What is cut by comes along, whether it is wanted or not.
-    table = KeptHistory(warehouse).read(
+    table = HistoryCache(warehouse).read(
         since, as_of, list(dict.fromkeys(["alert_id", "raised_at", "known_at", *names]))
     )
     for position, column in enumerate(table.schema):
@@ -89,7 +89,7 @@ def read_coded_history(
 
     limit = FloodSettings().attribute_values
     named = set(warehouse.read(_NAMED_SOURCES)["name"])
-    table = KeptHistory(warehouse).read_sources(since, as_of, columns, limit, named)
+    table = HistoryCache(warehouse).read_sources(since, as_of, columns, limit, named)
     return _as_known(warehouse, table.unify_dictionaries().to_pandas(), as_of)
 
 

@@ -68,34 +68,34 @@ _FORM = 3
 class _Manifest:
     """What the files hold: the tables and the transaction they stand at, and of each day its rows and its parts: of
     each its file with its checksum, the names of its attributes, and when its first and last alert were raised (ISO
-    8601). keeper : names these files in the warehouse, where several homes may keep some."""
+    8601). cache_id : names this cache in the warehouse, where several homes may have one."""
 
     made_by: str = ""
-    keeper: str = ""
+    cache_id: str = ""
     tables: str = ""
     transaction: int = 0
     days: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-class KeptHistory:
+class HistoryCache:
     """The kept history of one home and its warehouse."""
 
     def __init__(self, warehouse: Warehouse) -> None:
         self._warehouse = warehouse
-        self._directory = kept_directory(warehouse.home)
+        self._directory = history_directory(warehouse.home)
 
     def refresh(self) -> None:
         """Bring the files to what the warehouse holds now; once in a turn, until something is cleaned."""
-        if not self._warehouse.history_stands:
+        if not self._warehouse.history_is_current:
             self._refresh()
-            self._warehouse.history_stands = self._warehouse.keeps_a_connection
+            self._warehouse.history_is_current = self._warehouse.keeps_a_connection
 
     def forget(self) -> None:
         """Believe nothing of what is kept: everything is read again when it is next asked for."""
         if (self._directory / _MANIFEST).exists():
             # The name stays, so that what the warehouse holds of these files is replaced.
-            self._write_manifest(_Manifest(keeper=self._manifest()[0].keeper))
-        self._warehouse.history_stands = False
+            self._write_manifest(_Manifest(cache_id=self._manifest()[0].cache_id))
+        self._warehouse.history_is_current = False
 
     def compare(self, days: int) -> list[str]:
         """What is wrong with the newest and with random days, so many in all, in words. Changes nothing.
@@ -105,7 +105,7 @@ class KeptHistory:
         import random
 
         manifest, text = self._manifest()
-        since = self._believed(manifest, text)
+        since = self._valid_as_of(manifest, text)
         if since is None:
             return []
         settled = [
@@ -134,10 +134,10 @@ class KeptHistory:
         warehouse = self._warehouse
         manifest, text = self._manifest()
         now = oldest_in_progress(warehouse)
-        since = self._believed(manifest, text)
+        since = self._valid_as_of(manifest, text)
         if since is None:
             _remove(self._directory)
-            manifest = _Manifest(_made_by(), manifest.keeper or uuid.uuid4().hex)
+            manifest = _Manifest(_made_by(), manifest.cache_id or uuid.uuid4().hex)
         found = self._days(since if since is not None else now)
         again = [
             day
@@ -163,7 +163,7 @@ class KeptHistory:
                 manifest.days[name] = told
         manifest.tables, manifest.transaction = self._tables(), now
         text = self._write_manifest(manifest)
-        remember_checked(warehouse, _keeper(manifest), _checksum(text), now)
+        remember_checked(warehouse, _watermark_name(manifest), _checksum(text), now)
         for name in left:
             (self._directory / name).unlink(missing_ok=True)
 
@@ -243,11 +243,11 @@ class KeptHistory:
             whole = whole.append_column(MARK + source, held)
         return whole
 
-    def _believed(self, manifest: _Manifest, text: str) -> int | None:
+    def _valid_as_of(self, manifest: _Manifest, text: str) -> int | None:
         """The transaction up to which the files are what the warehouse holds; None where they cannot be believed."""
         if manifest.made_by != _made_by() or manifest.tables != self._tables():
             return None
-        transaction = passed_up_to(self._warehouse, _keeper(manifest), _checksum(text))
+        transaction = passed_up_to(self._warehouse, _watermark_name(manifest), _checksum(text))
         return transaction if transaction == manifest.transaction else None
 
     def _tables(self) -> str:
@@ -344,13 +344,13 @@ _MANIFEST = "manifest.json"
 _REMEDY = "free some room, or correct what it says; the next run writes it"
 
 
-def kept_directory(home: Path) -> Path:
+def history_directory(home: Path) -> Path:
     """Where the kept history of a home stands."""
     return home / "history"
 
 
-def _keeper(manifest: _Manifest) -> str:
-    return f"history kept as {manifest.keeper}"
+def _watermark_name(manifest: _Manifest) -> str:
+    return f"history kept as {manifest.cache_id}"
 
 
 def _checksum(text: str) -> str:

@@ -79,7 +79,7 @@ def remember_checked(warehouse: Warehouse, suite: str, expectations: str, transa
 
 
 def unchecked_rows(
-    warehouse: Warehouse, table: str, suite: str, expectations: str, witness: str, *, whole: bool = False
+    warehouse: Warehouse, table: str, suite: str, expectations: str, witness: str, *, full_refresh: bool = False
 ) -> tuple[Iterator[pd.DataFrame], bool, int]:
     """The rows of a clean table that were written since all of it passed a suite, told by their transactions (xmin).
 
@@ -89,7 +89,7 @@ def unchecked_rows(
     expectations : a checksum of what the suite expects; rows that passed something else have not passed.
     witness : a condition. One row that fulfils it, and one row at all, come along, so that what is expected of the
         table as a whole ("some were acted on") is not asked of a few new rows.
-    whole : read the whole table in any case.
+    full_refresh : read the whole table in any case.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def unchecked_rows(
     when they do: for `remember_checked`.
     """
     now = oldest_in_progress(warehouse)
-    passed = None if whole else passed_up_to(warehouse, suite, expectations)
+    passed = None if full_refresh else passed_up_to(warehouse, suite, expectations)
     is_whole = passed is None
     query, values = f"SELECT * FROM {table}", list[str]()
     if passed is not None:

@@ -85,7 +85,7 @@ class Warehouse:
         self.home = home
         self._given_url = url if url is not None else os.environ.get(URL_VARIABLE)
         # Whether the kept history was brought up to date in this turn, and nothing was cleaned since.
-        self.history_stands = False
+        self.history_is_current = False
         self._keepers = 0
         self._idle: list[Connection] = []
         self._guards: list[Guard] = []
@@ -164,7 +164,7 @@ class Warehouse:
         finally:
             self._keepers -= 1
             if not self._keepers:
-                self.history_stands = False
+                self.history_is_current = False
             while self._idle and not self._keepers:
                 _close(self._idle.pop())
 

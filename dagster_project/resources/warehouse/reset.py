@@ -44,7 +44,7 @@ def holds_nothing(warehouse: Warehouse) -> bool:
     return not warehouse.value("SELECT " + " OR ".join(f"EXISTS (SELECT FROM {name})" for name in names))
 
 
-def empty_simulated(warehouse: Warehouse, say: Callable[[str], None] = lambda line: None) -> None:
+def reset_demo(warehouse: Warehouse, say: Callable[[str], None] = lambda line: None) -> None:
     """Remove the simulated company with everything that came from it: rows, flags, models, scores and features.
 
     The tables are locked before they are examined, so that nothing can come in between.
