@@ -75,5 +75,5 @@ def doctor(json_output: bool) -> None:
     else:
         for finding in findings:
             click.echo(finding.line())
-    if any(finding.status == "wrong" for finding in findings):
+    if any(finding.level == "error" for finding in findings):
         raise SystemExit(1)

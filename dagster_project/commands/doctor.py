@@ -23,7 +23,9 @@ from dagster_project.settings import Settings, heed_home, load_settings, setting
 if TYPE_CHECKING:
     from dagster import DagsterRun
 
-Status = Literal["well", "look", "wrong"]
+Level = Literal["ok", "warn", "error"]
+# The former words for the levels: `--json` keeps them in the field `status` for programs that read it.
+STATUS = {"ok": "well", "warn": "look", "error": "wrong"}
 OLDEST_SERVER = 150000  # PostgreSQL 15: the oldest the tests run on
 ROOM_NEEDED = 2 * 1024**3  # a year of a million alerts takes about 1.5 GB with its features
 
@@ -33,18 +35,18 @@ class Finding:
     """One thing that was examined. `remedy` is empty when nothing needs doing."""
 
     what: str
-    status: Status
+    level: Level
     found: str
     remedy: str = ""
 
     def line(self) -> str:
         """One line for people."""
-        mark = {"well": "  well ", "look": "  LOOK ", "wrong": " WRONG "}[self.status]
-        return one_line(f"{mark} {self.what}: {self.found}" + (f". {self.remedy}" if self.remedy else ""))
+        label = {"ok": "   ok ", "warn": " WARN ", "error": "ERROR "}[self.level]
+        return one_line(f"{label} {self.what}: {self.found}" + (f". {self.remedy}" if self.remedy else ""))
 
     def to_document(self) -> dict[str, Any]:
         """The same for machines."""
-        return asdict(self)
+        return {**asdict(self), "status": STATUS[self.level]}
 
 
 def examine() -> list[Finding]:
@@ -53,32 +55,32 @@ def examine() -> list[Finding]:
     try:
         settings = load_settings()
     except HeedError as error:
-        return [Finding("settings", "wrong", error.cause, error.remedy)]
-    findings.append(Finding("settings", "well", str(settings_path())))
+        return [Finding("settings", "error", error.cause, error.remedy)]
+    findings.append(Finding("settings", "ok", str(settings_path())))
     findings += _home()
     if cluster := Cluster(settings.compute.dask):
         try:
-            findings.append(Finding("Dask cluster", "well", cluster.check()))
+            findings.append(Finding("Dask cluster", "ok", cluster.check()))
         except HeedError as error:
-            findings.append(Finding("Dask cluster", "wrong", error.cause, error.remedy))
+            findings.append(Finding("Dask cluster", "error", error.cause, error.remedy))
     warehouse = Warehouse(heed_home())
     try:
         version = int(warehouse.value("SELECT current_setting('server_version_num')"))
         stored_version(warehouse)  # not by a newer heed
     except HeedError as error:
-        return [*findings, Finding("warehouse", "wrong", error.cause, error.remedy)]
+        return [*findings, Finding("warehouse", "error", error.cause, error.remedy)]
     where = warehouse.describe() + ("" if warehouse.is_embedded else f" ({URL_VARIABLE})")
     if version < OLDEST_SERVER:
         findings.append(
-            Finding("warehouse", "wrong", f"{where} is version {version // 10000}", "Use PostgreSQL 15 or newer")
+            Finding("warehouse", "error", f"{where} is version {version // 10000}", "Use PostgreSQL 15 or newer")
         )
     else:
-        findings.append(Finding("warehouse", "well", f"{where}, version {version // 10000}"))
+        findings.append(Finding("warehouse", "ok", f"{where}, version {version // 10000}"))
     for examination in (_connection, _rights, _raw, _kept_files, _runs, _model, _scores, _notices):
         try:
             findings += examination(warehouse, settings)
         except HeedError as error:
-            findings.append(Finding(examination.__name__.strip("_"), "wrong", error.cause, error.remedy))
+            findings.append(Finding(examination.__name__.strip("_"), "error", error.cause, error.remedy))
     return findings
 
 
@@ -86,15 +88,15 @@ def _home() -> Iterator[Finding]:
     home = heed_home()
     existing = next(path for path in (home, *home.parents) if path.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
-        yield Finding("state", "wrong", f"{existing} cannot be written", "Set HEED_HOME to a directory of yours")
+        yield Finding("state", "error", f"{existing} cannot be written", "Set HEED_HOME to a directory of yours")
         return
     free = shutil.disk_usage(existing).free
-    status: Status = "well" if free > ROOM_NEEDED else "look"
+    level: Level = "ok" if free > ROOM_NEEDED else "warn"
     yield Finding(
         "state",
-        status,
+        level,
         f"{home}, {free / 1024**3:.1f} GB free",
-        "" if status == "well" else "Free some room, or move HEED_HOME",
+        "" if level == "ok" else "Free some room, or move HEED_HOME",
     )
 
 
@@ -106,9 +108,9 @@ def _connection(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         pooled = pools_transactions(warehouse)
         remedy = POOLED_REMEDY[:1].upper() + POOLED_REMEDY[1:]
         yield (
-            Finding("connection", "wrong", POOLED, remedy)
+            Finding("connection", "error", POOLED, remedy)
             if pooled
-            else Finding("connection", "well", "a session of the server's own")
+            else Finding("connection", "ok", "a session of the server's own")
         )
 
 
@@ -124,13 +126,13 @@ def _rights(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         lacking = list(missing_rights(warehouse))
         shown = "; ".join(lacking[:5]) + (f"; and {len(lacking) - 5} more" if len(lacking) > 5 else "")
         if lacking:
-            yield Finding("rights", "wrong", shown, "Run `heed init` as the owner of the database")
+            yield Finding("rights", "error", shown, "Run `heed init` as the owner of the database")
         elif mine.empty:
-            yield Finding("rights", "wrong", "this login has no role of heed", f"GRANT one to it: {', '.join(WORK)}")
+            yield Finding("rights", "error", "this login has no role of heed", f"GRANT one to it: {', '.join(WORK)}")
         else:
-            yield Finding("rights", "well", f"this login has {roles}; no role lacks a right")
+            yield Finding("rights", "ok", f"this login has {roles}; no role lacks a right")
     elif warehouse.value("SELECT has_database_privilege(current_database(), 'CREATE')"):
-        yield Finding("rights", "well", "heed may create its schemas")
+        yield Finding("rights", "ok", "heed may create its schemas")
     else:
         yield Finding(
             "rights",
@@ -160,14 +162,14 @@ def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         rows = _count(warehouse, ".".join('"' + part.replace('"', '""') + '"' for part in table.split(".")))
         if not rows:
             found = f"{table} " + ("does not exist, or this login may not read it" if rows is None else "is empty")
-            yield Finding(name, "look", found, f"Load some: heed load --{name} FILE")
+            yield Finding(name, "warn", found, f"Load some: heed load --{name} FILE")
         else:
-            yield Finding(name, "well", f"{rows} rows in {table}")
+            yield Finding(name, "ok", f"{rows} rows in {table}")
     if undecodable := _undecodable(warehouse):
         by_reason = ", ".join(f"{row['rows']} {row['source']} {row['reason']}" for row in undecodable[:5])
         yield Finding(
             "undecodable rows",
-            "look",
+            "warn",
             f"{sum(row['rows'] for row in undecodable)} rows of loaded files could not be decoded ({by_reason})",
             "SELECT file, line, reason, content FROM raw.undecodable_rows shows them; mend the file and load it again",
         )
@@ -175,7 +177,7 @@ def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     if rejected:
         yield Finding(
             "rejected rows",
-            "look",
+            "warn",
             f"{rejected} rows were set aside",
             "SELECT source, reason, count(*) FROM marts.rejected_rows GROUP BY 1, 2 says why",
         )
@@ -196,20 +198,20 @@ def _meanings(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
 
     if words := shared_ids_in_words(warehouse):
         cause, _, remedy = words.rpartition(". ")
-        yield Finding("alert ids", "look", cause, remedy)
+        yield Finding("alert ids", "warn", cause, remedy)
     changes = warehouse.read_arrow(
         "SELECT ltrim(column_name, '@') AS name, count(*) AS alerts FROM marts.alert_fact_changes GROUP BY 1 "
         "ORDER BY 2 DESC, 1 LIMIT 5"
     ).to_pylist()
     if changes:
         named = ", ".join(f"{row['name'][:60]} of {row['alerts']} alerts" for row in changes)
-        yield Finding("facts that changed after the raise", "well", f"{named}: heed uses the first-seen values")
+        yield Finding("facts that changed after the raise", "ok", f"{named}: heed uses the first-seen values")
     types = clean_types(warehouse)
     if words := unknown_in_words(types):
         refused = unknown_share(types) > MOST_UNKNOWN
         yield Finding(
             "action types",
-            "wrong" if refused else "look",
+            "error" if refused else "warn",
             words + "; nothing is learned until somebody explains them" * refused,
             how_to_explain(settings),
         )
@@ -237,10 +239,10 @@ def _kept_files(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     if wrong:
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         yield Finding(
-            "kept files", "look", "; ".join(wrong[:3]) + more, "Run `heed run --retrain`: it writes all of them again"
+            "kept files", "warn", "; ".join(wrong[:3]) + more, "Run `heed run --retrain`: it writes all of them again"
         )
     elif (warehouse.home / "history").exists():
-        yield Finding("kept files", "well", f"{DAYS_COMPARED} random days and the newest are what was written")
+        yield Finding("kept files", "ok", f"{DAYS_COMPARED} random days and the newest are what was written")
 
 
 def _runs(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
@@ -275,11 +277,11 @@ def _runs(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
 
         state, words = told(runs[0])
         before = next((told(run) for run in runs[1:2]), ("well", ""))
-        if state == "well" and before[0] in ("stopped", "cut off"):
+        if state == "ok" and before[0] in ("stopped", "cut off"):
             words += f"; before it, {before[1]}"
         yield Finding(
             "runs",
-            "well" if state in ("well", "goes on") else "wrong",
+            "ok" if state in ("well", "goes on") else "error",
             words,
             "" if state in ("well", "goes on") else "The next run takes over: `heed run`",
         )
@@ -287,31 +289,31 @@ def _runs(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         if learned is not None and learned is not runs[0]:
             state, words = told(learned)
             if state != "well":
-                yield Finding("learning", "look", words, "Mend the cause, then `heed run --retrain`")
+                yield Finding("learning", "warn", words, "Mend the cause, then `heed run --retrain`")
 
 
 def _model(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     from dagster_project.resources.stores.models import ModelStore
 
     if not _count(warehouse, "training.champion_decisions"):
-        yield Finding("model", "look", "none was trained yet", "Run `heed run`")
+        yield Finding("model", "warn", "none was trained yet", "Run `heed run`")
         return
     now = datetime.now(UTC)
     champion = ModelStore(warehouse).champion(now)
     if champion is None:
-        yield Finding("model", "look", "no candidate became champion yet", "Run `heed run --retrain`")
+        yield Finding("model", "warn", "no candidate became champion yet", "Run `heed run --retrain`")
         return
     try:
         ModelStore(warehouse).load(champion.model_version)
     except HeedError as error:
         damage = f"champion {champion.model_version} cannot be read ({error.cause}); an earlier champion scores, if any"
-        yield Finding("model", "look", damage, "Run `heed run`: it learns anew")
+        yield Finding("model", "warn", damage, "Run `heed run`: it learns anew")
         return
     age = now - champion.cut
     old = age > 2 * timedelta(days=settings.learning.retrain_every_days)
     yield Finding(
         "model",
-        "look" if old else "well",
+        "warn" if old else "ok",
         f"{champion.model_version} knows the world up to {champion.cut:%Y-%m-%d %H:%M} UTC",
         "Run `heed run --retrain`, or keep `make up` running" if old else "",
     )
@@ -321,7 +323,7 @@ def _scores(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     from dagster_project.serving.freshness import AHEAD, MISSED_REFRESHES, stale_before
 
     if not _count(warehouse, "scoring.alert_scores"):
-        yield Finding("scores", "look", "there are none yet", "Run `heed run`")
+        yield Finding("scores", "warn", "there are none yet", "Run `heed run`")
         return
     # A score is written only when it changed: its age says nothing about when the job last ran.
     now = datetime.now(UTC)
@@ -329,7 +331,7 @@ def _scores(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     if ahead:
         yield Finding(
             "clock",
-            "look",
+            "warn",
             f"a publication stands at {ahead:%Y-%m-%d %H:%M} UTC, and this machine's clock says {now:%Y-%m-%d %H:%M}",
             "Correct the clock if it went back; freshness counts publications up to now only",
         )
@@ -339,7 +341,7 @@ def _scores(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     old = newest < stale_before(settings.schedule.refresh_scores, datetime.now(UTC))
     yield Finding(
         "scores",
-        "wrong" if old else "well",
+        "error" if old else "ok",
         f"the newest publication stands at {newest:%Y-%m-%d %H:%M} UTC"
         + (f", and {MISSED_REFRESHES} scheduled refreshes have passed since" if old else ""),
         "Keep `make up` running, or run `heed run` on a schedule of yours" if old else "",
@@ -354,7 +356,7 @@ def _notices(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     number = len(destinations(settings))
     told = f"{number} destinations are told when a run fails"
     nobody = f"nobody is told when a run fails: {settings.notify.urls_from} is not set"
-    yield Finding("notices", "well", told if number else nobody, "`heed notify --test` tries them" if number else "")
+    yield Finding("notices", "ok", told if number else nobody, "`heed notify --test` tries them" if number else "")
 
 
 def _watch(warehouse: Warehouse) -> Iterator[Finding]:
@@ -365,4 +367,4 @@ def _watch(warehouse: Warehouse) -> Iterator[Finding]:
         "SELECT check_name, finding FROM reporting.monitoring_latest WHERE verdict = 'warning' "
         "ORDER BY check_name, value DESC"
     ).to_pylist():
-        yield Finding(reading["check_name"].replace("_", " "), "look", reading["finding"], "See docs/data-engineer.md")
+        yield Finding(reading["check_name"].replace("_", " "), "warn", reading["finding"], "See docs/data-engineer.md")

@@ -305,7 +305,7 @@ class Soak:
             assert "was cut off: its process ended without a word" in said
             finding = self.doctor("runs")
             assert finding is not None
-            assert finding.status == "well"
+            assert finding.level == "ok"
             assert f"before it, run {runs[1].run_id[:8]}" in finding.found
             assert "was cut off" in finding.found
         return seconds, lost

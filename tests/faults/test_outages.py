@@ -18,7 +18,7 @@ def stopped_in_one_line(soak: Soak, line: str, *words: str) -> None:
     """The command, the doctor and Dagster's run say the same, in one line each."""
     finding = soak.doctor("runs")
     assert finding is not None
-    assert finding.status == "wrong"
+    assert finding.level == "error"
     for word in words:
         assert word in line
         assert word in finding.found
@@ -158,7 +158,7 @@ def test_the_champion_is_truncated(soak: Soak, row: Row) -> None:
     assert f"scored by {first}" in said
     finding = soak.doctor("model")
     assert finding is not None
-    assert finding.status == "look"
+    assert finding.level == "warn"
     row("champion truncated", "half of its row is cut off", soak.recovers())
     assert soak.value(NEWEST_CHAMPION) not in (first, second)
-    assert soak.doctor("model").status == "well"  # type: ignore[union-attr]
+    assert soak.doctor("model").level == "ok"  # type: ignore[union-attr]

@@ -48,7 +48,7 @@ def test_killed_while_dbt_cleans(soak: Soak, row: Row) -> None:
         soak.run().is_blocked_at("marts.alert_outcomes").kill()
     finding = soak.doctor("runs")
     assert finding is not None
-    assert finding.status == "wrong"
+    assert finding.level == "error"
     assert "was cut off: its process ended without a word in the step clean" in finding.found
     row("killed in dbt", "kill -9 between two tables", soak.recovers(cut_off=True))
 
@@ -138,7 +138,7 @@ def test_the_clock_goes_back(soak: Soak, row: Row) -> None:
     soak.run("--no-retrain", "--as-of", ahead.isoformat()).succeeds()
     finding = soak.doctor("clock")
     assert finding is not None
-    assert finding.status == "look"
+    assert finding.level == "warn"
     soak.bring()
     row("the clock goes back", "a run stood 2 h ahead before", soak.recovers())
     scores = soak.doctor("scores")

@@ -130,4 +130,4 @@ def test_a_newer_warehouse_is_refused_and_not_touched(warehouse: Warehouse, monk
     assert do(warehouse, "SELECT obj_description('scoring'::regnamespace)") == [(newer,)]
     monkeypatch.setenv("HEED_HOME", str(warehouse.home))
     monkeypatch.setenv("HEED_DATABASE_URL", warehouse.url())
-    assert [(each.what, each.status) for each in examine()][-1] == ("warehouse", "wrong")
+    assert [(each.what, each.level) for each in examine()][-1] == ("warehouse", "error")

@@ -155,5 +155,5 @@ def test_a_pooler_in_transaction_mode_is_recognised_and_refused(warehouse: Wareh
         assert pools_transactions(pooled)
         with pytest.raises(HeedError, match="pooler in transaction mode"), run_lock(pooled, "mine"):
             pass
-        assert [finding.status for finding in _connection(pooled, Settings())] == ["wrong"]
-    assert [finding.status for finding in _connection(warehouse, Settings())] == ["well"]
+        assert [finding.level for finding in _connection(pooled, Settings())] == ["error"]
+    assert [finding.level for finding in _connection(warehouse, Settings())] == ["ok"]
