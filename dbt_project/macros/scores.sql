@@ -61,3 +61,22 @@
     {{ share }} * (1 - {{ share }}) / nullif({{ n }}, 0) + {{ z95() }} ^ 2 / (4 * nullif({{ n }}, 0)::double precision ^ 2))))
   / (1 + {{ z95() }} ^ 2 / nullif({{ n }}, 0))
 {%- endmacro %}
+
+{# The moment for which the chance now is given. It moves with the clock while runs publish and stops an hour after the
+   newest publication: "still undecided" is known only as far as actions were loaded, and without that stop an outage of
+   a day would make every alert look as if nobody were going to act. #}
+{% macro reading_moment() -%}
+    select least(now(), coalesce(max(as_of) + interval '1 hour', now())) as read_at
+    from {{ source('scoring', 'publications') }}
+{%- endmacro %}
+
+{# The chance now from the chance at the raise: `chance_now` of triage/learning/time_to_decision.py, operation by
+   operation, so that both give the same number to the last bit. Never simplify it. #}
+{% macro chance_now(p, a, b, c) -%}
+  case when {{ p }} >= 1 then 1 else
+    ({{ a }} * sqrt({{ p }} * (1 - {{ p }})) + {{ b }} * {{ p }}
+      + {{ c }} * {{ p }} * sqrt({{ p }} * (1 - {{ p }})) / (1 - {{ p }}))
+    / (({{ a }} * sqrt({{ p }} * (1 - {{ p }})) + {{ b }} * {{ p }}
+      + {{ c }} * {{ p }} * sqrt({{ p }} * (1 - {{ p }})) / (1 - {{ p }})) + (1 - {{ p }}))
+  end
+{%- endmacro %}

@@ -145,6 +145,24 @@ CREATE TABLE IF NOT EXISTS scoring.run_ends (
     status text NOT NULL CHECK (status IN ('succeeded', 'failed')), what text
 );
 CREATE INDEX IF NOT EXISTS run_ends_newest ON scoring.run_ends (job, ended_at DESC);
+-- How the chance at the raise becomes the chance now: `triage/learning/time_to_decision.py`. Arrays hold one number per age.
+CREATE TABLE IF NOT EXISTS scoring.curve_sets (
+    curve_version text PRIMARY KEY, as_of timestamptz NOT NULL, fitted_at timestamptz NOT NULL DEFAULT now(),
+    horizon_seconds double precision NOT NULL, alerts bigint NOT NULL, landmark boolean NOT NULL,
+    ages double precision[] NOT NULL
+);
+CREATE INDEX IF NOT EXISTS curve_sets_newest ON scoring.curve_sets (as_of DESC, fitted_at DESC);
+CREATE TABLE IF NOT EXISTS scoring.decision_curves (
+    curve_version text NOT NULL REFERENCES scoring.curve_sets ON DELETE CASCADE,
+    level text NOT NULL CHECK (level IN ('all', 'team', 'rule')), team text NOT NULL, rule text NOT NULL,
+    a double precision[] NOT NULL, b double precision[] NOT NULL, c double precision[] NOT NULL,
+    PRIMARY KEY (curve_version, level, team, rule)
+);
+CREATE TABLE IF NOT EXISTS scoring.flagged_rates (
+    as_of timestamptz NOT NULL, kind text NOT NULL CHECK (kind IN ('flood', 'visibility_only')), rule text NOT NULL,
+    alerts bigint NOT NULL, acted bigint NOT NULL, probability double precision NOT NULL, low double precision NOT NULL,
+    high double precision NOT NULL, words text NOT NULL, PRIMARY KEY (as_of, kind, rule)
+);
 -- The random holdout: one row per alert, made when it was first scored. Nobody can foretell a draw without the salt.
 CREATE TABLE IF NOT EXISTS scoring.holdout_salt (
     only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one), salt text NOT NULL,
@@ -427,6 +445,32 @@ COMMENT ON COLUMN scoring.holdout.assigned_at IS 'As-of of the alert''s first sc
 COMMENT ON COLUMN scoring.holdout.logged_at IS 'When it was drawn.';
 COMMENT ON COLUMN scoring.holdout.share IS 'The chance that it had to be held out: holdout.share at that time.';
 COMMENT ON COLUMN scoring.holdout.arm IS 'shown, or held out: no score is shown until its outcome is known.';
+COMMENT ON TABLE scoring.curve_sets IS 'Sets of curves that turn the chance at the raise into the chance now: one per training.';
+COMMENT ON COLUMN scoring.curve_sets.curve_version IS 'Names the set.';
+COMMENT ON COLUMN scoring.curve_sets.as_of IS 'The moment at which the set stands: nothing known later touched it.';
+COMMENT ON COLUMN scoring.curve_sets.fitted_at IS 'When it was written.';
+COMMENT ON COLUMN scoring.curve_sets.horizon_seconds IS 'How long an action counts.';
+COMMENT ON COLUMN scoring.curve_sets.alerts IS 'How many decided alerts it was learned from.';
+COMMENT ON COLUMN scoring.curve_sets.landmark IS 'Whether a landmark model takes part: false where too few alerts had a score.';
+COMMENT ON COLUMN scoring.curve_sets.ages IS 'Ages in seconds, ascending, the first 0: element k of a curve holds from age k on.';
+COMMENT ON TABLE scoring.decision_curves IS 'The curves of a set: of all alerts, of teams, and of rules within a team.';
+COMMENT ON COLUMN scoring.decision_curves.curve_version IS 'The set.';
+COMMENT ON COLUMN scoring.decision_curves.level IS 'all, team, or rule (within a team). The narrowest level that has a curve counts.';
+COMMENT ON COLUMN scoring.decision_curves.team IS 'The team; empty: none, or all.';
+COMMENT ON COLUMN scoring.decision_curves.rule IS 'The rule; empty: all.';
+COMMENT ON COLUMN scoring.decision_curves.a IS 'Weight of the square root of the odds, by age.';
+COMMENT ON COLUMN scoring.decision_curves.b IS 'Weight of the odds, by age.';
+COMMENT ON COLUMN scoring.decision_curves.c IS 'Weight of the odds to the power 1.5, by age.';
+COMMENT ON TABLE scoring.flagged_rates IS 'The share of flagged alerts that is acted on, by kind of flag and rule: written when it changed.';
+COMMENT ON COLUMN scoring.flagged_rates.as_of IS 'The moment at which the rows stand; the newest one counts.';
+COMMENT ON COLUMN scoring.flagged_rates.kind IS 'flood or visibility_only.';
+COMMENT ON COLUMN scoring.flagged_rates.rule IS 'The rule; empty: every rule.';
+COMMENT ON COLUMN scoring.flagged_rates.alerts IS 'Flagged alerts with a known outcome.';
+COMMENT ON COLUMN scoring.flagged_rates.acted IS 'Those acted on.';
+COMMENT ON COLUMN scoring.flagged_rates.probability IS 'The share, that of a rule shrunk towards its kind.';
+COMMENT ON COLUMN scoring.flagged_rates.low IS 'Lower end of its 95% interval.';
+COMMENT ON COLUMN scoring.flagged_rates.high IS 'Upper end of its 95% interval.';
+COMMENT ON COLUMN scoring.flagged_rates.words IS 'In words.';
 COMMENT ON TABLE scoring.monitoring IS 'What the checks on published scores read, run by run, append-only.';
 COMMENT ON COLUMN scoring.monitoring.as_of IS 'The moment at which the run stands.';
 COMMENT ON COLUMN scoring.monitoring.measured_at IS 'When it was written.';

@@ -2,31 +2,112 @@ with latest as (
     select distinct on (alert_id) *
     from {{ source('scoring', 'alert_scores') }}
     order by alert_id, as_of desc, scored_at desc
+),
+
+reading as (
+    {{ reading_moment() }}
+),
+
+curve_set as (
+    select curve_sets.*
+    from {{ source('scoring', 'curve_sets') }} as curve_sets
+    inner join reading on curve_sets.as_of <= reading.read_at
+    order by curve_sets.as_of desc, curve_sets.fitted_at desc
+    limit 1
+),
+
+curves as (
+    select decision_curves.*
+    from {{ source('scoring', 'decision_curves') }} as decision_curves
+    inner join curve_set on curve_set.curve_version = decision_curves.curve_version
+),
+
+rates as (
+    select flagged_rates.*
+    from {{ source('scoring', 'flagged_rates') }} as flagged_rates
+    where flagged_rates.as_of = (
+        select max(newest.as_of)
+        from {{ source('scoring', 'flagged_rates') }} as newest
+        inner join reading on newest.as_of <= reading.read_at
+    )
+),
+
+{# One row per alert with all that the number needs. The cheap lookups by team and rule run as hash joins. #}
+facts as (
+    select
+        latest.*,
+        alerts.rule,
+        alerts.entity,
+        alerts.team,
+        alerts.severity,
+        alerts.value,
+        alerts.threshold,
+        alerts.title,
+        alerts.attributes,
+        outcomes.outcome,
+        outcomes.known_at,
+        outcomes.outcome is null as is_open,
+        {{ is_hidden() }} as is_hidden,
+        case when latest.visibility_only then 'visibility_only' when latest.flood then 'flood' end as kind,
+        extract(epoch from reading.read_at - alerts.raised_at)::double precision as age,
+        reading.read_at,
+        curve_set.ages
+    from latest
+    inner join {{ ref('alerts') }} as alerts on alerts.alert_id = latest.alert_id
+    inner join {{ ref('alert_outcomes') }} as outcomes on outcomes.alert_id = latest.alert_id
+    left join {{ source('scoring', 'holdout') }} as holdout on holdout.alert_id = latest.alert_id
+    cross join reading
+    left join curve_set on true
 )
 
 select
-    latest.alert_id,
-    alerts.raised_at,
-    alerts.rule,
-    alerts.entity,
-    alerts.team,
-    alerts.severity,
-    alerts.value,
-    alerts.threshold,
-    alerts.title,
-    alerts.attributes,
-    case when not {{ is_hidden() }} then latest.probability end as probability,
-    case when {{ is_hidden() }} then 'holdout' else latest.status end as status,
-    case when {{ is_hidden() }} then {{ holdout_reason() }} else latest.reasons end as reasons,
-    latest.flood,
-    latest.visibility_only,
-    latest.model_version,
-    latest.as_of,
-    latest.scored_at,
-    outcomes.outcome,
-    outcomes.known_at,
-    outcomes.outcome is null as is_open
-from latest
-inner join {{ ref('alerts') }} as alerts on alerts.alert_id = latest.alert_id
-inner join {{ ref('alert_outcomes') }} as outcomes on outcomes.alert_id = latest.alert_id
-left join {{ source('scoring', 'holdout') }} as holdout on holdout.alert_id = latest.alert_id
+    facts.alert_id,
+    facts.raised_at,
+    facts.rule,
+    facts.entity,
+    facts.team,
+    facts.severity,
+    facts.value,
+    facts.threshold,
+    facts.title,
+    facts.attributes,
+    case
+        when facts.is_hidden then null
+        when not facts.is_open then facts.probability
+        when facts.kind is not null then coalesce(rate_of_rule.probability, rate_of_kind.probability, facts.probability)
+        else {{ chance_now('facts.probability', 'curve.a', 'curve.b', 'curve.c') }}
+    end as probability,
+    case when not facts.is_hidden then facts.probability end as probability_at_raise,
+    case when facts.is_open and not facts.is_hidden and facts.kind is not null
+        then coalesce(rate_of_rule.low, rate_of_kind.low) end as low,
+    case when facts.is_open and not facts.is_hidden and facts.kind is not null
+        then coalesce(rate_of_rule.high, rate_of_kind.high) end as high,
+    case when facts.is_open and facts.kind is not null
+        then coalesce(rate_of_rule.words, rate_of_kind.words) end as flag_words,
+    case when facts.is_hidden then 'holdout' else facts.status end as status,
+    case when facts.is_hidden then {{ holdout_reason() }} else facts.reasons end as reasons,
+    facts.flood,
+    facts.visibility_only,
+    facts.model_version,
+    facts.as_of,
+    facts.scored_at,
+    facts.read_at,
+    facts.outcome,
+    facts.known_at,
+    facts.is_open
+from facts
+left join curves as of_rule
+    on of_rule.level = 'rule' and of_rule.team = coalesce(facts.team, '') and of_rule.rule = facts.rule
+left join curves as of_team on of_team.level = 'team' and of_team.team = coalesce(facts.team, '')
+left join curves as of_all on of_all.level = 'all'
+left join rates as rate_of_rule on rate_of_rule.kind = facts.kind and rate_of_rule.rule = facts.rule
+left join rates as rate_of_kind on rate_of_kind.kind = facts.kind and rate_of_kind.rule = ''
+cross join lateral (
+    select greatest(1, width_bucket(facts.age, facts.ages)) as step
+) as at
+cross join lateral (
+    select
+        coalesce((coalesce(of_rule.a, of_team.a, of_all.a))[at.step], 0) as a,
+        coalesce((coalesce(of_rule.b, of_team.b, of_all.b))[at.step], 1) as b,
+        coalesce((coalesce(of_rule.c, of_team.c, of_all.c))[at.step], 0) as c
+) as curve
