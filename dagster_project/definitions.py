@@ -22,6 +22,7 @@ from dagster_project.assets.dbt import build_dbt_assets, raw_assets  # noqa: E40
 from dagster_project.assets.features import alert_features  # noqa: E402
 from dagster_project.assets.monitoring import monitoring  # noqa: E402
 from dagster_project.assets.quality import clean_checks, flags  # noqa: E402
+from dagster_project.assets.reading import decision_curves  # noqa: E402
 from dagster_project.assets.scoring import alert_scores  # noqa: E402
 from dagster_project.assets.training import training_assets  # noqa: E402
 from dagster_project.automation import build_jobs, build_schedules, build_sensors, prune_job  # noqa: E402
@@ -74,6 +75,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
             flags,
             alert_features,
             *training_assets,
+            decision_curves,
             alert_scores,
             autoclose_decisions,
         ],

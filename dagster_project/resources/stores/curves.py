@@ -8,6 +8,7 @@ applies them (`reporting.alert_scores_latest`).
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa

@@ -14,8 +14,8 @@ time), each shrunk towards the next wider group: rule -> team -> all.
 The mixture assumes that the chance at the raise is calibrated and that delay does not depend on it. Neither holds on
 real alerts: likely alerts are answered faster, and levels drift. A landmark model does without both (van Houwelingen
 2007, "Dynamic prediction by landmarking in event history analysis"): among past alerts that were open at some ages, a
-logistic regression of the outcome on the chance at the raise after the mixture of its group, its level and slope piecewise
-linear in log age, pulled towards "leave the mixture alone".
+logistic regression of the outcome on the chance at the raise after the mixture of its group, its level and slope
+piecewise linear in log age, pulled towards "leave the mixture alone".
 
 Chosen by walking through time (fitted every 14 days on what was known, read daily), with the past rate of rule and
 team as the chance at the raise, on 67,140 open alert-days of the incidents of a service desk and on simulated
@@ -59,8 +59,8 @@ EVERYWHERE = ""
 Level = Literal["all", "team", "rule"]
 
 # The delays of a group are shrunk towards the next wider group, which counts as this many alerts. Between 100 and 1,000
-# the log-loss over open alert-days hardly moves (0.5456, 0.5443, 0.5446 at 100, 300, 1,000 on the incidents of a service
-# desk); with 20, groups of few acted alerts follow their luck (0.5496).
+# the log-loss over open alert-days hardly moves (0.5456, 0.5443, 0.5446 at 100, 300, 1,000 on the incidents of a
+# service desk); with 20, groups of few acted alerts follow their luck (0.5496).
 PSEUDO_ALERTS = 200.0
 # A group of fewer decided alerts has no curve of its own: two thirds of it would be that of its parent.
 GROUP_MINIMUM = 100

@@ -1,0 +1,66 @@
+"""What readers see of a score while an alert waits: curves of age, and rates of flagged alerts, learned at a training.
+
+Belongs here: which alerts each of them is learned from. Production and replay call the same function.
+Does not belong here: the two methods (`learning/time_to_decision.py`, `flags/rates.py`), tables and views.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+from dagster_project.triage.flags.exclusion import flag_alerts
+from dagster_project.triage.flags.rates import flagged_rates
+from dagster_project.triage.learning.calibration import uninfluenced
+from dagster_project.triage.learning.time_to_decision import Curves, fit_curves
+
+
+def learn_reading(
+    history: pd.DataFrame,
+    flags: tuple[pd.DataFrame, pd.DataFrame],
+    at_raise: pd.Series,
+    as_of: datetime,
+    horizon: timedelta,
+    influenced: np.ndarray | None = None,
+) -> tuple[Curves, pd.DataFrame]:
+    """Curves of age and rates of flagged alerts, from what was known at `as_of`.
+
+    Parameters
+    ----------
+    history : one row per alert: alert_id, raised_at, known_at, acted, rule, team, and attributes where floods of
+        sources are flagged.
+    flags : flood days and visibility-only rules, as they stood at `as_of`.
+    at_raise : alert_id -> chance at the raise, given by a model that had not seen the outcome; alerts may be missing.
+    influenced : bool[alerts], outcomes that a shown score may have changed. The curves go without them as long as
+        the others are enough, as calibration does.
+
+    Returns
+    -------
+    Curves, from alerts that had no flag while they were open; rates as `flagged_rates`, from those that had one. Not
+    the flags as they were decided later: a flood is confirmed because nobody acted, so confirmed ones alone would
+    say too little, and the others too much.
+    """
+    flood, visibility_only = flagged_while_open(history, flags, as_of)
+    rates = flagged_rates(history.assign(flood=flood, visibility_only=visibility_only), as_of, horizon)
+    plain = ~(flood | visibility_only) & history["acted"].notna().to_numpy()
+    if influenced is not None:
+        plain[plain] = uninfluenced(influenced[plain], history["acted"].to_numpy(dtype=np.float64)[plain])
+    rows = history.loc[plain, ["alert_id", "raised_at", "known_at", "acted", "team", "rule"]]
+    probability = at_raise.reindex(rows["alert_id"]).to_numpy(dtype=np.float64)
+    return fit_curves(rows.assign(probability=probability), as_of, horizon), rates
+
+
+def flagged_while_open(
+    alerts: pd.DataFrame, flags: tuple[pd.DataFrame, pd.DataFrame], as_of: datetime
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether an alert had each flag while it was open, as its readers saw it; two bool[alerts].
+
+    alerts : as `flag_alerts` takes them, with known_at. A flood that was found after the decision changed nothing that
+    anybody read. Visibility-only rules are those of the raise.
+    """
+    until = alerts["known_at"].fillna(pd.Timestamp(as_of))
+    suspected = flag_alerts(alerts, *flags, as_of=as_of)["excluded_from"]
+    flood = (suspected.notna() & (suspected < until)).to_numpy(dtype=bool)
+    return flood, flag_alerts(alerts, *flags, as_of="at_raise")["visibility_only"].to_numpy(dtype=bool)
