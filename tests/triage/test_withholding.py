@@ -22,6 +22,7 @@ from dagster_project.triage.quick import quick_learner
 from dagster_project.triage.recomputation import changed_later
 from dagster_project.triage.replay import ReplayStep, replay
 from dagster_project.triage.steps import build_features, training_frame
+from dagster_project.triage.suspects import Rest
 from dagster_project.triage.withholding import Withholding, knows, learn_without_leaks, withhold
 
 SETTINGS = LearningSettings(replicates=60, threads=1, folds=3, candidates=(replace(CANDIDATES[0], trees=60),))
@@ -180,7 +181,7 @@ def test_clean_real_columns_are_not_accused_and_partial_leaks_are(real_alerts: P
         "rule": latest.assign(rule=latest["rule"].astype(object).mask(acted & (chance < 0.3), "handled")),
     }
     for subject, leaky in leaks.items():
-        found = [(f.subject, f.verdict) for f in one_outcome(leaky, SETTINGS.features, learner)]
+        found = [(f.subject, f.verdict) for f in one_outcome(Rest.of(leaky, learner, SETTINGS.features))]
         assert (subject, "leak") in found, (subject, found)
 
 
