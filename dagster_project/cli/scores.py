@@ -51,12 +51,17 @@ def run(as_of: datetime | None, retrain: bool | None, full: bool, json_output: b
     "--every", default="7d", type=Span(), show_default=True, help="How often production retrains, like 7d or 12h."
 )
 @click.option("--out", required=True, type=FILE, help="Where the scores go: a .parquet or .csv file.")
+@click.option(
+    "--open", "open_out", type=FILE, help="Where the alerts go that were open at each cut, as they were read."
+)
 @JSON
-def replay(first: datetime, until: datetime, every: timedelta, out: Path, json_output: bool) -> None:
+def replay(
+    first: datetime, until: datetime, every: timedelta, out: Path, open_out: Path | None, json_output: bool
+) -> None:
     """What production would have said: walks through time and scores each alert at its raised_at."""
     from dagster_project.commands.replay import replay_to_file
 
-    report = replay_to_file(first, until, every, out, say=progress())
+    report = replay_to_file(first, until, every, out, say=progress(), open_out=open_out)
     click.echo(json.dumps(report.to_document()) if json_output else report.summary())
 
 

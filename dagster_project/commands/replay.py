@@ -83,8 +83,12 @@ def without_formulas(rows: pd.DataFrame) -> pd.DataFrame:
     return made
 
 
-def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path, say: Say) -> ReplayReport:
+def replay_to_file(
+    first: datetime, until: datetime, every: timedelta, out: Path, say: Say, open_out: Path | None = None
+) -> ReplayReport:
     """Replay [first, until) on this home's warehouse and write one row per alert to `out`.
+
+    open_out : where the alerts go that were open at each cut, as readers saw them: one row per alert and cut.
 
     Raises
     ------
@@ -92,13 +96,16 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
         Nothing was raised in that time, too many actions have a type that nobody explained, or the file cannot be
         written.
     """
+    import pandas as pd
+
     from dagster_project.triage.replay import ReplayStep, compare, cuts_between, replay
 
     started = time.monotonic()
-    if out.suffix not in (".parquet", ".csv"):
-        raise HeedError(f"{out} is neither .parquet nor .csv", "name the file with one of the two endings")
-    if not out.absolute().parent.is_dir():
-        raise HeedError(f"the directory of {out} does not exist", "create it first")
+    for path in (out, *([open_out] if open_out else [])):
+        if path.suffix not in (".parquet", ".csv"):
+            raise HeedError(f"{path} is neither .parquet nor .csv", "name the file with one of the two endings")
+        if not path.absolute().parent.is_dir():
+            raise HeedError(f"the directory of {path} does not exist", "create it first")
     settings = load_settings()
     cluster = Cluster(settings.compute.dask)
     cuts = cuts_between(first, until, every)
@@ -127,6 +134,7 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
             )
             row |= {"cuts": row["cuts"] + 1, "check": each.check, "finding": each.finding}
 
+    open_alerts: list[pd.DataFrame] = []
     made, baselines = replay(
         history,
         read_rules(warehouse),
@@ -139,13 +147,20 @@ def replay_to_file(first: datetime, until: datetime, every: timedelta, out: Path
         overrides=read_overrides(warehouse, until),
         targets=settings.gate_targets(),
         derive=cluster.history_features,
+        on_open=open_alerts.append if open_out else None,
     )
-    with whole_file(out, "choose another --out") as fresh:
-        if out.suffix == ".parquet":
-            made.to_parquet(fresh, index=False)
-        else:
-            without_formulas(made).to_csv(fresh, index=False)
-        share(fresh)
+    _write(made, out, "--out")
+    if open_out:
+        _write(pd.concat(open_alerts, ignore_index=True), open_out, "--open")
     horizon = timedelta(days=settings.outcome.horizon_days)
     measured = compare(made, baselines, history, until, horizon)
     return ReplayReport(out, len(made), len(cuts), round(time.monotonic() - started, 1), measured, list(leaks.values()))
+
+
+def _write(rows: pd.DataFrame, out: Path, option: str) -> None:
+    with whole_file(out, f"choose another {option}") as fresh:
+        if out.suffix == ".parquet":
+            rows.to_parquet(fresh, index=False)
+        else:
+            without_formulas(rows).to_csv(fresh, index=False)
+        share(fresh)

@@ -18,8 +18,10 @@ import pandas as pd
 from dagster_project.errors import HeedError
 from dagster_project.triage.audit.withholding import Withholding, knows, learn_without_leaks, withhold
 from dagster_project.triage.champion import gate
+from dagster_project.triage.champion.reading import as_read, learn_reading
 from dagster_project.triage.champion.recalibration import recalibrate
 from dagster_project.triage.evaluation import evidence
+from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.evaluation.measures import evaluate
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
 from dagster_project.triage.features.build import build_features
@@ -65,6 +67,7 @@ def replay(
     overrides: pd.DataFrame | None = None,
     targets: gate.Targets | None = None,
     derive: Callable[..., pd.DataFrame] | None = None,
+    on_open: Callable[[pd.DataFrame], None] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score every alert raised in [first, until) as production would have at its `raised_at`.
 
@@ -76,6 +79,7 @@ def replay(
     overrides : what people said about flags; each holds from its `created_at` on.
     targets : of the gate; None asks what the gate asks by default.
     derive : as in `build_features`.
+    on_open : called at each cut with the alerts that were open then, as `as_read` gives them.
 
     Returns
     -------
@@ -116,6 +120,13 @@ def replay(
         else:
             model = recalibrate(champion, frame, cut, settings.horizon) if champion else untaught(cut, settings)
         require_same_contract(model.contract, candidate.contract)
+        if on_open is not None:
+            said = pd.concat([*(part.set_index("alert_id")["probability"] for part in parts), _said(learned.forecasts)])
+            on_open(
+                _open_alerts(
+                    features, history, model, then, said[~said.index.duplicated()], cut, training_days, settings
+                )
+            )
         window = (features["raised_at"] >= cut) & (features["raised_at"] < min(cut + every, until))
         alerts = features[window].reset_index(drop=True)
         scores = score(model, alerts, at_raise[window.to_numpy()])
@@ -141,6 +152,33 @@ def replay(
     ]
     # A baseline that reads a withheld column at one of the cuts is compared at none.
     return made[columns], pd.concat(beside, ignore_index=True, join="inner")
+
+
+def _said(forecasts: pd.DataFrame) -> pd.Series:
+    """alert_id -> what the candidate says of past alerts that it had not seen."""
+    return forecasts.set_index("alert_id")[MODEL] if MODEL in forecasts else pd.Series(dtype="float64")
+
+
+def _open_alerts(
+    features: pd.DataFrame,
+    history: pd.DataFrame,
+    model: Model,
+    flags: tuple[pd.DataFrame, pd.DataFrame],
+    at_raise: pd.Series,
+    cut: datetime,
+    training_days: float,
+    settings: LearningSettings,
+) -> pd.DataFrame:
+    """The alerts that are open at a cut, with what production would show."""
+    moment = pd.Timestamp(cut)
+    recent = history[(history["raised_at"] >= moment - timedelta(days=training_days)) & (history["raised_at"] < moment)]
+    curves, rates = learn_reading(recent, flags, at_raise, cut, settings.horizon)
+    still_open = recent["alert_id"][
+        (recent["known_at"].isna() | (recent["known_at"] > moment)) & (recent["raised_at"] + settings.horizon > moment)
+    ]
+    alerts = features[features["alert_id"].isin(still_open)].reset_index(drop=True)
+    scores = score(model, alerts, flag_alerts(alerts, *flags, as_of=cut))
+    return as_read(scores, alerts, curves, rates, cut)
 
 
 def _baselines_at(frame: pd.DataFrame, cut: datetime, settings: LearningSettings) -> dict[str, Baseline]:

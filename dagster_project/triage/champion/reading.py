@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage.flags.exclusion import flag_alerts
-from dagster_project.triage.flags.rates import flagged_rates
+from dagster_project.triage.flags.rates import flagged_rates, kinds, rates_of
 from dagster_project.triage.learning.calibration import uninfluenced
 from dagster_project.triage.learning.time_to_decision import Curves, fit_curves
 
@@ -64,3 +64,35 @@ def flagged_while_open(
     suspected = flag_alerts(alerts, *flags, as_of=as_of)["excluded_from"]
     flood = (suspected.notna() & (suspected < until)).to_numpy(dtype=bool)
     return flood, flag_alerts(alerts, *flags, as_of="at_raise")["visibility_only"].to_numpy(dtype=bool)
+
+
+def as_read(
+    scores: pd.DataFrame, alerts: pd.DataFrame, curves: Curves, rates: pd.DataFrame, moment: datetime
+) -> pd.DataFrame:
+    """The open alerts of a moment with the number that readers see, as `reporting.alert_scores_latest` gives it.
+
+    Parameters
+    ----------
+    scores : alert_id, probability (at the raise), flood, visibility_only: the newest score of each open alert.
+    alerts : raised_at, team, rule of the same alerts, row by row.
+    curves, rates : learned by the moment.
+
+    Returns
+    -------
+    alert_id, moment (datetime64[us, UTC]), probability_at_raise, probability, flood, visibility_only.
+    """
+    age = (pd.Timestamp(moment) - alerts["raised_at"]).dt.total_seconds().to_numpy(dtype=np.float64)
+    at_raise = scores["probability"].to_numpy(dtype=np.float64)
+    flood, visibility_only = (scores[name].to_numpy(dtype=bool) for name in ("flood", "visibility_only"))
+    now = curves.now(at_raise, curves.groups(alerts["team"], alerts["rule"]), age)
+    of_kind = rates_of(rates, kinds(flood, visibility_only), alerts["rule"].to_numpy(dtype=object))
+    return pd.DataFrame(
+        {
+            "alert_id": scores["alert_id"].to_numpy(),
+            "moment": pd.Series(pd.Timestamp(moment), index=range(len(scores))).astype("datetime64[us, UTC]"),
+            "probability_at_raise": at_raise,
+            "probability": np.where(np.isnan(of_kind), now, of_kind),
+            "flood": flood,
+            "visibility_only": visibility_only,
+        }
+    )

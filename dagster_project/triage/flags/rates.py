@@ -81,6 +81,14 @@ def rate_of(rates: pd.DataFrame, kind: str, rule: str) -> pd.Series:
     return (own if len(own) else mine[mine["rule"] == EVERY_RULE]).iloc[0]
 
 
+def rates_of(rates: pd.DataFrame, kind: np.ndarray, rule: np.ndarray) -> np.ndarray:
+    """The probability that `rate_of` gives for each alert, float64[alerts]; nan where `kind` is None."""
+    value = pd.Series(rates["probability"].to_numpy(), index=pd.MultiIndex.from_frame(rates[["kind", "rule"]]))
+    own = value.reindex(pd.MultiIndex.from_arrays([kind, rule])).to_numpy()
+    every = value.reindex(pd.MultiIndex.from_arrays([kind, np.full(len(kind), EVERY_RULE, dtype=object)])).to_numpy()
+    return np.where(np.isnan(own), every, own)
+
+
 def in_words(rate: pd.Series) -> str:
     """One sentence beside the number, like "part of a flood: about 1 in 300 of these are acted on"."""
     what, alerts, acted, p = KINDS[rate["kind"]], int(rate["alerts"]), int(rate["acted"]), float(rate["probability"])
