@@ -186,12 +186,14 @@ def model_evaluation(
     forecasts: FrameFile,
     warehouse: dg.ResourceParam[Warehouse],
     models: dg.ResourceParam[ModelStore],
+    settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
-    from dagster_project.triage.evaluation import evidence
+    from dagster_project.triage.evaluation import evidence, open_alerts
 
     as_of = run_as_of(context)
     past = forecasts.read()
-    evaluation = evidence.measure(past)
+    horizon = settings.learning_settings().horizon
+    evaluation = pd.concat([evidence.measure(past), open_alerts.measure_past(past, as_of, horizon)], ignore_index=True)
     models.save_evaluation(models.newest(as_of), as_of, evaluation, evidence.reliability(past))
     shown = evaluation[
         evaluation["metric"].isin(["log_loss", "roc_auc"]) & evaluation["slice"].isin(["unflagged", "all", "last cut"])

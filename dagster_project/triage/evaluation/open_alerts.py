@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage.evaluation import metrics
-from dagster_project.triage.learning.time_to_decision import Curves
+from dagster_project.triage.evaluation.contenders import MODEL
+from dagster_project.triage.learning.time_to_decision import Curves, fit_curves
 
 COLUMNS = ("age", "contender", "metric", "value", "low", "high", "alert_days", "acted")
 CONTENDERS = ("probability", "probability_at_raise")
@@ -139,6 +140,42 @@ def measure(
             for metric, value, low, high in _measured(p, y, at, codes, name == EVERY_AGE):
                 table.append((name, contender, metric, value, low, high, len(y), int(y.sum())))
     return pd.DataFrame(table, columns=list(COLUMNS)).astype({"value": float, "low": float, "high": float})
+
+
+SLICE = "open alerts as read"
+MOMENTS = 26  # weeks: half a year of boards
+# Enough for every age; fitting curves at each moment on all alerts of a large company would take minutes.
+MOST_ALERTS = 100_000
+
+
+def measure_past(forecasts: pd.DataFrame, as_of: datetime, horizon: timedelta) -> pd.DataFrame:
+    """What a board would have shown each week, as rows of an evaluation.
+
+    Parameters
+    ----------
+    forecasts : `Learned.forecasts`: each alert was forecast by a model that had learned from earlier alerts only.
+    as_of : outcomes known later are unknown.
+
+    Returns
+    -------
+    slice (`SLICE`), slice_value (an age), contender ("model", "model at the raise"), metric, value, low, high, alerts
+    (open alerts over all moments), acted. Curves are fitted at each moment on what was known then. Without enough
+    forecasts, no row.
+    """
+    columns = ["slice", "slice_value", "contender", "metric", "value", "low", "high", "alerts", "acted"]
+    nothing = pd.DataFrame({name: pd.Series([], dtype="object") for name in columns})
+    if MODEL not in forecasts or not len(forecasts):
+        return nothing
+    alerts = forecasts[~forecasts["excluded"]].tail(MOST_ALERTS).rename(columns={MODEL: "probability"})
+    last = pd.Timestamp(as_of) - horizon
+    first = max(last - timedelta(weeks=MOMENTS), alerts["raised_at"].min() + timedelta(weeks=1))
+    moments = [moment.to_pydatetime() for moment in pd.date_range(end=last, start=first, freq="7D")]
+    read = as_read(alerts, moments, lambda moment: fit_curves(alerts, moment, horizon), as_of)
+    if not len(read):
+        return nothing
+    table = measure(read, block=horizon).rename(columns={"age": "slice_value", "alert_days": "alerts"})
+    names = {"probability": MODEL, "probability_at_raise": f"{MODEL} at the raise"}
+    return table.assign(slice=SLICE, contender=table["contender"].map(names))[columns]
 
 
 def _measured(

@@ -1,0 +1,61 @@
+"""The number that people read: the same in the view as in Python, at the moment of reading, for every open alert."""
+
+import numpy as np
+import pandas as pd
+
+from dagster_project.resources.stores.curves import read_curves
+from dagster_project.triage.flags.rates import EVERY_RULE
+
+OPEN = """
+SELECT alert_id, rule, team, raised_at, read_at, probability, probability_at_raise, low, high, flag_words, flood,
+       visibility_only, status
+FROM reporting.alert_scores_latest WHERE is_open ORDER BY alert_id
+"""
+
+
+def test_the_view_gives_the_chance_now_to_the_last_bit(scored_company) -> None:
+    warehouse = scored_company.warehouse
+    rows = warehouse.read(OPEN)
+    rows = rows[rows["status"] != "holdout"].reset_index(drop=True)
+    curves = read_curves(warehouse, rows["read_at"].iloc[0].to_pydatetime())
+    assert curves is not None
+    assert len(curves.coefficients) > 3
+    plain = rows[~(rows["flood"] | rows["visibility_only"])]
+    assert len(plain) > 50
+    age = (plain["read_at"] - plain["raised_at"]).dt.total_seconds().to_numpy()
+    now = curves.now(plain["probability_at_raise"].to_numpy(), curves.groups(plain["team"], plain["rule"]), age)
+    assert np.array_equal(plain["probability"].to_numpy(), now)
+    old = age > 86_400
+    assert old.sum() > 20
+    assert plain["probability"].to_numpy()[old].mean() < plain["probability_at_raise"].to_numpy()[old].mean()
+    assert plain[["low", "high", "flag_words"]].isna().all(axis=None)
+
+
+def test_flagged_alerts_get_the_rate_of_their_kind(scored_company) -> None:
+    warehouse = scored_company.warehouse
+    rows = warehouse.read(OPEN)
+    flagged = rows[(rows["flood"] | rows["visibility_only"]) & (rows["status"] != "holdout")]
+    assert len(flagged) > 5
+    rates = warehouse.read(
+        "SELECT * FROM scoring.flagged_rates WHERE as_of = (SELECT max(as_of) FROM scoring.flagged_rates)"
+    )
+    for row in flagged.itertuples():
+        kind = "visibility_only" if row.visibility_only else "flood"
+        of_kind = rates[rates["kind"] == kind].set_index("rule")
+        rate = of_kind.loc[row.rule if row.rule in of_kind.index else EVERY_RULE]
+        assert (row.probability, row.low, row.high, row.flag_words) == (
+            rate["probability"],
+            rate["low"],
+            rate["high"],
+            rate["words"],
+        )
+
+
+def test_reading_moves_with_the_clock_and_stops_an_hour_after_the_newest_publication(scored_company) -> None:
+    moments = scored_company.warehouse.read(
+        "SELECT DISTINCT read_at, now() AS now, (SELECT max(as_of) FROM scoring.publications) AS newest "
+        "FROM reporting.alert_scores_latest"
+    )
+    assert len(moments) == 1
+    row = moments.iloc[0]
+    assert row["read_at"] == min(row["now"], row["newest"] + pd.Timedelta(hours=1))
