@@ -564,7 +564,7 @@ class _Training:
         if not forecasts:
             return pd.DataFrame()
         mature, rows = self.mature, self.validation
-        wanted = ("alert_id", "raised_at", "rule", "entity", "team", "severity", "acted")
+        wanted = ("alert_id", "raised_at", "rule", "entity", "team", "severity", "acted", "known_at")
         facts = mature.iloc[rows][[c for c in wanted if c in mature]].reset_index(drop=True)
         first = mature.groupby("rule")["raised_at"].transform("min")
         facts["rule_age_days"] = ((mature["raised_at"] - first).dt.total_seconds() / 86_400).to_numpy()[rows]
