@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from learning_world import world
 
 from dagster_project.errors import HeedError
 from dagster_project.triage import metrics
@@ -20,6 +19,7 @@ from dagster_project.triage.baselines import (
     names_for,
 )
 from dagster_project.triage.features import FeatureSettings
+from tests.triage.learning_world import world
 
 SETTINGS = FeatureSettings()
 

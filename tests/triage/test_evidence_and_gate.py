@@ -6,11 +6,11 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from learning_world import START, world
 
 from dagster_project.triage import evidence, gate
 from dagster_project.triage.baselines import names_for
 from dagster_project.triage.model import CANDIDATES, MODEL, Learned, LearningSettings, Model, learn
+from tests.triage.learning_world import START, world
 
 CUT = (START + pd.Timedelta(days=130)).to_pydatetime()
 SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))

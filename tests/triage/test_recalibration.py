@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from learning_world import START, world
 
 from dagster_project.triage import evidence, metrics
 from dagster_project.triage.calibration import Calibration, uninfluenced
 from dagster_project.triage.evidence import FACTS
 from dagster_project.triage.model import CANDIDATES, MODEL, LearningSettings, Model, learn, train
 from dagster_project.triage.recalibration import forecasts_since, in_words, recalibrate
+from tests.triage.learning_world import START, world
 
 SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))
 HORIZON = SETTINGS.horizon
