@@ -52,8 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-# The groups of `make test` that take longest, in the order in which they begin, so that none of them begins last and runs
-# alone: what is left at the end is short.
+# The groups of `make test` that take longest, in the order in which they begin: none of them begins last and runs alone.
 LONG = (
     "company",
     "tests/end_to_end/",
@@ -277,7 +276,14 @@ def company(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFa
     for kind in ("alerts", "actions", "rules", "action_types"):
         load_file(kind, next(home.glob(f"{kind}.csv*")), login("test_loader").connect)
     made = Company(
-        home, warehouse, login, world, put_in, end, dagster_instance(home), Settings(learning={"training_days": 120})
+        home,
+        warehouse,
+        login,
+        world,
+        put_in,
+        end,
+        dagster_instance(home),
+        Settings(learning={"training_days": 120, "threads": 1}),
     )
     # The holdout's draw is secret and made anew for each warehouse; that of the tests is the same every time.
     with warehouse.transaction() as cursor:
