@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-# The groups of `make test` that take longest, in the order in which they begin: none of them begins last and runs alone.
+# The groups of `make test` that take longest, in the order in which they begin: none begins last and runs alone.
 LONG = (
     "company",
     "tests/end_to_end/",
