@@ -95,11 +95,11 @@ class Feed:
 
 
 def clean(made: Dbt, what: str, as_of: datetime, *, command: str = "run", also: tuple[str, ...] = ()) -> None:
-    variables = json.dumps({"horizon_days": 7, "as_of": as_of.isoformat()})
+    variables = json.dumps({"horizon_days": 7})
     chosen = ["--select", "tag:clean", "--exclude-resource-type", "unit_test"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CLEAN_VARIABLE, what)
-        made.run(command, *(chosen if command == "build" else chosen[:2]), "--vars", variables, *also)
+        made.run(command, *(chosen if command == "build" else chosen[:2]), "--vars", variables, *also, as_of=as_of)
 
 
 def standing(made: Dbt) -> dict[str, list[Any]]:

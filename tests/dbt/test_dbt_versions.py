@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -53,10 +52,7 @@ WORDS = [
 def clean(made: Dbt, what: str, as_of: datetime) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CLEAN_VARIABLE, what)
-        made.run(
-            *("build", "--select", "tag:clean", "--exclude-resource-type", "unit_test"),
-            *("--vars", json.dumps({"as_of": as_of.isoformat()})),
-        )
+        made.run("build", "--select", "tag:clean", "--exclude-resource-type", "unit_test", as_of=as_of)
 
 
 def alert(name: str, raised_at: datetime, load: int, **facts: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def test_a_leak_is_named_and_what_scores_is_clean(
     for kind, frame in {"alerts": alerts, "actions": world.all_actions[world.all_actions["acted_at"] < END]}.items():
         frame.to_parquet(tmp_path / f"{kind}.parquet")
         load_file(kind, tmp_path / f"{kind}.parquet", warehouse.connect)
-    settings = Settings(learning=Learning(training_days=90))
+    settings = Settings(learning=Learning(training_days=90, threads=1))
     first = run_job(
         RETRAIN, END, settings=settings, warehouse=warehouse, instance=dagster_instance(tmp_path),
         days_back=days_back(RETRAIN, settings),

@@ -6,7 +6,6 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from learning_world import START, world
 
 from dagster_project.triage.champion import gate
 from dagster_project.triage.evaluation import evidence
@@ -14,6 +13,7 @@ from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.learning.baselines import names_for
 from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
 from dagster_project.triage.learning.training import Learned, Model, learn
+from tests.triage.learning_world import START, world
 
 CUT = (START + pd.Timedelta(days=130)).to_pydatetime()
 SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from learning_world import START, world
 
 from dagster_project.triage.champion.recalibration import forecasts_since, in_words, recalibrate
 from dagster_project.triage.evaluation import evidence, metrics
@@ -15,6 +14,7 @@ from dagster_project.triage.evaluation.evidence import FACTS
 from dagster_project.triage.learning.calibration import Calibration, uninfluenced
 from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
 from dagster_project.triage.learning.training import Model, learn, train
+from tests.triage.learning_world import START, world
 
 SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))
 HORIZON = SETTINGS.horizon
