@@ -143,7 +143,7 @@ def test_parts_give_the_features_and_scores_of_the_whole(company: Company, monke
     """150 alerts come at once, derived, checked, scored and published by 70; taken as a whole they say nothing new."""
     store = FeatureStore(UPath(company.home) / "features", contract(company.settings.feature_settings())["hash"])
     today = (company.end - timedelta(milliseconds=1)).date()
-    aside = company.home / "aside"
+    spill = company.home / "spill"
     with company.warehouse.transaction() as cursor:
         cursor.execute(
             "INSERT INTO raw.alerts (alert_id, raised_at, rule, loaded_at) SELECT 'at once ' || n, "
@@ -160,7 +160,7 @@ def test_parts_give_the_features_and_scores_of_the_whole(company: Company, monke
         assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 150
         assert len(made) > 150
         assert pq.ParquetFile(str(store.path(today))).num_row_groups > 2
-        assert not list(aside.rglob("*.arrow"))
+        assert not list(spill.rglob("*.arrow"))
         outcome = company.run("refresh_scores", company.end)
         assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 0
         pd.testing.assert_frame_equal(store.read(today, today), made)
