@@ -27,7 +27,7 @@ class ColumnPlan:
     composed : id -> positions in the file of the columns that it joins.
     attributes : (name, position) of columns that become attributes, in order of their names.
     ignored : names of columns that are not loaded.
-    twice : which column has two names here, so that nobody can tell which one is meant; empty where none has. Only for
+    twice : the column that has two names here, so that it is unclear which one is meant; empty where none has. Only for
         single lines of JSON: in a header it is an error.
     """
 
@@ -43,16 +43,15 @@ class ColumnPlan:
         return {*self.contract.values(), *joined, *(at for _, at in self.attributes)}
 
 
-def matched_names(kind: Kind, header: Sequence[str], mapping: Mapping | None) -> int:
+def matched_names(kind: Kind, header: Sequence[str], mapping: Mapping) -> int:
     """How many columns of a header the contract or the mapping knows: the measure of a good delimiter."""
     known = set(COLUMNS[kind])
-    if mapping is not None:
-        known |= {normal_name(column) for column in mapping.columns.get(kind, {}).values()}
-        known |= {normal_name(part) for parts in mapping.composed.get(kind, {}).values() for part in parts}
+    known |= {normal_name(column) for column in mapping.columns.get(kind, {}).values()}
+    known |= {normal_name(part) for parts in mapping.composed.get(kind, {}).values() for part in parts}
     return len(known & {normal_name(name) for name in header})
 
 
-def plan_columns(kind: Kind, header: Sequence[str], mapping: Mapping | None, file: str) -> ColumnPlan:
+def plan_columns(kind: Kind, header: Sequence[str], mapping: Mapping, file: str) -> ColumnPlan:
     """Decide what each column of a file becomes.
 
     Parameters
@@ -72,30 +71,27 @@ def plan_columns(kind: Kind, header: Sequence[str], mapping: Mapping | None, fil
     for i, name in enumerate(names):
         loosely.setdefault(normal_name(name), i)
 
-    contract: dict[str, int] = {}
-    composed: dict[str, tuple[int, ...]] = {}
-    ignored: set[int] = set()
-    if mapping is not None:
-        for column in mapping.ignored.get(kind, ()):
-            at = position.get(column.strip(), loosely.get(normal_name(column)))
-            if at is None:
-                raise _not_in_file(kind, column, "ignores", names, file, mapping)
-            ignored.add(at)
-        for name, column in mapping.columns.get(kind, {}).items():
-            at = position.get(column.strip(), loosely.get(normal_name(column)))
-            if at is None:
-                raise _not_in_file(kind, column, f"takes {name} from", names, file, mapping)
-            contract[name] = at
-        for name, parts in mapping.composed.get(kind, {}).items():
-            places = [position.get(part.strip(), loosely.get(normal_name(part))) for part in parts]
-            for part, at in zip(parts, places, strict=True):
-                if at is None:
-                    raise _not_in_file(kind, part, f"makes {name} of", names, file, mapping)
-            composed[name] = tuple(at for at in places if at is not None)
+    def place(column: str, verb: str) -> int:
+        at = position.get(column.strip(), loosely.get(normal_name(column)))
+        if at is None:
+            close = nearest(column, names)
+            hint = f"did you mean {shown(close)}" if close else f"the header has {_listed(names)}"
+            raise HeedError(
+                f"{mapping.source} {verb} the column {shown(column)}, which {file} does not have",
+                f"correct [{kind}] there: {hint}",
+            )
+        return at
+
+    ignored = {place(column, "ignores") for column in mapping.ignored.get(kind, ())}
+    contract = {name: place(column, f"takes {name} from") for name, column in mapping.columns.get(kind, {}).items()}
+    composed = {
+        name: tuple(place(part, f"makes {name} of") for part in parts)
+        for name, parts in mapping.composed.get(kind, {}).items()
+    }
     mapped = set(contract.values())
     if len(mapped) < len(contract):
         raise HeedError(
-            f"two lines of [{kind}] in {mapping.source if mapping else 'the mapping'} use one column of {file}",
+            f"two lines of [{kind}] in {mapping.source} use one column of {file}",
             "keep one of the two",
         )
     for name in COLUMNS[kind]:
@@ -130,15 +126,6 @@ def _refuse_duplicates(kind: Kind, names: Sequence[str], file: str) -> None:
                 "give each column a name of its own, so that it is clear which one is meant",
             )
         seen[key] = name
-
-
-def _not_in_file(kind: Kind, column: str, verb: str, names: Sequence[str], file: str, mapping: Mapping) -> HeedError:
-    close = nearest(column, names)
-    hint = f"did you mean {shown(close)}" if close else f"the header has {_listed(names)}"
-    return HeedError(
-        f"{mapping.source} {verb} the column {shown(column)}, which {file} does not have",
-        f"correct [{kind}] there: {hint}",
-    )
 
 
 def _missing(kind: Kind, missing: list[str], names: Sequence[str], used: set[int], file: str) -> HeedError:

@@ -1,4 +1,4 @@
-"""What heed wants to find in a file: kinds of files, their columns, and how names are compared and shown.
+"""What heed expects in a file: kinds of files, their columns, and how names are compared and shown.
 
 Belongs here: the contract's columns per kind of file.
 Does not belong here: users' names for them (`mapping.py`), the columns of one file (`columns.py`).

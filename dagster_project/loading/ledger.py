@@ -62,10 +62,10 @@ def refuse_mixture(cursor: Cursor, is_simulated: bool) -> None:
 
 
 def loaded_before(cursor: Cursor, kind: Kind, sha256: str) -> tuple[int, int, int] | None:
-    """(load_id, rows read, rows undecodable) of the last load of this content; None where it must be loaded (again).
+    """(load_id, rows read, rows undecodable) of the last load of this content; None if it must be loaded.
 
-    That is so where a later load of its kind added rows, or where rows of earlier loads were deleted since: then the
-    raw table is not what this load would leave.
+    That includes content loaded before, if a later load of its kind added rows, or rows of earlier loads were deleted
+    since: the raw table then differs from what this load would leave.
     """
     load = one_row(
         cursor,

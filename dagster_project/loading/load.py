@@ -58,13 +58,12 @@ def load_file(
     path : a CSV (also .csv.gz), Parquet or JSON lines file.
     connect : makes a connection to the warehouse, not in autocommit mode, with the raw tables in place.
     mapping : names of the file's columns; without it the contract's names are looked for.
-    correction : a person says that these rows are right and what was loaded before is not: of alerts, their facts count
-        also for the past. Without it the facts that were loaded first count.
+    correction : these rows are right, and what was loaded before is wrong: facts of alerts then count for the past too.
+        Without it the facts that were loaded first count.
     progress : called at most every `progress_seconds`.
-    loaded_at : the moment the rows count as loaded, with a zone; now by default. Must be later than any load before.
+    loaded_at : when the rows count as loaded, with a zone; now by default. Must be later than any load before.
     time_zone : the zone of times that carry none (`source.time_zone`), for warnings; rows hold times as written.
-
-    simulation : the simulated company that the rows are of; kept with the load, in its transaction. None: real rows.
+    simulation : the simulated company that the rows belong to; kept with the load, in its transaction. None: real rows.
 
     Raises
     ------
@@ -83,7 +82,7 @@ def load_file(
     source = SourceFile(Path(path))
     try:
         tell = ProgressTeller(kind, source, progress, progress_seconds)
-        load = _Load(kind, source, mapping, time_zone, correction, simulation, tell)
+        load = _Load(kind, source, mapping or Mapping(), time_zone, correction, simulation, tell)
         try:
             return load.run(connect, loaded_at)
         except Error as error:
@@ -102,7 +101,7 @@ class _Load:
         self,
         kind: Kind,
         source: SourceFile,
-        mapping: Mapping | None,
+        mapping: Mapping,
         time_zone: str,
         correction: bool,
         simulation: dict[str, Any] | None,
@@ -120,7 +119,7 @@ class _Load:
         from dagster_project.loading.readers import open_reader
 
         open_reader(self.kind, self.source, self.mapping)  # a wrong header is refused before anything is read
-        fingerprint = self.mapping.fingerprint(self.kind) if self.mapping else b""
+        fingerprint = self.mapping.fingerprint(self.kind)
         if self.correction:  # the same content says something else
             fingerprint += b"correction"
         sha256 = self.source.sha256(fingerprint, lambda: self.tell("checking"))
@@ -207,11 +206,11 @@ class _Load:
             ledger.one_row(cursor, "SELECT pg_advisory_xact_lock($1)", LOAD_LOCK)
 
     def _stage(self, cursor: Cursor) -> Reader:
-        """Read the file into a temporary table; a second time where its numbers turn out not to be written plainly."""
+        """Read the file into a temporary table; a second time if its numbers use other signs than 1234.5."""
         from dagster_project.loading.readers import open_reader
         from dagster_project.loading.values import decimals
 
-        mapped = self.mapping.decimal.get(self.kind, "") if self.mapping else ""
+        mapped = self.mapping.decimal.get(self.kind, "")
         self.decimals = dict.fromkeys(NUMBERS, mapped) if mapped else {}
         reader = open_reader(self.kind, self.source, self.mapping)
         self._copy(cursor, reader)
@@ -222,7 +221,7 @@ class _Load:
         return reader
 
     def _copy(self, cursor: Cursor, reader: Reader) -> None:
-        """Stream the file by COPY into a temporary table, which nobody else sees and which is gone at the end."""
+        """Stream the file by COPY into a temporary table, visible only here and dropped at the end."""
         import pyarrow as pa
 
         from dagster_project.loading.observed import Observed
@@ -246,7 +245,7 @@ class _Load:
 
         try:
             for chunk in reader.chunks():
-                chunk = self._as_meant(chunk)
+                chunk = self._normalized(chunk)
                 batch = incoming_batch(self.kind, chunk, self.tell.rows)
                 self.tell.rows += batch.num_rows
                 self.tell("reading")
@@ -256,11 +255,11 @@ class _Load:
             self.failure = error
             raise
 
-    def _as_meant(self, chunk: Chunk) -> Chunk:
-        """A chunk with its empty texts empty and its numbers plain, as the mapping and the file itself say."""
+    def _normalized(self, chunk: Chunk) -> Chunk:
+        """A chunk with empty texts as null and plain numbers, as the mapping and the file itself say."""
         from dagster_project.loading.values import emptied, plain_numbers
 
-        if self.mapping and (empty := self.mapping.empty.get(self.kind)):
+        if empty := self.mapping.empty.get(self.kind):
             quoted = [json.dumps(text, ensure_ascii=False) for text in empty]
             chunk.contract = {name: emptied(texts, empty) for name, texts in chunk.contract.items()}
             chunk.further = [(name, emptied(texts, quoted)) for name, texts in chunk.further]

@@ -1,6 +1,6 @@
 """The mapping file: how a user's column names map on the contract's.
 
-Belongs here: `Mapping`, reading it from TOML, and refusing what cannot be meant.
+Belongs here: `Mapping`, reading it from TOML, and refusing contradictions.
 Does not belong here: what the mapping makes of one file's columns (`columns.py`).
 """
 

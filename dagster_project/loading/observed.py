@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from dagster_project.loading.readers.chunk import Chunk
 
 TIMES: dict[Kind, str] = {"alerts": "raised_at", "actions": "acted_at", "rules": "created_at"}
-# Columns whose texts name something: a placeholder there would be a rule, a team or an id of its own.
+# Columns whose texts name something: a placeholder there would become a rule, a team or an id.
 _NAMES = ("rule", "entity", "team", "severity", "alert_id", "action_id", "action_type", "actor")
 # How systems write that a cell is empty. Not NA, which is also North America.
 PLACEHOLDERS = (
     *("null", "NULL", "Null", "(null)", "none", "None", "NONE", "(none)", "nan", "NaN", "NAN", "n/a", "N/A", "#N/A"),
     *("-", "--", "?", "undefined", "(empty)", "\\N"),
 )
-# Spreadsheets write long numbers so, and keep 6 to 15 digits of them.
+# How spreadsheets write long numbers, keeping 6 to 15 digits.
 _SCIENTIFIC = r"^[-+]?[0-9](?:[.,][0-9]+)?[eE][+]?[0-9]+$"
 _NUMBER = r"^[-+]?(?:[0-9]+[.]?[0-9]*|[.][0-9]+)(?:[eE][-+]?[0-9]{1,3})?$"
-# Only times that staging reads, with their offset. All others are asked about one by one, in the warehouse.
+# Times with an offset that staging certainly reads. All others are checked one by one in the warehouse.
 _DAY = (
     "(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])"
     "|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
@@ -65,8 +65,8 @@ class LoadWarning:
 
 @dataclass
 class Observed:
-    """What the columns of a file show while it is read. Each chunk is shown once: first as the file has it, for its
-    numbers, then as it is loaded."""
+    """What the columns of a file show while it is read. Each chunk is passed twice: as it is in the file, for its
+    numbers, and as it is loaded."""
 
     kind: Kind
     rows: int = 0
@@ -80,13 +80,13 @@ class Observed:
     unsure_times: int = 0
 
     def as_in_file(self, chunk: Chunk) -> None:
-        """See how numbers are written."""
+        """Note how numbers are written."""
         for name in NUMBERS:
             if name in chunk.contract and name not in chunk.typed:
                 self.numbers.setdefault(name, NumberEvidence()).add(chunk.contract[name])
 
     def as_loaded(self, chunk: Chunk) -> None:
-        """See the texts that go into the raw tables."""
+        """Note the texts that go into the raw tables."""
         self.rows += chunk.rows
         for row in chunk.rejected:
             reason = row.reason.split(";")[0]
@@ -115,7 +115,7 @@ class Observed:
             self.examples.setdefault(f"{pattern} {name}", cells[0].as_py())
 
     def warnings(self, decimals: dict[str, str], delimiter: str) -> Iterator[LoadWarning]:
-        """What the columns alone tell. `decimals` : how numbers were read."""
+        """Warnings that follow from the columns alone. `decimals` : how numbers were read."""
         if self.undecodable:
             rows = self.undecodable.total()
             yield LoadWarning(
@@ -149,7 +149,7 @@ class Observed:
         return ", ".join(f"{count:,} {reason} (first on line {self.first_line[reason]:,})" for reason, count in some)
 
     def mend(self) -> str:
-        """What makes the most frequent of them readable."""
+        """How to make the most frequent kind of undecodable row readable."""
         reason = self.undecodable.most_common(1)[0][0]
         if "UTF-8" in reason:
             return "save the file as UTF-8 (`iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW_FILE`)"

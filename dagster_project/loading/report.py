@@ -26,7 +26,7 @@ class LoadProgress:
 
     Attributes
     ----------
-    rows : rows read so far. bytes_read, bytes_total : of the file as it lies on disk. seconds : since the start.
+    rows : rows read so far. bytes_read, bytes_total : of the file on disk. seconds : since the start.
     """
 
     kind: Kind
@@ -44,7 +44,7 @@ class LoadProgress:
             "checking": f"checking {self.file}, {share}",
             "waiting": "waiting for another load to finish",
             "reading": f"{self.rows:,} rows read, {share} of {self.file}",
-            "comparing": f"{self.rows:,} rows read, comparing them with what stands already",
+            "comparing": f"{self.rows:,} rows read, comparing them with rows loaded before",
             "committing": f"{self.rows:,} rows read, finishing",
         }[self.stage]
 
@@ -59,7 +59,7 @@ class LoadReport:
     ignored_columns : columns of the file that were not loaded.
     load_id : the row in raw.loads.
     rows_of_loaded_ids : rows added whose id had been loaded before with other content.
-    warnings : what people should know about the file, with counts.
+    warnings : with counts.
     decimals : number column -> decimal sign, where the file's numbers were not written plainly.
     """
 
@@ -108,7 +108,7 @@ class LoadReport:
 
 
 class ProgressTeller:
-    """Progress, at most every so many seconds, from the first such moment on: short loads say nothing."""
+    """Reports progress at most every so many seconds; short loads report nothing."""
 
     def __init__(
         self, kind: Kind, source: SourceFile, progress: Callable[[LoadProgress], None] | None, every: float

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _BARE = "btrim({}, E' \\t\\r\\n\\f\\x0b')"
 _MOMENT = f"pg_temp.read_time({_BARE}, $1)"
 _NAIVE_TIME = "^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?$"
-# How two systems write one id differently.
+# Different spellings of one id in two systems.
 _FORMS = {
     "without leading zeros": "ltrim({0}, '0')",
     "without .0 at the end": "regexp_replace({0}, '[.]0+$', '')",
@@ -97,8 +97,8 @@ class StagedChecks:
         )
 
     def _clock_changes(self) -> Iterator[LoadWarning]:
-        # Where a change of the clock makes an hour come twice, the same local time is had an hour (in some places half
-        # an hour) before or after as well.
+        # Where an hour comes twice, the same local time also occurs an hour (in some places half an hour) before or
+        # after.
         twice, never, one_twice, one_never = self._one(
             f"""WITH local AS (
                     SELECT text, moment, CASE WHEN moment IS NOT NULL AND text ~ '{_NAIVE_TIME}'
@@ -136,7 +136,7 @@ class StagedChecks:
             )
 
     def _several_alerts_with_one_id(self) -> Iterator[LoadWarning]:
-        """Rows with one id and different times are hardly versions of one alert."""
+        """Rows with one id and different times are unlikely to be versions of one alert."""
         compose = 'make the id of several columns in the mapping, like alert_id = ["repository", "number"]'
         ids, rows, example = self._one(
             f"""WITH several AS (

@@ -3,18 +3,18 @@
 Belongs here: comparing the rows of a file (`pg_temp.incoming`) with the raw tables, and adding those that are new.
 Does not belong here: getting the file's rows there (`load.py`).
 
-A row is a version of its id, told apart by the hash of its content. Raw keeps every version that any file ever held.
-After a load, the newest version of each id in the file is the one that stands last in the file. So:
+A row is a version of its id; versions differ in the hash of their content. Raw keeps every version that any
+file ever held. After a load, the newest version of each id in the file is the last one in the file. So:
 
 - a version that raw does not hold is added; copies of it within the file are added too, as duplicates;
-- a version that raw holds is skipped, except where it stands last in the file and is not the newest in raw: then it
+- a version that raw holds is skipped, except where it is the last one in the file and not the newest in raw: then it
   is a correction back, and is added again;
 - a row without an id is skipped when raw holds its content.
 
-A file whose content was loaded before is not read again only while no later load of its kind has added a row: then what
-it would leave is what stands.
+Content that was loaded before is read again only if a later load of its kind has added a row: otherwise loading it
+would change nothing.
 
-An id is what staging takes for one: without outer blanks, rules and action types without regard to letter case.
+An id is what staging takes for an id: without outer blanks, rules and action types without regard to letter case.
 
 Newest is by `loaded_at`, then `load_id`, as in staging. All rows of a load carry one `loaded_at`, later than that of
 any load before; only where a file holds different versions of one id, each carries a microsecond more than the one

@@ -18,7 +18,7 @@ def mapping_of(tmp_path: Path, text: str) -> Mapping:
 
 
 def plan(header: str, mapping: Mapping | None = None, kind="alerts"):
-    return plan_columns(kind, header.split(","), mapping, "file.csv")
+    return plan_columns(kind, header.split(","), mapping or Mapping(), "file.csv")
 
 
 def test_contract_names_are_taken_and_all_else_becomes_an_attribute():

@@ -18,4 +18,4 @@ __all__ = ["SourceFile", "open_reader"]
 def open_reader(kind: Kind, source: SourceFile, mapping: Mapping | None) -> Reader:
     """The reader for a file; reads its header and decides what each column becomes, so bad headers raise here."""
     readers = {"csv": CsvReader, "parquet": ParquetReader, "jsonl": JsonLinesReader}
-    return readers[source.format](kind, source, mapping)
+    return readers[source.format](kind, source, mapping or Mapping())

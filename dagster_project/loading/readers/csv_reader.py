@@ -44,7 +44,7 @@ class CsvReader(Reader):
     same answers from both.
     """
 
-    def __init__(self, kind: Kind, source: SourceFile, mapping: Mapping | None) -> None:
+    def __init__(self, kind: Kind, source: SourceFile, mapping: Mapping) -> None:
         self.source = source
         self._stream = source.stream()
         first = source.read(self._stream)
@@ -83,7 +83,7 @@ class CsvReader(Reader):
         self._first, self._line = b"".join(lines[end:]), end + 1
 
     def _plan(
-        self, kind: Kind, mapping: Mapping | None, lines: list[bytes], at: int, delimiters: Sequence[str]
+        self, kind: Kind, mapping: Mapping, lines: list[bytes], at: int, delimiters: Sequence[str]
     ) -> tuple[ColumnPlan, str, list[str], int, int] | HeedError:
         """A line as the header: plan, delimiter, names, its line and the line behind it; or why it is none."""
         best: tuple[tuple[int, int], str, list[str], int] | None = None

@@ -23,7 +23,7 @@ from dagster_project.loading.readers.source import BYTE_ORDER_MARK, SourceFile
 class JsonLinesReader(Reader):
     """One JSON object a line. Columns may differ from line to line; the required ones must occur near the start."""
 
-    def __init__(self, kind: Kind, source: SourceFile, mapping: Mapping | None) -> None:
+    def __init__(self, kind: Kind, source: SourceFile, mapping: Mapping) -> None:
         self.kind, self.source, self.mapping = kind, source, mapping
         self._stream = source.stream()
         self._plans: dict[tuple[str, ...], ColumnPlan] = {}
@@ -125,9 +125,9 @@ class JsonLinesReader(Reader):
         return plan
 
     def _plan_for(self, names: tuple[str, ...]) -> ColumnPlan:
-        mapped = self.mapping.columns.get(self.kind, {}) if self.mapping else {}
-        left_out = self.mapping.ignored.get(self.kind, ()) if self.mapping else ()
-        joins = self.mapping.composed.get(self.kind, {}) if self.mapping else {}
+        mapped = self.mapping.columns.get(self.kind, {})
+        left_out = self.mapping.ignored.get(self.kind, ())
+        joins = self.mapping.composed.get(self.kind, {})
         places = {normal_name(name): at for at, name in reversed(list(enumerate(names)))}
         # -1: not on this line.
         composed = {name: tuple(places.get(normal_name(part), -1) for part in parts) for name, parts in joins.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from dagster_project.loading.readers.source import SourceFile
 class ParquetReader(Reader):
     """Parquet, row group by row group. Lines are row numbers."""
 
-    def __init__(self, kind: Kind, source: SourceFile, mapping: Mapping | None) -> None:
+    def __init__(self, kind: Kind, source: SourceFile, mapping: Mapping) -> None:
         self.source = source
         source.position = 0
         source.raw.seek(0)
@@ -37,7 +38,7 @@ class ParquetReader(Reader):
                 f"{source.path} is not a Parquet file, though its name says so",
                 "rename it as fits its content (.csv, .jsonl), or export it again",
             )
-        with _ParquetErrors(self.source.path):
+        with _damage_named(self.source.path):
             # Buffered: a column chunk is read piece by piece, not whole.
             metadata = pq.read_metadata(source.raw)
             groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
@@ -72,11 +73,11 @@ class ParquetReader(Reader):
         self._unfolded = 0
 
     def chunks(self) -> Iterator[Chunk]:
-        with _ParquetErrors(self.source.path):
+        with _damage_named(self.source.path):
             batches = self._file.iter_batches(batch_size=self._batch_rows, use_threads=False)
         row = 0
         while True:
-            with _ParquetErrors(self.source.path):
+            with _damage_named(self.source.path):
                 batch = next(batches, None)
                 if batch is None:
                     break
@@ -97,7 +98,7 @@ class ParquetReader(Reader):
         if not batch.num_rows:
             return
         sizes = np.zeros(batch.num_rows, np.int64)
-        with _ParquetErrors(self.source.path):  # a damaged index points nowhere
+        with _damage_named(self.source.path):  # a damaged index points nowhere
             for column in batch.columns:
                 if pa.types.is_dictionary(column.type):
                     lengths = pc.fill_null(pc.binary_length(column.dictionary).take(column.indices), 0)
@@ -159,19 +160,14 @@ def _dictionaries(schema: Any, groups: list[Any]) -> set[str]:
     return paths
 
 
-class _ParquetErrors:
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
     """Turns any error inside the Parquet library into one line about a damaged file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)):
-            detail = " ".join(str(error).split())[:160]
-            raise HeedError(
-                f"the Parquet file {self.path} is damaged or cut off ({detail})",
-                "fetch or export it again; nothing was loaded",
-            ) from error
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        detail = " ".join(str(error).split())[:160]
+        raise HeedError(
+            f"the Parquet file {path} is damaged or cut off ({detail})",
+            "fetch or export it again; nothing was loaded",
+        ) from error
