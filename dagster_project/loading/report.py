@@ -22,7 +22,7 @@ Stage = Literal["checking", "waiting", "reading", "comparing", "committing"]
 
 @dataclass(frozen=True)
 class LoadProgress:
-    """Where a load stands.
+    """How far a load is.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class ProgressTeller:
         self, kind: Kind, source: SourceFile, progress: Callable[[LoadProgress], None] | None, every: float
     ) -> None:
         self.kind, self.source, self.progress, self.every = kind, source, progress, every
-        self.started = self.told = time.monotonic()
+        self.started = self.reported = time.monotonic()
         self.rows = 0
 
     def seconds(self) -> float:
@@ -122,9 +122,9 @@ class ProgressTeller:
 
     def __call__(self, stage: Stage, *, whatever_the_time: bool = False) -> None:
         now = time.monotonic()
-        if self.progress is None or (now - self.told < self.every and not whatever_the_time):
+        if self.progress is None or (now - self.reported < self.every and not whatever_the_time):
             return
-        self.told = now
+        self.reported = now
         read = self.source.bytes_read() if stage in ("checking", "reading") else self.source.bytes_total
         self.progress(
             LoadProgress(

@@ -66,7 +66,7 @@ class MessyExport:
     `counts["alerts" | "actions" | "rules"]` holds, in rows: `rows` (in the file), `clean`, and then
 
     - duplicates: `identical_duplicate`, `changed_duplicate` (the same id, other content; of alerts the true
-      row stands earlier in the file, of actions later);
+      row is earlier in the file, of actions later);
     - rejects: `empty_id`, `unreadable_time`, `future_time`, and for alerts `empty_rule`, for actions
       `orphan`, `empty_type` and `before_alert` (by days);
     - what a good cleaner repairs, counted inside `clean`: `letter_case`, `blanks`, `nulls` (optional fields
@@ -94,7 +94,7 @@ def export_messy(world: World, directory: str | Path, seed: int = 0) -> MessyExp
     Parameters
     ----------
     world : what to export.
-    directory : made when absent; files in it are overwritten.
+    directory : created when absent; files in it are overwritten.
     seed : of the mess only.
     """
     folder = Path(directory)

@@ -65,7 +65,7 @@ def contract_columns(plan: ColumnPlan, text_of: Callable[[int], pa.Array]) -> di
 
 
 def rejected_row(line: int, reason: str, content: bytes) -> RejectedRow:
-    """Bytes that are no text are written as \\xNN, so that the original can be told from the copy."""
+    """A row as it is kept; bytes that are not text are written as \\xNN."""
     if len(content) > limits.MAX_RECORD_BYTES:
         reason = f"a line of more than {limits.MAX_RECORD_BYTES:,} bytes; the first {limits.CONTENT_BYTES:,} are kept"
     elif len(content) > limits.CONTENT_BYTES:
