@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
+from benchmarks.worlds import history_of, teams_of
 from dagster_project.simulator import WorldConfig, simulate
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import FeatureSettings
@@ -59,7 +60,7 @@ def audit_world(
     """A world; `ties` rounds the times of raising and knowing ("10min"), so that many are equal."""
     world = simulate(WorldConfig(seed=seed, alerts=alerts, days=days, predictability=predictability, **more))
     cut = pd.Timestamp(world.config.end)
-    history = world.history(as_of=cut)
+    history = history_of(world, as_of=cut)
     if ties:
         history["raised_at"] = history["raised_at"].dt.floor(ties)
         # Answers are rounded up: nothing is known before it was raised.
@@ -67,4 +68,4 @@ def audit_world(
         history.loc[history["known_at"] > cut, ["acted", "known_at"]] = [np.nan, pd.NaT]
     first = history["raised_at"].min() - timedelta(days=1)
     features = rebuild(history, first.to_pydatetime(warn=False), cut.to_pydatetime(warn=False))
-    return AuditWorld(history, features, framed(features, history, cut, world.truth), world.truth, world.teams, cut)
+    return AuditWorld(history, features, framed(features, history, cut, world.truth), world.truth, teams_of(world), cut)

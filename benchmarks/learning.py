@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.worlds import history_of
 from dagster_project.simulator import WorldConfig, simulate
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT
@@ -109,7 +110,7 @@ def said_of_signals(evidence: dict[str, Any]) -> str:
 def run(config: WorldConfig) -> Found:
     """Simulate, learn at each cut, score the week that follows."""
     world = simulate(config)
-    history = world.history()
+    history = history_of(world)
     first, last = history["raised_at"].min(), history["raised_at"].max()
     features = FeatureSettings(keys=KEYS)
     flags = find_flags(history, world.rules, last + timedelta(days=15))

@@ -31,6 +31,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.influence import ROOT
+from benchmarks.worlds import history_of
 from dagster_project.simulator import WorldConfig, simulate
 from dagster_project.triage import influence, monitoring
 from dagster_project.triage.evaluation import metrics
@@ -140,7 +141,7 @@ BREAKS: dict[str, tuple[Callable[..., Broken], str, int]] = {
 def one_company(seed: int) -> dict[str, Any]:
     """What the checks say of an ordinary company by day, and of each broken one by day since it broke."""
     world = simulate(WorldConfig(seed=seed, alerts=ALERTS, days=DAYS))
-    history = world.history()
+    history = history_of(world)
     first, last = history["raised_at"].min(), history["raised_at"].max()
     features = FeatureSettings()
     flags = find_flags(history, world.rules, last + timedelta(days=15))

@@ -29,7 +29,7 @@ import pandas as pd
 
 from benchmarks.audit_worlds import SETTINGS, AuditWorld, audit_world
 from benchmarks.planted_leaks import CAUGHT_BY, PLANTED, Case, clean, world_for
-from dagster_project.simulator import best_reachable_auc
+from benchmarks.worlds import best_reachable_auc
 from dagster_project.triage.audit.findings import LEAK
 from dagster_project.triage.audit.leakage import AuditSettings, accused, audit_leakage
 from dagster_project.triage.audit.reference_learner import MODEL, quick_learner, rolling_forecasts

@@ -17,7 +17,7 @@ from dagster_project.assets.showing import frame_schema
 from dagster_project.checks import check_before_publishing, suite_check_specs
 from dagster_project.resources.as_of import FIRST_DAY, run_moment
 from dagster_project.resources.cluster import Cluster
-from dagster_project.resources.files.spill import ALERTS_AT_ONCE, Aside
+from dagster_project.resources.files.spill import ALERTS_AT_ONCE, SpillBuffer
 from dagster_project.resources.stores.features import days_between
 from dagster_project.resources.stores.flags import read_flags
 from dagster_project.resources.stores.history import FLAGGED_BY, read_coded_history, read_history
@@ -55,7 +55,7 @@ def alert_features(
     days = days_between(*context.partition_key_range)
     first = datetime.combine(days[0], time(), UTC)
     until = min(as_of, datetime.combine(days[-1] + timedelta(days=1), time(), UTC))
-    features, counts = Aside(warehouse.home, "alert_features"), Counter[str]()
+    features, counts = SpillBuffer(warehouse.home, "alert_features"), Counter[str]()
 
     def parts() -> Iterator[pd.DataFrame]:
         for part in features.keep(derive_features(warehouse, settings, cluster, first, until)):

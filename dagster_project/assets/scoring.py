@@ -19,7 +19,7 @@ from dagster_project.checks import check_before_publishing, nothing_to_check, su
 from dagster_project.resources.as_of import run_moment
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt.prestarted import prepare_dbt
-from dagster_project.resources.files.spill import ALERTS_AT_ONCE, Aside
+from dagster_project.resources.files.spill import ALERTS_AT_ONCE, SpillBuffer
 from dagster_project.resources.stores.features import DamagedFile, FeatureStore
 from dagster_project.resources.stores.flags import read_flags
 from dagster_project.resources.stores.history import read_history
@@ -130,7 +130,7 @@ class _Scored:
     candidates : features of those that score highest, among them the ten that are shown."""
 
     all: pd.DataFrame
-    fresh: Aside
+    fresh: SpillBuffer
     candidates: pd.DataFrame
 
 
@@ -146,7 +146,7 @@ def _score(
 
     flags = read_flags(warehouse)
     times = still_open["raised_at"]
-    every, candidates, fresh = [], [], Aside(warehouse.home, "alert_scores")
+    every, candidates, fresh = [], [], SpillBuffer(warehouse.home, "alert_scores")
 
     def new_scores() -> Iterator[pd.DataFrame]:
         for part in parts:

@@ -176,7 +176,7 @@ def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "rejected rows",
             "look",
-            f"{rejected} rows were set aside",
+            f"{rejected} rows were rejected",
             "SELECT source, reason, count(*) FROM marts.rejected_rows GROUP BY 1, 2 says why",
         )
     if _count(warehouse, "marts.alert_fact_changes") is not None:

@@ -3,7 +3,7 @@
 Belongs here: the queries behind the page, cut at the as-of, and the file.
 Does not belong here: what the page shows and how (`reporting/`), and what the numbers are (`triage/`, dbt).
 
-Flags, versions, decisions and evaluations are read as they were known at the as-of. What was loaded and set aside is
+Flags, versions, decisions and evaluations are read as they were known at the as-of. What was loaded and rejected is
 shown as the newest run built it, and the page says so.
 """
 

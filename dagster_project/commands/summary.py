@@ -109,14 +109,14 @@ def show(found: dict[str, Any]) -> None:
             made.add_column(column, justify="right" if column in _NUMERIC else "left", overflow="fold", min_width=4)
         return made
 
-    loaded = table("What came in", "table", "rows", "clean", "duplicates", "set aside")
+    loaded = table("What came in", "table", "rows", "clean", "duplicates", "rejected")
     for row in found["loaded"]:
         loaded.add_row(
             *(plain(row[name]) for name in ("source", "raw_rows", "clean_rows", "duplicate_rows", "rejected_rows"))
         )
     console.print(loaded)
     for row in found["rejected"]:
-        console.print(plain(f"  set aside: {row['rows']} {row['source']}: {row['reason']}"))
+        console.print(plain(f"  rejected: {row['rows']} {row['source']}: {row['reason']}"))
     for row in found["fact_changes"]:
         console.print(
             plain(f"  {row['name']} changed after the raise for {row['alerts']} alerts; heed uses the first-seen value")
@@ -169,7 +169,7 @@ _NUMERIC = {
     "rows",
     "clean",
     "duplicates",
-    "set aside",
+    "rejected",
     "alerts",
     "usual",
     "decided",

@@ -48,7 +48,7 @@ SECTIONS = {
     "audits": "Audits",
     "floods": "Flagged days",
     "visibility": "Visibility-only rules",
-    "loaded": "What was loaded and set aside",
+    "loaded": "What was loaded and rejected",
     "lineage": "The model and its history",
     "depth": "Every number",
 }

@@ -13,7 +13,7 @@ import pytest
 from upath import UPath
 
 from dagster_project.resources.dbt.incremental import NEW, WHOLE, cleaning
-from dagster_project.resources.files.spill import Aside
+from dagster_project.resources.files.spill import SpillBuffer
 from dagster_project.resources.stores.features import DamagedFile, FeatureStore, remove_features
 from dagster_project.resources.stores.history_cache import KeptHistory, kept_directory
 from dagster_project.resources.stores.watermarks import passed_up_to, remember_checked
@@ -183,13 +183,13 @@ def test_feature_files_are_those_that_were_written(warehouse: Warehouse, tmp_pat
 def test_removing_what_heed_keeps_leaves_what_others_keep(tmp_path: Path) -> None:
     store = FeatureStore(UPath(tmp_path) / "features", "contract")
     store.write([features_of(FIRST, 1.0)], [FIRST])
-    others = [tmp_path / "features" / "mine.csv", tmp_path / "aside" / "scores" / "mine.arrow"]
+    others = [tmp_path / "features" / "mine.csv", tmp_path / "spill" / "scores" / "mine.arrow"]
     for path in others:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
-    aside = Aside(tmp_path, "scores")
-    list(aside.keep([features_of(FIRST, 1.0), features_of(FIRST, 2.0)]))
-    aside.clear()
+    buffer = SpillBuffer(tmp_path, "scores")
+    list(buffer.keep([features_of(FIRST, 1.0), features_of(FIRST, 2.0)]))
+    buffer.clear()
     remove_features(tmp_path)
     assert all(path.exists() for path in others)
     assert not list(tmp_path.rglob("*.parquet"))

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from upath import UPath
 
+from benchmarks.worlds import clean_rows, duplicate_rows, history_of
 from dagster_project.assets import features, scoring
 from dagster_project.definitions import build_defs
 from dagster_project.errors import HeedError
@@ -33,13 +34,13 @@ def test_every_raw_row_is_clean_a_duplicate_or_rejected(company: Company) -> Non
         row = found.loc[table]
         assert row["raw_rows"] == row["clean_rows"] + row["duplicate_rows"] + row["rejected_rows"]
         assert row["raw_rows"] == company.put_in.counts[table]["rows"]
-        assert row["clean_rows"] == company.put_in.clean(table)
-        assert row["duplicate_rows"] == company.put_in.duplicates(table)
+        assert row["clean_rows"] == clean_rows(company.put_in, table)
+        assert row["duplicate_rows"] == duplicate_rows(company.put_in, table)
 
 
 def test_outcomes_are_those_of_the_world(company: Company) -> None:
     """Python's own definition of the outcome, in the simulator, against SQL's, on what both kept."""
-    truth = company.world.history(horizon_days=14).set_index("alert_id")
+    truth = history_of(company.world, horizon_days=14).set_index("alert_id")
     seen = read_history(company.warehouse, company.end).set_index("alert_id")
     common = truth.index.intersection(seen.index)
     assert len(common) == len(seen)
@@ -143,7 +144,7 @@ def test_parts_give_the_features_and_scores_of_the_whole(company: Company, monke
     """150 alerts come at once, derived, checked, scored and published by 70; taken as a whole they say nothing new."""
     store = FeatureStore(UPath(company.home) / "features", contract(company.settings.feature_settings())["hash"])
     today = (company.end - timedelta(milliseconds=1)).date()
-    aside = company.home / "aside"
+    spill = company.home / "spill"
     with company.warehouse.transaction() as cursor:
         cursor.execute(
             "INSERT INTO raw.alerts (alert_id, raised_at, rule, loaded_at) SELECT 'at once ' || n, "
@@ -160,7 +161,7 @@ def test_parts_give_the_features_and_scores_of_the_whole(company: Company, monke
         assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 150
         assert len(made) > 150
         assert pq.ParquetFile(str(store.path(today))).num_row_groups > 2
-        assert not list(aside.rglob("*.arrow"))
+        assert not list(spill.rglob("*.arrow"))
         outcome = company.run("refresh_scores", company.end)
         assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 0
         pd.testing.assert_frame_equal(store.read(today, today), made)

@@ -24,6 +24,7 @@ import pandas as pd
 import psycopg2
 from dagster import DagsterRunStatus, RunsFilter
 
+from benchmarks.worlds import history_of
 from dagster_project.commands.doctor import Finding, examine
 from dagster_project.commands.run import STEP_WORDS
 from dagster_project.instance import dagster_instance
@@ -124,7 +125,7 @@ class Soak:
     def __post_init__(self) -> None:
         end = datetime.now(UTC).replace(microsecond=0)
         self.world = simulate(WorldConfig(seed=5, alerts=self.alerts, days=DAYS, end=end))
-        self.truth = self.world.history(14, pd.Timestamp(end)).sort_values("raised_at", kind="stable")
+        self.truth = history_of(self.world, 14, pd.Timestamp(end)).sort_values("raised_at", kind="stable")
         self.home.mkdir(parents=True, exist_ok=True)
         self.files = self.home.parent / "files"  # beside the home: they stay writable when its disk is full
         self.files.mkdir()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.audit_worlds import SETTINGS, audit_world
-from dagster_project.simulator import best_reachable_auc
+from benchmarks.worlds import best_reachable_auc
 from dagster_project.triage.audit.reference_learner import quick_learner
 from dagster_project.triage.audit.scorecard import (
     COLUMNS,

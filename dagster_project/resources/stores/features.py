@@ -30,7 +30,7 @@ import pandas as pd
 from dagster_project.errors import HeedError
 from dagster_project.resources.files.atomic_write import whole_file
 from dagster_project.resources.files.checksums import DoubtfulFile, checksum_of, require_checksum
-from dagster_project.resources.files.spill import ALERTS_AT_ONCE, Aside
+from dagster_project.resources.files.spill import ALERTS_AT_ONCE, SpillBuffer
 from dagster_project.resources.stores.watermarks import oldest_in_progress, passed_up_to, remember_checked
 
 if TYPE_CHECKING:
@@ -255,13 +255,13 @@ def _read(path: UPath, checksum: str, rows: int | None, columns: Sequence[str] |
 
 
 class FeatureFiles(dg.IOManager):
-    """Dagster's way to the feature store: what was set aside goes out, split into its days; in comes the store, to read
-    what is needed rather than everything."""
+    """Dagster's way to the feature store: writes the buffered features day by day, and gives an asset the store itself,
+    so that it reads only what it needs."""
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
 
-    def handle_output(self, context: dg.OutputContext, obj: Aside) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: SpillBuffer) -> None:
         days = days_between(*context.asset_partition_key_range)
         files = self._store.write(obj, days)
         obj.clear()

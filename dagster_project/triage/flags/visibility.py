@@ -67,7 +67,7 @@ class VisibilitySettings:
     record : how many alerts of the record before the last action count at most. With 100, a rule that is
         truly acted on at 3% needs 290 quiet alerts to be inferred again, which happens to 1 in 7,000 of its
         quiet spells.
-    changed : probability of the quiet spell under the old record below which the record is set aside: habits
+    changed : probability of the quiet spell under the old record below which the record is ignored: habits
         changed.
     horizon_days : days after `raised_at` at which an unanswered alert counts as not acted on, where the
         history has no column `horizon_ends_at`.
