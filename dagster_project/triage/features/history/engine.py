@@ -93,6 +93,12 @@ def history_features(
     ------
     HeedError : a column is missing or of the wrong type, a time is null, `acted` is neither 0, 1 nor null, a window
         is longer than `lookback`, two features have one name, or a frame has more than 2 ** 31 - 1 rows.
+
+    >>> raised_at = pd.to_datetime(["2026-03-01", "2026-03-05", "2026-03-10"])
+    >>> alerts = pd.DataFrame({"rule": "cpu", "raised_at": raised_at})
+    >>> week = HistoryFeature("rule", "raised_count", window=timedelta(days=7))
+    >>> history_features(alerts, alerts, [week], lookback=timedelta(days=28))["rule_raised_count_7d"].tolist()
+    [0.0, 1.0, 1.0]
     """
     features = list(features)
     check(events, at, features, lookback)
