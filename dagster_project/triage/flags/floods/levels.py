@@ -318,13 +318,13 @@ def list_sources(h: History, limit: int) -> list[tuple[str, np.ndarray, list[str
     """
     held = source_names(h.sources.columns)
     if held:
-        sources = [(name, *codes_of_column(h.sources[MARK + name], limit)) for name in held]
+        attributes = [(name, *codes_of_column(h.sources[MARK + name], limit)) for name in held]
     elif "attributes" in h.sources:
-        sources = codes_of_text(h.sources["attributes"].to_numpy(dtype=object), limit)
+        attributes = codes_of_text(h.sources["attributes"].to_numpy(dtype=object), limit)
     else:
         return []
     sources = []
-    for name, code, values in sorted(sources, key=lambda one: one[0]):
+    for name, code, values in sorted(attributes, key=lambda one: one[0]):
         beyond = np.flatnonzero(code == limit)
         if len(beyond):
             code = np.where((code < limit) & (h.day <= h.day[beyond[0]]), code, -1)
