@@ -5,9 +5,8 @@ coverage, the pause since the last alert, and volume: each one number with the l
 Does not belong here: the tables they are read from and the asset checks that show them (`assets/monitoring.py`).
 
 Everything is judged on alerts without a flag: a flood would drown each of these numbers, and has its own alarm.
-The limits are judgements. `make benchmark-monitoring` measures how often they warn for nothing and what they
-notice; its page is not there yet. In one company of 42 days (a development seed) one check warned for nothing on one
-day, and each of six things that were broken was noticed.
+The limits are judgements. `benchmarks/monitoring.md` (made by `make benchmark-monitoring`) says how often they warn for
+nothing and what they notice.
 
 Sources: Jensen-Shannon distance (Lin 1991; base 2, so from 0 to 1); performance from calibrated probabilities
 (confidence-based performance estimation, CBPE, NannyML).
