@@ -313,12 +313,8 @@ def _statistic(
         return float(what.sum())
     if not len(when):
         return float("nan")
-    if feature.statistic == "acted_share":
-        return float(what.mean())
     if feature.statistic == "last_outcome":
         return float(what[when == when[-1]].mean())
-    if feature.statistic == "seconds_since_known":
-        return (t - when[-1]) / 1e6
     if feature.statistic == "seconds_since_acted":
         return (t - when[what == 1][-1]) / 1e6 if (what == 1).any() else float("nan")
     assert feature.half_life is not None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.flags.floods.bands import compute_bands, season_of
+from dagster_project.triage.flags.floods.bands import bands_of, season_of
 from dagster_project.triage.flags.floods.decision import (
     cleared_early,
     decide_flood,
@@ -166,23 +166,9 @@ def daily_band(
     expected = upper = np.full(len(slot), np.nan)
     if days:
         season = season_of(h, settings.window_days)
-        expected, _, deviation, _, _, _ = compute_bands(
-            np.array([0, len(slot)]),
-            slot,
-            count,
-            count,
-            season.weekday,
-            season.profile,
-            season.slope,
-            np.full(days, np.nan),
-            np.ones(days),
-            np.zeros(len(slot)),
-            alpha_of(slot[:1], days, settings.false_alarms),
-            settings.window_days,
-            settings.minimum_days,
-            settings.minimum_volume,
-            settings.minimum_ratio,
-            settings.band_width,
+        alpha = alpha_of(slot[:1], days, settings.false_alarms)
+        expected, _, deviation, _, _, _ = bands_of(
+            np.array([0, len(slot)]), slot, count, count, season, alpha, settings
         )
         upper = (np.sqrt(expected + 0.375) + settings.band_width * deviation) ** 2
     dates = [pd.Timestamp(int(day) * DAY, unit="us").date() for day in h.calendar[slot]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dagster_project.triage.flags.floods.bands import Season, compute_bands
+from dagster_project.triage.flags.floods.bands import Season, bands_of
 from dagster_project.triage.flags.floods.history import NEVER, FloodSettings, History
 from dagster_project.triage.flags.floods.sources import MARK, codes_of_column, codes_of_text, source_names
 
@@ -59,25 +59,16 @@ def rule_level(h: History, season: Season, settings: FloodSettings) -> Cells:
     days = len(h.calendar)
     order, start, stop = _segments(h.rule, h.slot, days)
     scope, slot, count = h.rule[order[start]], h.slot[order[start]], stop - start
-    prior_mean, prior_dispersion = _newcomers(scope, slot, count, days)
     starts = np.searchsorted(scope, np.arange(len(h.rules) + 1))
-    expected, spread, deviation, own, needed, chance = compute_bands(
+    expected, spread, deviation, own, needed, chance = bands_of(
         starts,
         slot,
         count,
         count,
-        season.weekday,
-        season.profile,
-        season.slope,
-        prior_mean,
-        prior_dispersion,
-        np.zeros(len(slot)),
+        season,
         alpha_of(slot[starts[:-1]], days, settings.false_alarms),
-        settings.window_days,
-        settings.minimum_days,
-        settings.minimum_volume,
-        settings.minimum_ratio,
-        settings.band_width,
+        settings,
+        prior=_newcomers(scope, slot, count, days),
     )
     # One microsecond after the alert that passed the band: the first moment at which that alert may be used.
     passing = order[start + np.maximum(needed, 1) - 1] if len(start) else start
@@ -190,23 +181,16 @@ def wide_floods(
         peak[cell] = running[int(cell)][1].max()
     starts = np.searchsorted(cell_scope, np.arange(len(names) + 1))
     used = starts[:-1] < starts[1:]
-    expected, _, deviation, _, needed, chance = compute_bands(
+    expected, _, deviation, _, needed, chance = bands_of(
         starts,
         slot,
         count,
         peak,
-        season.weekday,
-        season.profile,
-        season.slope,
-        np.full(days, np.nan),
-        np.ones(days),
-        newly,
+        season,
         alpha_of(slot[starts[:-1][used]], days, part * settings.false_alarms),
-        settings.window_days,
-        max(14, settings.minimum_days),
-        settings.minimum_volume,
-        settings.minimum_ratio,
-        settings.band_width,
+        settings,
+        newly=newly,
+        minimum_days=14,
     )
     floods = []
     by_day = np.argsort(h.slot, kind="stable")
