@@ -97,19 +97,19 @@ def history_features_for(settings: FeatureSettings) -> list[HistoryFeature]:
     from dagster_project.triage.features.history import HistoryFeature
     from dagster_project.triage.features.history.definition import echo_windows
 
-    made = []
+    features = []
     for key in settings.keys:
-        made += [HistoryFeature(key, "raised_count", window=w) for w in settings.raised_windows]
+        features += [HistoryFeature(key, "raised_count", window=w) for w in settings.raised_windows]
         for w in settings.outcome_windows:
-            made.append(HistoryFeature(key, "known_count", window=w))
-            made.append(HistoryFeature(key, "acted_count", window=w))
-        made.append(HistoryFeature(key, "last_outcome"))
-        made.append(HistoryFeature(key, "seconds_since_raised"))
-        made.append(HistoryFeature(key, "seconds_since_acted"))
-        made += [HistoryFeature(key, "decayed_acted_rate", half_life=h) for h in settings.half_lives]
+            features.append(HistoryFeature(key, "known_count", window=w))
+            features.append(HistoryFeature(key, "acted_count", window=w))
+        features.append(HistoryFeature(key, "last_outcome"))
+        features.append(HistoryFeature(key, "seconds_since_raised"))
+        features.append(HistoryFeature(key, "seconds_since_acted"))
+        features += [HistoryFeature(key, "decayed_acted_rate", half_life=h) for h in settings.half_lives]
     windows = [w for lag in settings.echo_lags for w in echo_windows(lag, settings.echo_width)]
-    made += [HistoryFeature("rule", "raised_count", window=w) for w in dict.fromkeys(windows)]
-    return list(dict.fromkeys(made))
+    features += [HistoryFeature("rule", "raised_count", window=w) for w in dict.fromkeys(windows)]
+    return list(dict.fromkeys(features))
 
 
 def histories_about(sources: Sequence[str], settings: FeatureSettings) -> set[str]:
