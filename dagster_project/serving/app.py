@@ -209,7 +209,7 @@ class _Endpoints:
         statement = model.read(self._writers.named(request, fields, by))
         await run_in_threadpool(write, self._pool, statement)
         # Only the query comes from the form, and it is encoded again: the answer cannot lead to another site.
-        query = urlencode(parse_qsl(back, max_num_fields=20))
+        query = urlencode(parse_qsl(back)[:20])
         return RedirectResponse(f"/?{query}#{row_name(statement.alert_id)}", 303)
 
     def board(self, request: Request) -> Response:

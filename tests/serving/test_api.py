@@ -109,7 +109,7 @@ def test_a_batch_keeps_its_order_and_lists_what_is_unknown(service: Service) -> 
     ("body", "part"),
     [
         ({}, "alert_ids is missing"),
-        ([], "not a JSON object"),
+        ([], "as a JSON object"),
         ({"alert_ids": []}, "alert_ids is []"),
         ({"alert_ids": "a"}, "alert_ids is 'a'"),
         ({"alert_ids": ["a", 7]}, "alert_ids[1]"),

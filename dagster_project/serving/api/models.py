@@ -15,6 +15,7 @@ from reprlib import Repr
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from dagster_project.serving.api.scores import MOST_ID_BYTES, MOST_IDS, is_possible_id
 from dagster_project.serving.problem import Problem
@@ -48,7 +49,7 @@ class _Request(_Document):
         first = error.errors(include_url=False, include_context=False)[0]
         kind, remedy = first["type"], f"send {cls.example}"
         if not first["loc"]:
-            return Problem(422, "what was sent is not a JSON object", remedy)
+            return Problem(422, "what was sent cannot be read as a JSON object", remedy)
         field, *within = first["loc"]
         place = f"{field}[{within[0]}]" if within else str(field)
         if kind == "extra_forbidden":
@@ -56,9 +57,9 @@ class _Request(_Document):
         if kind == "missing":
             return Problem(422, f"{place} is missing", remedy)
         # pydantic words it well, except that people do not read regular expressions.
-        reason = "it is blank or contains NUL" if kind == "string_pattern_mismatch" else first["msg"]
+        reason = "blank, or with NUL" if kind == "string_pattern_mismatch" else first["msg"]
         about = cls.model_fields[str(field)].description
-        return Problem(422, f"{place} is {shown(first['input'])}: {reason}", f"{field}: {about}")
+        return Problem(422, f"{place} is {shown(first['input'])}: {reason[0].lower()}{reason[1:]}", f"{field}: {about}")
 
 
 def shown(value: Any) -> str:
@@ -73,7 +74,7 @@ _QUOTED.maxlist = _QUOTED.maxdict = _QUOTED.maxlevel = 2
 
 def _alert_id(text: str) -> str:
     if not is_possible_id(text):
-        raise ValueError(f"an ID has at most {MOST_ID_BYTES:,} bytes")
+        raise PydanticCustomError("alert_id", f"an ID has at most {MOST_ID_BYTES:,} bytes")
     return text
 
 
