@@ -1,8 +1,8 @@
 """One Great Expectations suite -> Dagster asset checks, one check per expectation.
 
 Belongs here: how an expectation shows in Dagster: name, description, severity, whether it blocks, metadata.
-Does not belong here: what is expected (`expectations/suites`), running a suite (`resources/expectations/validation.py`),
-and which asset has which suite (`definitions.py` and the assets).
+Does not belong here: what is expected (`expectations/suites`), running a suite
+(`resources/expectations/validation.py`), and which asset has which suite (`definitions.py` and the assets).
 
 A critical expectation becomes a blocking check with severity ERROR: when it fails, Dagster stops everything
 downstream. A warning becomes a check that shows and lets pass. An expectation that cannot be evaluated

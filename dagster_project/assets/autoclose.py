@@ -1,7 +1,8 @@
 """The stage after scoring that decides about closing, for rules that somebody enabled.
 
 Belongs here: the order of test, monitors and decisions in a run, and what it shows in Dagster.
-Does not belong here: the test, the monitors, the decision (`triage/autoclose.py`), tables (`resources/stores/autoclose.py`).
+Does not belong here: the test, the monitors, the decision (`triage/autoclose.py`), tables
+(`resources/stores/autoclose.py`).
 
 Nothing is closed here or anywhere in heed: decisions are published, and another system may apply them.
 """

@@ -1,7 +1,7 @@
 """Which version scores, which ones there are, and a person's way back to an earlier one.
 
-Belongs here: what `heed champion` and `heed rollback` do. Does not belong here: the gate's decisions (`triage/champion/gate.py`)
-and storing any (`resources/stores/models.py`).
+Belongs here: what `heed champion` and `heed rollback` do. Does not belong here: the gate's decisions
+(`triage/champion/gate.py`) and storing any (`resources/stores/models.py`).
 
 A roll-back is one more decision, appended; nothing is changed or deleted. It holds for every run at or after its
 moment. The version that it ends is withdrawn: the gate does not make it champion again, only a person does. Newer

@@ -2,8 +2,8 @@
 
 Belongs here: connecting, refusing a cluster that would answer differently, sending parts and collecting answers,
 and LightGBM's Dask interface.
-Does not belong here: what a part is (`triage/features/history/parts.py`), which trees are wanted (`triage/learning/training.py`), starting
-a cluster.
+Does not belong here: what a part is (`triage/features/history/parts.py`), which trees are wanted
+(`triage/learning/training.py`), starting a cluster.
 
 Dask is an optional dependency (the extra `cluster`), imported only when a cluster is named.
 """

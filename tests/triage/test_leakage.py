@@ -25,6 +25,7 @@ from dagster_project.triage.audit.one_outcome import one_outcome
 from dagster_project.triage.audit.recomputation import by_definition, facts_changed, future_removed, known_before
 from dagster_project.triage.audit.reference_learner import quick_learner
 from dagster_project.triage.audit.single_feature import (
+    Rest,
     dated_later,
     known_later,
     list_suspects,
@@ -38,12 +39,12 @@ CHECKS: dict[str, Callable[[Case], list[Finding]]] = {
     "future removed": lambda case: future_removed(case.frame, case.history, case.rebuild, cuts=4),
     "features by definition": lambda case: by_definition(case.frame, case.history, SETTINGS, sample=60),
     "facts as they were raised": lambda case: facts_changed(case.frame, case.history),
-    "a single fact": lambda case: single_facts(case.frame, SETTINGS, LEARNER),
+    "a single fact": lambda case: single_facts(Rest.of(case.frame, LEARNER, SETTINGS)),
     "ids and times": lambda case: dated_later(case.frame, SETTINGS, case.cut, case.history),
     "repeats the outcomes' chance": lambda case: repeated_chance(case.frame, case.history, SETTINGS),
     "known later": lambda case: known_later(case.history, SETTINGS, case.cut, HORIZON),
     "duplicates across the cut": lambda case: duplicates(case.frame, SETTINGS),
-    "values of one outcome": lambda case: one_outcome(case.frame, SETTINGS, LEARNER),
+    "values of one outcome": lambda case: one_outcome(Rest.of(case.frame, LEARNER, SETTINGS)),
     "split in time": lambda case: split_in_time(case.frame, case.forecasts),
 }
 
@@ -77,7 +78,7 @@ def test_a_clean_world_is_not_accused(kind: str) -> None:
 def test_a_strong_habit_is_not_a_leak() -> None:
     """In a copy-only world the rule's last outcome says nearly everything, honestly."""
     habits = clean(audit_world(5, alerts=4_000, days=120, predictability="copy_only"))
-    assert {f.verdict for f in single_facts(habits.frame, SETTINGS, LEARNER)} == {"clean"}
+    assert {f.verdict for f in single_facts(Rest.of(habits.frame, LEARNER, SETTINGS))} == {"clean"}
 
 
 def test_shuffled_outcomes_show_an_average_over_the_whole_table() -> None:

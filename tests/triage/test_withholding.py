@@ -16,6 +16,7 @@ from dagster_project.triage.audit.moments import read_moments
 from dagster_project.triage.audit.one_outcome import one_outcome
 from dagster_project.triage.audit.recomputation import changed_later
 from dagster_project.triage.audit.reference_learner import quick_learner
+from dagster_project.triage.audit.single_feature import Rest
 from dagster_project.triage.audit.withholding import Withholding, knows, learn_without_leaks, withhold
 from dagster_project.triage.champion import gate
 from dagster_project.triage.evaluation import metrics
@@ -183,7 +184,7 @@ def test_clean_real_columns_are_not_accused_and_partial_leaks_are(real_alerts: P
         "rule": latest.assign(rule=latest["rule"].astype(object).mask(acted & (chance < 0.3), "handled")),
     }
     for subject, leaky in leaks.items():
-        found = [(f.subject, f.verdict) for f in one_outcome(leaky, SETTINGS.features, learner)]
+        found = [(f.subject, f.verdict) for f in one_outcome(Rest.of(leaky, learner, SETTINGS.features))]
         assert (subject, "leak") in found, (subject, found)
 
 

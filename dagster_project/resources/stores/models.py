@@ -1,7 +1,8 @@
 """The model store: every model version, its evidence, and which one is champion, as rows in the warehouse.
 
 Belongs here: writing and reading model versions, evaluations and champion decisions.
-Does not belong here: what a model is (`triage/learning/training.py`) and who deserves to be champion (the gate in `triage/`).
+Does not belong here: what a model is (`triage/learning/training.py`) and who deserves to be champion (the gate in
+`triage/`).
 
 A model is LightGBM's text and one JSON document in one row; nothing is ever unpickled.
 """

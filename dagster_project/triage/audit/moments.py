@@ -53,10 +53,11 @@ def read_moments(texts: np.ndarray, near: pd.Series) -> pd.Series | None:
     or month first, with slashes, dots, dashes or blanks; month names and weekdays in English; 12- and 24-hour clocks;
     fractions; offsets.
     """
-    present = np.array([isinstance(t, str) and bool(t.strip()) for t in texts], dtype=bool)
-    if not present.any():
+    codes, found = pd.factorize(np.asarray(texts, dtype=object))
+    readable = np.array([isinstance(t, str) and bool(t.strip()) for t in found], dtype=bool)
+    distinct = found[readable]
+    if not len(distinct):
         return None
-    distinct = pd.unique(np.asarray(texts, dtype=object)[present])
     sample = distinct[:: max(1, len(distinct) // SAMPLE)][:SAMPLE]
     if np.mean([bool(_LOOKS.search(t)) and len(t) <= 60 for t in sample]) < ENOUGH:
         return None
@@ -64,7 +65,8 @@ def read_moments(texts: np.ndarray, near: pd.Series) -> pd.Series | None:
     forms = [form for form in _forms() if _parsed(plain, form).notna().mean() >= ENOUGH]
     if not forms:
         return None
-    codes = pd.Index(distinct).get_indexer(np.where(present, texts, np.array(None, dtype=object)))
+    codes = np.append(np.where(readable, np.cumsum(readable) - 1, -1), -1)[codes]
+    present = codes >= 0
     plain, offsets = _plain(distinct)
     raised = near.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")
     best: tuple[float, np.ndarray] | None = None

@@ -24,20 +24,15 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage.audit.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding
-from dagster_project.triage.audit.reference_learner import FitPredict
 from dagster_project.triage.audit.single_feature import (
     IDENTITY,
     THERE,
-    Halves,
     Rest,
     Suspect,
     encoded_rates,
-    halve,
-    list_suspects,
     objects,
 )
 from dagster_project.triage.evaluation import metrics
-from dagster_project.triage.features.contract import FeatureSettings
 
 ONE_OUTCOME = "values of one outcome"
 MISSING = "is missing"
@@ -72,16 +67,13 @@ class _Reading:
     flag: np.ndarray
 
 
-def one_outcome(
-    frame: pd.DataFrame, settings: FeatureSettings, fit_predict: FitPredict, *, seed: int = 0
-) -> list[Finding]:
+def one_outcome(rest: Rest | None, *, seed: int = 0) -> list[Finding]:
     """Values (and the presence or absence of a fact) that go with one outcome whatever else is known of the alert.
 
     Parameters
     ----------
-    frame : as `steps.training_frame` returns it; alerts without an outcome, and excluded ones, do not count.
-    fit_predict : a learner (`quick.quick_learner`); it learns from the earlier part of time, without the suspect and
-        without the histories kept about it, and forecasts the later part.
+    rest : of the frame to be examined (`Rest.of`); alerts without an outcome, and excluded ones, do not count. It
+        forecasts the later part of time without the suspect and without the histories kept about it.
 
     Returns
     -------
@@ -92,12 +84,12 @@ def one_outcome(
     The identity columns are suspects here as well: an overwritten rule, entity or team is a value that appears wherever
     somebody acted, or a value that is unusual for the alert's other columns.
     """
-    parts = halve(frame)
-    if parts is None:
+    if rest is None:
         why = "too few known outcomes of either kind in the earlier or the later part"
         return [Finding(ONE_OUTCOME, "facts", why, float("nan"), float("nan"), NOT_CHECKED)]
-    examined = _Examined(parts, Rest(parts, fit_predict, settings), seed)
-    suspects = [s for s in list_suspects(parts.ordered, settings) if s.source != "alert_id"]
+    parts = rest.parts
+    examined = _Examined(rest, seed)
+    suspects = [s for s in rest.suspects if s.source != "alert_id"]
     suspects += [Suspect(n, "text", objects(parts.ordered[n]), n) for n in IDENTITY if n in parts.ordered]
     found: list[Finding] = []
     for suspect in suspects:
@@ -113,9 +105,9 @@ def one_outcome(
 class _Examined:
     """What every reading is held against."""
 
-    def __init__(self, parts: Halves, rest: Rest, seed: int) -> None:
-        self.parts, self.rest, self.seed = parts, rest, seed
-        frame = parts.ordered
+    def __init__(self, rest: Rest, seed: int) -> None:
+        self.parts, self.rest, self.seed = rest.parts, rest, seed
+        frame = self.parts.ordered
         self.acted = frame["acted"].to_numpy(dtype=np.float64)
         self.codes = {
             name: pd.factorize(objects(frame[name]))[0].astype(np.int64)

@@ -338,7 +338,9 @@ def facts_changed(frame: pd.DataFrame, history: pd.DataFrame) -> list[Finding]:
     for name in FACTS:
         if name + "\0" not in both or not len(both):
             continue
-        then, now = both[name].astype(object), both[name + "\0"].astype(object)
+        then, now = both[name], both[name + "\0"]
+        if not then.dtype == now.dtype == "str":
+            then, now = then.astype(object), now.astype(object)
         changed = (then.fillna("") != now.fillna("")).to_numpy(dtype=bool)
         share = float(changed.mean())
         if share > 0:

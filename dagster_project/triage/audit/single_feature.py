@@ -261,9 +261,7 @@ def _strip(text: object, names: set[str]) -> str | None:
     return json.dumps({k: v for k, v in entry.items() if k not in names}, sort_keys=True, default=str)
 
 
-def single_facts(
-    frame: pd.DataFrame, settings: FeatureSettings, fit_predict: FitPredict, *, replicates: int = 60, seed: int = 0
-) -> list[Finding]:
+def single_facts(learner: Rest | None, *, replicates: int = 60, seed: int = 0) -> list[Finding]:
     """Facts that separate outcomes implausibly well, alone.
 
     Each suspect, read in every way `probes` knows, is taught its shares on the earlier part of time and tested on
@@ -274,14 +272,13 @@ def single_facts(
 
     'leak' for AUC >= `CERTAIN`, for a margin of 0.05, and for ids and times; else 'suspicious'.
     """
-    parts = halve(frame)
-    if parts is None:
+    if learner is None:
         why = "too few known outcomes of either kind in the earlier or the later part"
         return [Finding(SINGLE, "facts", why, float("nan"), float("nan"), NOT_CHECKED)]
+    parts, suspects = learner.parts, learner.suspects
     ordered, y = parts.ordered, parts.ordered["acted"].to_numpy(dtype=np.float64)
     later = parts.later
     raised = ordered["raised_at"].astype("int64").to_numpy().astype(np.float64)
-    suspects = list_suspects(ordered, settings)
     readings = []
     for suspect in suspects:
         for words, codes in [*probes(suspect, raised), *_demeaned(suspect, ordered)]:
@@ -290,7 +287,6 @@ def single_facts(
     strong = [r for r in readings if r[3] >= WORTH_A_LOOK or (r[0].kind in ("id", "time") and r[3] >= 0.55)]
     # Whatever is nearly certain is taken from the others first, or two copies of one leak would excuse each other.
     certain = sorted({r[0].source for r in readings if r[3] >= 0.97})
-    learner = Rest(parts, fit_predict, settings)
     found: dict[str, Finding] = {}
     strongest = max(readings, key=lambda r: r[3])
     for suspect, words, encoded, auc in sorted(strong, key=lambda r: -r[3]):
@@ -319,11 +315,21 @@ def single_facts(
 
 
 class Rest:
-    """Forecasts of the later part without some facts; learners are taught once per set of facts."""
+    """A divided frame, its suspects, and forecasts of the later part without some facts, each made once.
+
+    fit_predict : a learner (`quick.quick_learner`); it learns from the earlier part and forecasts the later one.
+    """
 
     def __init__(self, parts: Halves, fit_predict: FitPredict, settings: FeatureSettings) -> None:
         self.parts, self.fit_predict, self.settings = parts, fit_predict, settings
+        self.suspects = list_suspects(parts.ordered, settings)
         self.made: dict[tuple[str, ...], np.ndarray] = {}
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, fit_predict: FitPredict, settings: FeatureSettings) -> Rest | None:
+        """Of `frame` as `steps.training_frame` returns it; None where it cannot be divided (`halve`)."""
+        parts = halve(frame)
+        return None if parts is None else cls(parts, fit_predict, settings)
 
     def without(self, sources: Sequence[str]) -> np.ndarray:
         # An id takes no part in learning: leaving it out is leaving nothing out.
@@ -434,11 +440,11 @@ def repeated_chance(frame: pd.DataFrame, history: pd.DataFrame | None, settings:
     numbers = [s for s in list_suspects(frame, settings) if s.kind == "number"]
     ids = ["rule", "entity", "team", "rule+entity"]
     tables = [frame] if history is None else [frame, history]
+    keys = [key_values(rows, ids).astype(object) for rows in tables] if numbers else []
     found: dict[str, Finding] = {}
     for suspect in numbers:
         for key in ids:
-            of = key_values(frame, [key])[key].to_numpy(dtype=object)
-            group = pd.DataFrame({"key": of, "value": suspect.values}).dropna()
+            group = pd.DataFrame({"key": keys[0][key].to_numpy(), "value": suspect.values}).dropna()
             if not len(group):
                 continue
             spread = group.groupby("key")["value"].agg(["min", "max", "mean"])
@@ -446,8 +452,8 @@ def repeated_chance(frame: pd.DataFrame, history: pd.DataFrame | None, settings:
             constant = (spread["max"] - spread["min"]) <= 1e-6 * max(total, 1e-12)
             if total <= 0 or constant.mean() < 0.95:
                 continue
-            for rows in tables:
-                probability, degrees = _too_good(spread["mean"], rows, key)
+            for rows, values in zip(tables, keys, strict=True):
+                probability, degrees = _too_good(spread["mean"], rows, values[key].to_numpy())
                 if degrees >= 4 and probability < 1e-6 and suspect.name not in found:
                     text = (
                         f"follows the share acted per {key} closer than chance allows (probability "
@@ -460,9 +466,8 @@ def repeated_chance(frame: pd.DataFrame, history: pd.DataFrame | None, settings:
     return [Finding(ENCODES, "numbers", text, float("nan"), 1e-6, CLEAN)]
 
 
-def _too_good(number: pd.Series, rows: pd.DataFrame, key: str) -> tuple[float, int]:
-    """(probability of so small a scatter by chance, degrees of freedom)."""
-    of = key_values(rows, [key])[key].to_numpy(dtype=object)
+def _too_good(number: pd.Series, rows: pd.DataFrame, of: np.ndarray) -> tuple[float, int]:
+    """(probability of so small a scatter by chance, degrees of freedom). of : the value of a key per row."""
     known = rows["acted"].notna().to_numpy() & pd.notna(of)
     outcomes = pd.DataFrame({"key": of[known], "acted": rows["acted"].to_numpy(dtype=np.float64)[known]})
     table = outcomes.groupby("key")["acted"].agg(["sum", "count"]).join(number.rename("number"), how="inner").dropna()
@@ -579,9 +584,9 @@ def _indicators(suspect: Suspect, mature: np.ndarray) -> list[tuple[str, np.ndar
         there = np.array([v is not None for v in values], dtype=bool)
         made = [(THERE, there)]
         if suspect.kind == "text":
-            counts = pd.Series(values[there], dtype=object).value_counts()
-            for word in counts.index[:20]:
-                made.append((f"is {word!r}", np.array([v == word for v in values], dtype=bool)))
+            words = pd.Series(values[there], dtype=object).value_counts().index[:20]
+            codes = pd.Index(words, dtype=object).get_indexer(values)
+            made += [(f"is {word!r}", codes == code) for code, word in enumerate(words)]
     return [(words, flag) for words, flag in made if 0 < flag.sum() < len(flag)]
 
 

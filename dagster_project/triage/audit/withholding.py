@@ -37,6 +37,7 @@ from dagster_project.triage.audit.single_feature import (
     IDS_AND_TIMES,
     KNOWN_LATER,
     SINGLE,
+    Rest,
     dated_later,
     known_later,
     list_suspects,
@@ -201,8 +202,10 @@ def check_columns(
         )
 
     found = facts_changed(frame, past)
-    found += single_facts(latest, features, fit_predict, replicates=replicates, seed=seed)
-    found += one_outcome(latest, features, fit_predict, seed=seed)
+    rest = Rest.of(latest, fit_predict, features)
+    found += single_facts(rest, replicates=replicates, seed=seed)
+    found += one_outcome(rest, seed=seed)
+    del rest
     found += dated_later(latest, features, cut, raised_since(past, cut - horizon))
     found += repeated_chance(latest, past, features)
     found += known_later(raised_since(past, cut - horizon - timedelta(days=70)), features, cut, horizon)

@@ -39,12 +39,9 @@ def attribute_columns(attributes: pd.Series, names: Sequence[str] | None = None)
         for name in names if names is not None else {key for entry in parsed for key in entry}:
             if name not in columns:
                 columns[name] = np.full(len(attributes), None, dtype=object)
-            values = np.full(len(parsed) + 1, None, dtype=object)  # the last one is that of no text
-            for number, entry in enumerate(parsed):
-                value = _scalar(entry.get(name))
-                # Zero has two signs, which are equal and are written differently.
-                values[number] = value if value is None or value == 0 else kept.setdefault(value, value)
-            columns[name][first : first + len(part)] = values[codes]
+            values = [_scalar(entry.get(name), kept) for entry in parsed]
+            # The last one is that of no text.
+            columns[name][first : first + len(part)] = np.array([*values, None], dtype=object)[codes]
     wanted = names if names is not None else sorted(columns)
     return {name: columns.get(name, np.full(len(attributes), None, dtype=object)) for name in wanted}
 
@@ -63,10 +60,16 @@ def _object(text: str) -> dict[str, Any]:
     return made if isinstance(made, dict) else {}
 
 
-def _scalar(value: Any) -> str | float | None:
-    if value is None or value == "":
+def _scalar(value: Any, kept: dict[str | float, str | float]) -> str | float | None:
+    if isinstance(value, str):
+        return kept.setdefault(value, value) if value else None
+    if value is None:
         return None
     if isinstance(value, (bool, int, float)):
-        number = float(value) if abs(value) < 1e300 else float("nan")
-        return number if np.isfinite(number) else None
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        if not abs(value) < 1e300:  # nan as well
+            return None
+        number = float(value)
+        # Zero has two signs, which are equal and are written differently.
+        return kept.setdefault(number, number) if number else number
+    text = json.dumps(value, sort_keys=True)
+    return kept.setdefault(text, text)
