@@ -166,7 +166,7 @@ def test_the_boards_forms_work_with_both(with_both: Service, by: str) -> None:
 
 
 def test_the_board_says_when_nobody_is_signed_in(with_proxy: Service) -> None:
-    assert "Not signed in: feedback is not taken" in with_proxy.ask("/").text
+    assert "Not signed in: feedback is not accepted" in with_proxy.ask("/").text
 
 
 def test_the_description_says_what_is_asked_for(with_both: Service, with_token: Service) -> None:
