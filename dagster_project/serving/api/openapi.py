@@ -174,4 +174,5 @@ def _content(body: type[BaseModel] | UnionType | str | None) -> dict[str, Any]:
     if isinstance(body, str):
         return {"content": {body: {"schema": {"type": "object" if body == JSON else "string"}}}}
     references = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in get_args(body) or (body,)]
-    return {"content": {JSON: {"schema": references[0] if len(references) == 1 else {"anyOf": references}}}}
+    schema: dict[str, Any] = dict(references[0]) if len(references) == 1 else {"anyOf": references}
+    return {"content": {JSON: {"schema": schema}}}
