@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.simulator import WorldConfig, simulate
+from dagster_project.triage.audit.findings import LEAK, SUSPICIOUS
 from dagster_project.triage.audit.reference_learner import FitPredict, trainable
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.features.build import build_features
@@ -72,6 +73,11 @@ def audit_world(
     first = history["raised_at"].min() - timedelta(days=1)
     features = rebuild(history, first.to_pydatetime(warn=False), cut.to_pydatetime(warn=False))
     return AuditWorld(history, features, framed(features, history, cut, world.truth), world.truth, world.teams, cut)
+
+
+def accused(findings: pd.DataFrame) -> pd.DataFrame:
+    """The rows of an audit with the verdict 'suspicious' or 'leak'."""
+    return findings[findings["verdict"].isin([SUSPICIOUS, LEAK])]
 
 
 def rolling_forecasts(

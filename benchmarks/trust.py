@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.audit_worlds import SETTINGS, AuditWorld, audit_world, rolling_forecasts
+from benchmarks.audit_worlds import SETTINGS, AuditWorld, accused, audit_world, rolling_forecasts
 from benchmarks.planted_leaks import CAUGHT_BY, PLANTED, Case, clean, world_for
 from dagster_project.simulator import best_reachable_auc
 from dagster_project.triage.audit.findings import LEAK
-from dagster_project.triage.audit.leakage import AuditSettings, accused, audit_leakage
+from dagster_project.triage.audit.leakage import AuditSettings, audit_leakage
 from dagster_project.triage.audit.reference_learner import reference_learner
 from dagster_project.triage.audit.scorecard import PARTLY, PREDICTABLE, ScorecardSettings, team_scorecard
 from dagster_project.triage.audit.shortcut import audit_shortcut

@@ -40,8 +40,3 @@ def table(findings: Sequence[Finding]) -> pd.DataFrame:
     """One row per finding with the columns `COLUMNS`; value and limit are float64."""
     rows = pd.DataFrame([[getattr(f, name) for name in COLUMNS] for f in findings], columns=list(COLUMNS))
     return rows.astype({"value": "float64", "limit": "float64"})
-
-
-def accused(findings: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the verdict 'suspicious' or 'leak'."""
-    return findings[findings["verdict"].isin([SUSPICIOUS, LEAK])]

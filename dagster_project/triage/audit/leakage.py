@@ -18,31 +18,14 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.audit.findings import (
-    CLEAN,
-    LEAK,
-    NOT_CHECKED,
-    SUSPICIOUS,
-    VOUCHED,
-    Finding,
-    accused,
-    table,
-)
+from dagster_project.triage.audit.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, VOUCHED, Finding, table
 from dagster_project.triage.audit.recomputation import Rebuild, by_definition, future_removed, raised_before
 from dagster_project.triage.audit.reference_learner import FitPredict, reference_learner, trainable
 from dagster_project.triage.audit.single_feature import CLEAR, halve, list_suspects, without
-from dagster_project.triage.audit.withholding import (
-    COLUMN_CHECKS,
-    check_columns,
-    extra_numbers,
-    is_vouched,
-    source_of,
-)
+from dagster_project.triage.audit.withholding import COLUMN_CHECKS, check_columns, extra_numbers, is_vouched, source_of
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.features.attributes import attribute_columns
 from dagster_project.triage.features.contract import FeatureSettings
-
-__all__ = ["AuditSettings", "Rebuild", "accused", "audit_leakage", "verdict"]
 
 DUPLICATES = "duplicates across the cut"
 SPLIT = "split in time"
@@ -151,14 +134,6 @@ def _vouched(finding: Finding) -> Finding:
     return replace(
         finding, verdict=VOUCHED, finding=f"{finding.finding}; a person vouches that it is known at the raise"
     )
-
-
-def verdict(findings: pd.DataFrame) -> str:
-    """The worst verdict of an audit: 'leak' before 'suspicious' before 'clean'."""
-    for worst in (LEAK, SUSPICIOUS):
-        if (findings["verdict"] == worst).any():
-            return worst
-    return CLEAN
 
 
 def duplicates(frame: pd.DataFrame, settings: FeatureSettings) -> list[Finding]:

@@ -212,8 +212,7 @@ def _team(name: str, rows: pd.DataFrame, reach: float, teams: int, settings: Sco
     y = rows["acted"].to_numpy(np.float64)
     p = rows[MODEL].to_numpy(np.float64)
     n, acted = len(y), int(y.sum())
-    day = rows["raised_at"].dt.floor("D").astype("int64").astype(str)
-    blocks = pd.factorize(rows["rule"].astype(object).astype(str) + "\0" + day)[0].astype(np.int64)
+    blocks = metrics.rule_day_blocks(rows)
     nan3 = [float("nan")] * 3
     head: list[object] = [name, n, acted, acted / n if n else float("nan")]
     clash, pairs = _inconsistency(rows, y, settings)

@@ -117,7 +117,7 @@ def audit_shortcut(
     rows = rows.merge(frame[["alert_id", last_column]].drop_duplicates("alert_id"), on="alert_id", how="left")
     y = rows["acted"].to_numpy(dtype=np.float64)
     last = rows[last_column].to_numpy(dtype=np.float64, na_value=np.nan)
-    blocks = _blocks(rows)
+    blocks = metrics.rule_day_blocks(rows)
     contenders = [MODEL, CONSTANT, REPEAT_LAST]
     simple = set(names_for(chosen.features)) - {ALWAYS_NO, CONSTANT}
     habits = [c for c in rows.columns if c in simple or c.startswith(("rate_per_", "repeat_last"))]
@@ -141,11 +141,6 @@ def audit_shortcut(
 
 
 BEYOND_REPEATING, BEYOND_HABIT, SKILL = "share_beyond_repeating", "share_beyond_habit", "log_loss_skill_over_constant"
-
-
-def _blocks(rows: pd.DataFrame) -> np.ndarray:
-    day = rows["raised_at"].dt.floor("D").astype("int64").astype(str)
-    return pd.factorize(rows["rule"].astype(object).astype(str) + "\0" + day)[0].astype(np.int64)
 
 
 def _slices(acted: np.ndarray, last: np.ndarray) -> dict[str, np.ndarray]:

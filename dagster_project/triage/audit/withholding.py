@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dagster_project.triage.audit.columns.encodings import ENCODES, repeated_chance
+from dagster_project.triage.audit.columns.filled_in_later import KNOWN_LATER, dated_later, known_later
 from dagster_project.triage.audit.findings import LEAK, VOUCHED, WITHHELD, Finding
 from dagster_project.triage.audit.one_outcome import ONE_OUTCOME, one_outcome
 from dagster_project.triage.audit.recomputation import (
@@ -32,15 +34,10 @@ from dagster_project.triage.audit.recomputation import (
 )
 from dagster_project.triage.audit.reference_learner import FitPredict, quick_learner
 from dagster_project.triage.audit.single_feature import (
-    ENCODES,
     IDENTITY,
     IDS_AND_TIMES,
-    KNOWN_LATER,
     SINGLE,
-    dated_later,
-    known_later,
     list_suspects,
-    repeated_chance,
     single_facts,
     without,
 )

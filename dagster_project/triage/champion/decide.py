@@ -21,10 +21,6 @@ from dagster_project.triage.champion.recalibration import recalibrate
 from dagster_project.triage.learning.model import Model
 
 
-def _nothing_published() -> pd.DataFrame:
-    return pd.DataFrame({"alert_id": pd.Series(dtype="str"), "probability": pd.Series(dtype="float64")})
-
-
 @dataclass(frozen=True)
 class Standing:
     """The champion of the moment.
@@ -37,7 +33,7 @@ class Standing:
     version: str
     model: Model | None
     damage: str = ""
-    published: Callable[[], pd.DataFrame] = _nothing_published
+    published: Callable[[], pd.DataFrame] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,9 @@ def _defending(
     if trained.contract != candidate.contract:
         # It cannot score any more, but what it said while it could is compared.
         why = gate.why_other_features(standing.version, trained.contract, candidate.contract)
-        return None, why, gate.compare_published(candidate, forecasts, trained, standing.published())
+        published = standing.published() if standing.published is not None else None
+        compared = None if published is None else gate.compare_published(candidate, forecasts, trained, published)
+        return None, why, compared
     if known_to := knows(trained, withholding):
         return None, gate.why_it_knows(standing.version, known_to), None
     return standing.model, "", gate.compare(candidate, forecasts, trained, frame)

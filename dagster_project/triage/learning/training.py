@@ -40,7 +40,7 @@ from dagster_project.triage.evaluation.contenders import CONSTANT, MODEL
 from dagster_project.triage.features.contract import contract
 from dagster_project.triage.learning.baselines import Baseline, fit_baselines
 from dagster_project.triage.learning.candidates import LearningSettings
-from dagster_project.triage.learning.competition import Choice, Competition, rounded
+from dagster_project.triage.learning.competition import Competition, rounded
 from dagster_project.triage.learning.model import LIGHTGBM, PRIOR, Model
 from dagster_project.triage.learning.past import Past, horizon_ends, join, known_alerts, usable_alerts
 
@@ -177,22 +177,19 @@ class _Training:
         else:
             why = f"in the past no model beat the best baseline significantly (the trees did {margin})"
             return Learned(self._baseline(best, why), table)
-        return Learned(self._trees(competition, choice, explanation), table)
-
-    def _trees(self, competition: Competition, choice: Choice, explanation: str) -> Model:
-        return Model(
+        model = self._model(
             LIGHTGBM,
-            self.cut,
-            self.contract,
             explanation,
-            self.evidence,
-            None,
-            competition.plan,
-            choice.calibration,
-            competition.final_trees(choice),
-            len(choice.members),
-            threads=self.settings.threads,
+            plan=competition.plan,
+            calibration=choice.calibration,
+            booster_text=competition.final_trees(choice),
+            members=len(choice.members),
         )
+        return Learned(model, table)
+
+    def _model(self, kind: str, explanation: str, **parts: Any) -> Model:
+        threads = self.settings.threads
+        return Model(kind, self.cut, self.contract, explanation, self.evidence, threads=threads, **parts)
 
     def _baseline_forecasts(self) -> dict[str, np.ndarray]:
         parts: dict[str, list[np.ndarray]] = {}
@@ -224,16 +221,7 @@ class _Training:
     def _baseline(self, name: str, why: str) -> Model:
         past = self.past
         fitted = self._fit_baselines(past.mature[~past.excluded], past.acted[~past.excluded])[name]
-        explanation = f"{name.replace('_', ' ')} serves: {why}"
-        return Model(
-            name,
-            self.cut,
-            self.contract,
-            explanation,
-            self.evidence,
-            fitted,
-            threads=self.settings.threads,
-        )
+        return self._model(name, f"{name.replace('_', ' ')} serves: {why}", baseline=fitted)
 
     def _prior(self) -> Model:
         """No alert is old enough for an unbiased outcome: the prior, moved by nothing."""
@@ -245,15 +233,8 @@ class _Training:
             else f"{self.known} outcomes are known, none of an alert that is a whole horizon old, "
             "and early outcomes alone mislead"
         )
-        return Model(
-            PRIOR,
-            self.cut,
-            self.contract,
-            f"every alert gets the prior probability {rate:.2f}: {why}",
-            self.evidence,
-            Baseline(CONSTANT, {"rate": float(rate)}),
-            threads=self.settings.threads,
-        )
+        explanation = f"every alert gets the prior probability {rate:.2f}: {why}"
+        return self._model(PRIOR, explanation, baseline=Baseline(CONSTANT, {"rate": float(rate)}))
 
     def _table(self, forecasts: dict[str, np.ndarray]) -> pd.DataFrame:
         if not forecasts:
