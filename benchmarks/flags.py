@@ -33,6 +33,7 @@ import pandas as pd
 
 from benchmarks.worlds import history_of, without_floods
 from dagster_project.simulator import World, WorldConfig, simulate
+from dagster_project.triage.evaluation.metrics import wilson_interval
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.features.matrix import plan_columns
@@ -318,16 +319,6 @@ def measure_real(folder: Path) -> dict[str, Any] | None:
 # -------------------------------------------------------------------------------------------------------- intervals
 
 
-def wilson(hits: float, of: float, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95% interval of a share."""
-    if of == 0:
-        return 0.0, 1.0
-    share, extra = hits / of, z * z / of
-    middle = (share + extra / 2) / (1 + extra)
-    half = z / (1 + extra) * np.sqrt(share * (1 - share) / of + extra / (4 * of))
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
-
-
 def bootstrap(
     worlds: pd.DataFrame, statistic: Callable[[pd.Series], float], draws: int = 4_000
 ) -> tuple[float, float, float]:
@@ -374,7 +365,7 @@ def share_line(
     total = float(worlds[of].sum())
     if counted:
         share = float(worlds[hits].sum()) / total if total else float("nan")
-        low, high = wilson(float(worlds[hits].sum()), total)
+        low, high = wilson_interval(float(worlds[hits].sum()), total)
     else:
         share, low, high = bootstrap(worlds[[hits, of]], lambda row: row[hits] / row[of])
     bar = f">= {least:.0%}" if least is not None else f"<= {most:.0%}" if most is not None else ""

@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks import score_influence as influence
 from benchmarks.influence import KINDS, SHARE
 from benchmarks.worlds import history_of
 from dagster_project.simulator import WorldConfig, simulate
-from dagster_project.triage import influence
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import FeatureSettings

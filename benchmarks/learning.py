@@ -43,7 +43,9 @@ from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.learning import boosting
 from dagster_project.triage.learning.baselines import fit_baselines
 from dagster_project.triage.learning.candidates import CANDIDATES, Candidate, LearningSettings
-from dagster_project.triage.learning.training import LIGHTGBM, learn, usable_alerts
+from dagster_project.triage.learning.model import LIGHTGBM
+from dagster_project.triage.learning.past import usable_alerts
+from dagster_project.triage.learning.training import learn
 from dagster_project.triage.pipeline import training_frame
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,14 +170,6 @@ def run(config: WorldConfig) -> Found:
     )
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share."""
-    z, p = 1.959964, successes / trials
-    middle = (p + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z * np.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def of_worlds(values: np.ndarray, statistic: str) -> str:
     """A statistic over worlds with its 95% bootstrap interval."""
     rng = np.random.default_rng(0)
@@ -220,7 +214,7 @@ def page(found: list[Found], noise: list[Found], alerts: int) -> str:
         f"| {of_worlds(bias, 'mean')}; worst {bias.max():.3f} |",
     ]
     if noise:
-        low, high = wilson(claims, len(noise))
+        low, high = metrics.wilson_interval(claims, len(noise))
         lines.append(
             f"| worlds of pure noise in which a model claims skill | <= 5% | {claims} of {len(noise)} "
             f"[{low:.1%}, {high:.1%}] |"

@@ -33,7 +33,7 @@ import pandas as pd
 from benchmarks.influence import ROOT
 from benchmarks.worlds import history_of
 from dagster_project.simulator import WorldConfig, simulate
-from dagster_project.triage import influence, monitoring
+from dagster_project.triage import monitoring
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.features.build import build_features
@@ -203,8 +203,8 @@ def timed(seed: int) -> dict[str, Any]:
 
 
 def share(number: int, of: int) -> str:
-    low, high = (float(each) for each in influence.wilson(np.float64(number / of), np.float64(of)))
-    return f"{number} of {of} ({number / of:.1%} [{max(low, 0):.1%}, {min(high, 1):.1%}])"
+    low, high = metrics.wilson_interval(number, of)
+    return f"{number} of {of} ({number / of:.1%} [{low:.1%}, {high:.1%}])"
 
 
 LIMITS = {

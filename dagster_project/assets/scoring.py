@@ -29,7 +29,7 @@ from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
 if TYPE_CHECKING:
-    from dagster_project.triage.learning.training import Model
+    from dagster_project.triage.learning.model import Model
 
 ALERT_SCORES = dg.AssetKey(["scoring", "alert_scores"])
 # Of each part, so that ten are left to show when some are held out.
@@ -57,7 +57,7 @@ def alert_scores(
     cluster: dg.ResourceParam[Cluster],
 ) -> Iterator[Any]:
     from dagster_project.triage.features.contract import contract
-    from dagster_project.triage.pipeline import untaught
+    from dagster_project.triage.pipeline import prior_model
 
     prepare_dbt(warehouse, settings)  # publishing comes next
     as_of = run_moment(context)
@@ -67,7 +67,7 @@ def alert_scores(
         context.log.warning(
             "there is no champion: every alert gets the prior. Run the job `retrain`; `heed champion` shows why not"
         )
-        model = untaught(as_of, settings.learning_settings())
+        model = prior_model(as_of, settings.learning_settings())
         models.save(model, as_of)
     if damage:
         context.log.warning(damage)

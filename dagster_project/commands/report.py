@@ -18,7 +18,7 @@ from dagster_project.errors import HeedError
 from dagster_project.private import share
 from dagster_project.reporting.evidence import Evidence, Scoring
 from dagster_project.resources.files.atomic_write import whole_file
-from dagster_project.resources.stores.models import ModelStore, contract_hash
+from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.stores.undecodable import undecodable_rows
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.schema import prepare
@@ -146,7 +146,7 @@ def _scoring(models: ModelStore, moment: datetime, decisions: list[dict[str, Any
         decided_by=last["decided_by"] or "unknown",
         reasons=champion.reasons,
         explanation=model.explanation,
-        contract_hash=contract_hash(model.contract),
+        contract_hash=str(model.contract.get("hash", "")),
         evidence=model.evidence,
     )
 

@@ -19,7 +19,7 @@ from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.run_lock import COMMAND_TAG, run_lock
 from dagster_project.settings import Features, Settings
 from dagster_project.triage.features.contract import contract
-from dagster_project.triage.pipeline import untaught
+from dagster_project.triage.pipeline import prior_model
 
 NOW = datetime.now(UTC)
 
@@ -93,7 +93,7 @@ def test_a_champion_that_cannot_score_asks_for_learning(warehouse: Warehouse) ->
         return str(made.skip_message) if isinstance(made, dg.SkipReason) else made
 
     assert "no champion" in tick()
-    model = untaught(NOW - timedelta(days=1), Settings().learning_settings())
+    model = prior_model(NOW - timedelta(days=1), Settings().learning_settings())
     model = replace(model, contract=contract(Settings().feature_settings()))
     models = ModelStore(warehouse)
     models.save(model, model.cut)

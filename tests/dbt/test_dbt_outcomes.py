@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from dagster_project.triage import influence
+from benchmarks import score_influence as influence
 
 BEGIN = datetime(2025, 1, 6, tzinfo=UTC)
 AS_OF = BEGIN + timedelta(days=30)

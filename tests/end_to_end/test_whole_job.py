@@ -24,7 +24,7 @@ from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.stores.watermarks import unchecked_rows
 from dagster_project.triage.features.contract import contract
-from dagster_project.triage.learning.training import Model
+from dagster_project.triage.learning.model import Model
 from tests.conftest import PROJECT, Company
 
 

@@ -1,15 +1,13 @@
 """The model store: every model version, its evidence, and which one is champion, as rows in the warehouse.
 
 Belongs here: writing and reading model versions, evaluations and champion decisions.
-Does not belong here: what a model is (`triage/learning/training.py`) and who deserves to be champion (the gate in
-`triage/`).
+Does not belong here: what a model is (`triage/learning/model.py`) and which becomes champion (`triage/champion`).
 
 A model is LightGBM's text and one JSON document in one row; nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,7 +22,8 @@ from dagster_project.triage.champion.succession import Succession
 if TYPE_CHECKING:
     from dagster_project.settings import Settings
     from dagster_project.triage.audit.audit import Audit
-    from dagster_project.triage.learning.training import Model
+    from dagster_project.triage.champion.decide import Standing
+    from dagster_project.triage.learning.model import Model
 
 
 # The check's name under which the verdict on repeating the last action stands among the findings.
@@ -36,17 +35,11 @@ _TEAM_COLUMNS = (
 )
 
 
-def contract_hash(contract: Any) -> str:
-    """A short name for a feature contract: equal contracts have equal names."""
-    text = json.dumps(contract, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 @dataclass(frozen=True)
 class Champion:
     """The model version that scores, since when, and why.
 
-    cut : everything in it was known by then. taught : the same of its trees; earlier when it was calibrated anew.
+    cut : everything in it was known by then. taught : the same of its trees; earlier when it was recalibrated.
     """
 
     model_version: str
@@ -76,7 +69,7 @@ class ModelStore:
 
     def load(self, model_version: str) -> Model:
         """Read a model version back, exactly as it was saved."""
-        from dagster_project.triage.learning.training import Model
+        from dagster_project.triage.learning.model import Model
 
         rows = self._warehouse.read_arrow(
             "SELECT booster, document::text AS document FROM training.model_versions WHERE model_version = $1",
@@ -96,7 +89,7 @@ class ModelStore:
     def newest(self, as_of: datetime) -> str:
         """The model version with the latest cut up to `as_of`: the candidate of a run at that moment.
 
-        A champion that was calibrated anew is no candidate.
+        A recalibrated champion is no candidate.
         """
         version = self._warehouse.value(
             "SELECT model_version FROM training.model_versions WHERE cut <= $1 AND document->'recalibration' IS NULL "
@@ -126,6 +119,20 @@ class ModelStore:
         if not rows:
             return None
         return Champion(**{**rows[0], "reasons": json.loads(rows[0]["reasons"])})
+
+    def standing(self, as_of: datetime) -> Standing | None:
+        """The champion at a moment, for the decision whether a candidate replaces it; None: there is none."""
+        from dagster_project.triage.champion.decide import Standing
+
+        champion = self.champion(as_of)
+        if champion is None:
+            return None
+        version = champion.model_version
+        try:
+            model = self.load(version)
+        except HeedError as error:
+            return Standing(version, None, f"the champion {version} cannot be read ({error.cause})")
+        return Standing(version, model, published=lambda: self.published_by(model, as_of))
 
     def scoring_model(self, as_of: datetime, contract: dict[str, Any]) -> tuple[Model | None, str]:
         """The model that scores at a moment, and what is wrong when it is not the champion; None: there is no champion.
@@ -230,16 +237,11 @@ class ModelStore:
 
         model_version, created_at, cut, kind, contract_hash.
         """
-        rows = self._warehouse.read_arrow(
-            """SELECT model_version, created_at, cut, kind, (document->'contract')::text AS contract
+        return self._warehouse.read_arrow(
+            """SELECT model_version, created_at, cut, kind, coalesce(document->'contract'->>'hash', '') AS contract_hash
                FROM training.model_versions WHERE cut <= $1 ORDER BY cut DESC, created_at DESC, model_version""",
             (as_of,),
         ).to_pylist()
-        return [
-            {**{name: row[name] for name in row if name != "contract"}, "contract_hash": contract_hash(made)}
-            for row in rows
-            for made in [json.loads(row["contract"] or "null")]
-        ]
 
     def roll_back(self, model_version: str, as_of: datetime, instead_of: str | None, *, who: str, why: str) -> None:
         """Append a person's decision that a version scores from `as_of` on."""

@@ -7,12 +7,12 @@ Does not belong here: which alerts are open (`board.py`) or shown (`filter.py`),
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import sqrt
 
 import numpy as np
 from psycopg2.extensions import cursor as Cursor
 
 from dagster_project.serving.pool import rows
+from dagster_project.triage.evaluation.metrics import wilson_interval
 
 STEPS = 101  # thresholds: 0% to 100%
 # Where the slider starts: the highest threshold below which at most this share of past actions lay. A convention of
@@ -116,15 +116,6 @@ def workload_of(probabilities: np.ndarray, past: Past, threshold: int) -> Worklo
         workload.missed.append(_share(missed, past.acted))
         workload.missed_of.append(f"{missed:,} of {past.acted:,} past actions; 95% interval {low:.1%} to {high:.1%}")
     return workload
-
-
-def wilson_interval(part: int, whole: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share (1927): it holds its level near 0 and 1, where shares of misses are."""
-    z = 1.959964
-    share = part / whole
-    middle = (share + z * z / (2 * whole)) / (1 + z * z / whole)
-    half = z / (1 + z * z / whole) * sqrt(share * (1 - share) / whole + z * z / (4 * whole * whole))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def _share(part: int, whole: int) -> str:
