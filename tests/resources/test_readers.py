@@ -169,7 +169,7 @@ def test_a_view_that_has_to_change_is_replaced_or_the_run_names_who_holds_it(
 def test_tables_of_another_version_are_not_waited_for_without_end(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagster_project.resources.warehouse.connection.CHANGE_SECONDS", 1.0)
+    monkeypatch.setattr("dagster_project.resources.warehouse.schema.CHANGE_SECONDS", 1.0)
     another = re.sub("schema.sql .*", "schema.sql of another text", schema_version()).replace("'", "''")
     with warehouse.transaction() as cursor:
         cursor.execute(f"COMMENT ON SCHEMA scoring IS '{another}'")

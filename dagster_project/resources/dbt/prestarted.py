@@ -1,6 +1,6 @@
 """dbt in a process that has imported it before it is told what to do.
 
-Belongs here: the program that waits (`python -m dagster_project.resources.dbt.project.prestarted`) and starting it
+Belongs here: the program that waits (`python -m dagster_project.resources.dbt.prestarted`) and starting it
 in time.
 Does not belong here: what dbt is told (`dbt.py`).
 
@@ -64,7 +64,7 @@ def _tell(process: subprocess.Popen[bytes], what: Mapping[str, Any]) -> None:
 
 def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "dagster_project.resources.dbt.project.prestarted"],
+        [sys.executable, "-m", "dagster_project.resources.dbt.prestarted"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
