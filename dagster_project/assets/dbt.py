@@ -32,8 +32,8 @@ from dagster_project.resources.dbt.project import (
 )
 from dagster_project.resources.dbt.resource import Dbt
 from dagster_project.resources.expectations.results import SHOWN_VALUES, row_in_words
+from dagster_project.resources.inputs.action_types import clean_types, how_to_explain, unknown_in_words
 from dagster_project.resources.preload import preload
-from dagster_project.resources.stores.action_types import clean_types, how_to_explain, unknown_in_words
 from dagster_project.resources.stores.history import shared_ids_in_words
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.run_lock import run_lock_environment

@@ -20,7 +20,7 @@ from dagster_project.checks import check_before_publishing, suite_check_specs
 from dagster_project.errors import HeedError
 from dagster_project.resources.as_of import run_as_of
 from dagster_project.resources.cluster import Cluster
-from dagster_project.resources.stores.action_types import require_known_meanings
+from dagster_project.resources.inputs.action_types import require_known_meanings
 from dagster_project.resources.stores.features import FeatureStore
 from dagster_project.resources.stores.flags import read_flags
 from dagster_project.resources.stores.frames import FrameFile

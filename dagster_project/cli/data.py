@@ -123,7 +123,7 @@ def load(
 
 
 def _warn_of_unknown_types(warehouse: Warehouse) -> None:
-    from dagster_project.resources.stores.action_types import (
+    from dagster_project.resources.inputs.action_types import (
         MOST_UNKNOWN,
         how_to_explain,
         raw_types,
@@ -147,7 +147,7 @@ def _warn_of_unknown_types(warehouse: Warehouse) -> None:
 @JSON
 def action_types_command(out: Path, json_output: bool) -> None:
     """Every action type that was loaded, with what heed takes it for: a list to fill in and load."""
-    from dagster_project.resources.stores.action_types import raw_types, write_types
+    from dagster_project.resources.inputs.action_types import raw_types, write_types
     from dagster_project.settings import load_settings
 
     types = raw_types(this_warehouse(), load_settings())

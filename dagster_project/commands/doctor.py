@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.cluster import Cluster
-from dagster_project.resources.stores.undecodable import undecodable_rows
+from dagster_project.resources.inputs.undecodable import undecodable_rows
 from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
 from dagster_project.resources.warehouse.schema import stored_version
 from dagster_project.settings import Settings, heed_home, load_settings, settings_path
@@ -187,7 +187,7 @@ def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
 
 def _meanings(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     """What was read otherwise than somebody may expect: ids of several alerts, facts that changed, unknown words."""
-    from dagster_project.resources.stores.action_types import (
+    from dagster_project.resources.inputs.action_types import (
         MOST_UNKNOWN,
         clean_types,
         how_to_explain,

@@ -20,7 +20,7 @@ from dagster_project.private import share
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt.project import build_clean_tables
 from dagster_project.resources.files.atomic_write import whole_file
-from dagster_project.resources.stores.action_types import require_known_meanings
+from dagster_project.resources.inputs.action_types import require_known_meanings
 from dagster_project.resources.stores.flags import read_overrides, read_rules
 from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.warehouse.connection import Warehouse

@@ -18,8 +18,8 @@ from dagster_project.errors import HeedError
 from dagster_project.private import share
 from dagster_project.reporting.evidence import Evidence, Scoring
 from dagster_project.resources.files.atomic_write import whole_file
+from dagster_project.resources.inputs.undecodable import undecodable_rows
 from dagster_project.resources.stores.models import ModelStore, contract_hash
-from dagster_project.resources.stores.undecodable import undecodable_rows
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings

@@ -11,9 +11,9 @@ from typing import Any
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.reporting.words import contender
-from dagster_project.resources.stores.action_types import MEANINGS, SeenType, clean_types, unknown_in_words
+from dagster_project.resources.inputs.action_types import MEANINGS, SeenType, clean_types, unknown_in_words
+from dagster_project.resources.inputs.undecodable import undecodable_rows
 from dagster_project.resources.stores.models import ModelStore
-from dagster_project.resources.stores.undecodable import undecodable_rows
 from dagster_project.resources.warehouse.connection import Warehouse
 
 _TOP = """

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import pandas as pd
 
-from dagster_project.resources.stores.scores import _arrow
+from dagster_project.resources.stores.scores import to_arrow
 from dagster_project.resources.warehouse.connection import Warehouse, append
 
 
@@ -77,7 +77,7 @@ def replace_flags(
             append(
                 cursor,
                 table,
-                _arrow(rows),
+                to_arrow(rows),
                 columns=", ".join(rows.columns),
                 select=", ".join(casts.get(name, name) for name in rows.columns) + " FROM pg_temp.incoming",
             )

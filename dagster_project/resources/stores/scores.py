@@ -143,7 +143,7 @@ def _append_scores(cursor: Cursor, scores: pd.DataFrame, holdout_share: float) -
         append(
             cursor,
             "scoring.holdout",
-            _arrow(scores[["alert_id"]]),
+            to_arrow(scores[["alert_id"]]),
             columns="alert_id, assigned_at, logged_at, share, arm",
             select=_DRAW,
             conflict="ON CONFLICT DO NOTHING",
@@ -152,7 +152,7 @@ def _append_scores(cursor: Cursor, scores: pd.DataFrame, holdout_share: float) -
     return append(
         cursor,
         "scoring.alert_scores",
-        _arrow(rows),
+        to_arrow(rows),
         columns="alert_id, raised_at, as_of, scored_at, model_version, probability, status, flood, "
         "visibility_only, reasons",
         select="""incoming.alert_id, incoming.raised_at, run_moment.as_of, now(), incoming.model_version,
@@ -193,14 +193,14 @@ def append_monitoring(warehouse: Warehouse, readings: pd.DataFrame, as_of: datet
         append(
             cursor,
             "scoring.monitoring",
-            _arrow(readings.assign(as_of=pd.Timestamp(as_of), model_version=model_version)),
+            to_arrow(readings.assign(as_of=pd.Timestamp(as_of), model_version=model_version)),
             columns=", ".join((*readings.columns, "as_of", "model_version", "measured_at")),
             select=", ".join(f"nullif({name}, 'NaN')" if name in numbers else name for name in readings.columns)
             + ", as_of, model_version, now() FROM pg_temp.incoming",
         )
 
 
-def _arrow(frame: pd.DataFrame) -> pa.Table:
+def to_arrow(frame: pd.DataFrame) -> pa.Table:
     """The frame for bulk writing; a column in which nothing is known is text, since Arrow's null has no SQL type."""
     import pyarrow as pa
 

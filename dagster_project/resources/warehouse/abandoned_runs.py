@@ -15,7 +15,7 @@ from dagster_project.resources.warehouse.connection import Warehouse
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun
-from dagster_project.resources.warehouse.run_lock import _NAME, COMMAND_TAG, GRACE, WAREHOUSE_TAG
+from dagster_project.resources.warehouse.run_lock import APPLICATION_NAME, COMMAND_TAG, GRACE, WAREHOUSE_TAG
 
 
 def living_runs(warehouse: Warehouse) -> set[str]:
@@ -23,7 +23,7 @@ def living_runs(warehouse: Warehouse) -> set[str]:
     found = warehouse.read_arrow(
         "SELECT substr(application_name, length($1) + 1) AS run_id FROM pg_stat_activity "
         "WHERE datname = current_database() AND starts_with(application_name, $1)",
-        (_NAME,),
+        (APPLICATION_NAME,),
     )
     return set(found["run_id"].to_pylist())
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from dagster_project.errors import HeedError, one_line
-from dagster_project.resources.warehouse.role_names import _HAS_ROLES, TRANSFORMER
+from dagster_project.resources.warehouse.role_names import HAS_ROLES, TRANSFORMER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -303,12 +303,12 @@ class Warehouse:
 
     def has_roles(self) -> bool:
         """Whether `heed init` has made this database's roles."""
-        return bool(self.read_arrow(_HAS_ROLES).to_pylist()[0]["has_roles"])
+        return bool(self.read_arrow(HAS_ROLES).to_pylist()[0]["has_roles"])
 
     def dbt_environment(self) -> dict[str, str]:
         """The environment variables that `dbt_project/profiles.yml` reads."""
         parts = _parsed(self.url())
-        roles = self.read_arrow(_HAS_ROLES).to_pylist()[0]
+        roles = self.read_arrow(HAS_ROLES).to_pylist()[0]
         return {
             "HEED_PG_HOST": parts.get("host") or parts.get("hostaddr") or "localhost",
             "HEED_PG_PORT": parts.get("port") or "5432",

@@ -10,7 +10,7 @@ from __future__ import annotations
 TRANSFORMER = "heed_transformer"
 
 # It stands, this database was prepared for it by `heed init`, and whoever logged in may take it on.
-_HAS_ROLES = f"""
+HAS_ROLES = f"""
 SELECT CASE WHEN to_regrole('{TRANSFORMER}') IS NULL OR to_regnamespace('marts') IS NULL THEN false
        ELSE has_schema_privilege('{TRANSFORMER}', 'marts', 'CREATE') END AS has_roles,
        CASE WHEN to_regrole('{TRANSFORMER}') IS NULL THEN false

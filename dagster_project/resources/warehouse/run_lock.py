@@ -32,7 +32,7 @@ WAREHOUSE_TAG = {WRITER_KEY: "writer"}
 # On runs that a command started: these hold the run lock before Dagster hears of them.
 COMMAND_TAG = {"heed/command": "run"}
 
-_NAME = "heed run "
+APPLICATION_NAME = "heed run "
 LOOK_SECONDS = 0.5
 # Ten times the longest run that was measured (330 s for a million alerts, benchmarks/job.md).
 WAIT_SECONDS = 3600.0
@@ -80,7 +80,7 @@ class _RunLock:
 
     def rename(self, run_id: str) -> None:
         """Say which run holds the lock, or waits for it."""
-        self.name = _NAME + run_id
+        self.name = APPLICATION_NAME + run_id
         self._ask("SELECT set_config('application_name', $1, false)", (self.name,))
 
     def require(self) -> None:
@@ -229,4 +229,4 @@ def _holder(warehouse: Warehouse) -> str:
         "WHERE datname = current_database()) AND classid = 0 AND objid = $1",
         (RUN_LOCK,),
     )["name"].to_pylist()
-    return f"run {names[0].removeprefix(_NAME)[:8]}" if names else "another run"
+    return f"run {names[0].removeprefix(APPLICATION_NAME)[:8]}" if names else "another run"
