@@ -50,7 +50,7 @@ def monitoring(
     champion = models.champion(as_of)
     version = champion.model_version if champion is not None else None
     auc = _evaluated_auc(models, version)
-    readings = read_all(warehouse, as_of, champion.taught if champion else as_of, auc, settings.outcome.horizon_days)
+    readings = read_all(warehouse, as_of, champion.trained if champion else as_of, auc, settings.outcome.horizon_days)
     rows = pd.DataFrame([reading.to_row() for reading in readings])
     append_monitoring(warehouse, rows, as_of, version)
     for name in DESCRIPTIONS:

@@ -88,7 +88,7 @@ def run_ended(warehouse: Warehouse, settings: Settings, end: RunEnd, say: Say = 
 
 def _message(warehouse: Warehouse, end: RunEnd) -> tuple[str, str] | None:
     """Record it; (title, text) of what to send, or None: somebody else told, or there is nothing to tell."""
-    with warehouse.outside_the_turn().transaction() as cursor:
+    with warehouse.unguarded().transaction() as cursor:
         cursor.execute(_RECORD, parameters=(end.run_id, end.job, end.as_of, end.status, end.what))
         if cursor.fetchone() is None:
             return None

@@ -76,9 +76,9 @@ def test_a_manifest_that_vouches_for_a_wrong_file_is_found_by_comparing(kept: Db
     told, _ = history._manifest()
     told.days = days
     written = history._write_manifest(told)
-    from dagster_project.resources.stores.history_cache import _checksum, _watermark_name
+    from dagster_project.resources.stores.watermarks import remember_manifest
 
-    remember_checked(kept.warehouse, _watermark_name(told), _checksum(written), told.transaction)
+    remember_manifest(kept.warehouse, "history", told.cache_id, written, told.transaction)
     assert [line[:10] for line in history.compare(100)] == ["2025-03-04", "2025-03-05"]
     history.forget()
 

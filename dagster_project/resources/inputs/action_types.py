@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError
 from dagster_project.resources.dbt.project import DBT_PROJECT
+from dagster_project.resources.warehouse.connection import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -77,23 +78,23 @@ _LOADED = "SELECT action_type::text AS action_type, lower(btrim(meaning::text)) 
 def raw_types(warehouse: Warehouse, settings: Settings) -> list[SeenType]:
     """The types of all raw actions, the most frequent first. Rows are counted as they came, copies included."""
     source = settings.source
-    if not _readable(warehouse, source.database_schema, source.actions):
+    if not warehouse.may_read(source.database_schema, source.actions):
         return []
     loaded: dict[str, str] = {}
-    types = _table(source.database_schema, "action_types")
-    if _readable(warehouse, source.database_schema, "action_types"):
+    types = quoted(source.database_schema, "action_types")
+    if warehouse.may_read(source.database_schema, "action_types"):
         newest = " ORDER BY loaded_at NULLS FIRST" if _has_column(warehouse, types, "loaded_at") else ""
         for row in warehouse.read_arrow(_LOADED.format(table=types) + newest).to_pylist():
             if row["action_type"] and row["meaning"] in MEANINGS:
                 loaded[type_key(row["action_type"].strip())] = row["meaning"]
     undecided = {}
-    if _readable(warehouse, "marts", "action_meanings"):
+    if warehouse.may_read("marts", "action_meanings"):
         query = "SELECT action_type, alerts_without_decision AS alerts FROM marts.action_meanings"
         undecided = {
             type_key(row["action_type"]): int(row["alerts"]) for row in warehouse.read_arrow(query).to_pylist()
         }
     seen: dict[str, SeenType] = {}
-    for row in warehouse.read_arrow(_RAW.format(table=_table(source.database_schema, source.actions))).to_pylist():
+    for row in warehouse.read_arrow(_RAW.format(table=quoted(source.database_schema, source.actions))).to_pylist():
         key = type_key(row["action_type"])
         before = seen.get(key)
         seen[key] = SeenType(
@@ -109,7 +110,7 @@ def raw_types(warehouse: Warehouse, settings: Settings) -> list[SeenType]:
 
 def clean_types(warehouse: Warehouse, as_of: datetime | None = None) -> list[SeenType]:
     """The types of clean actions, the most frequent first. as_of : only those of which one had happened by then."""
-    if not _readable(warehouse, "marts", "action_meanings"):
+    if not warehouse.may_read("marts", "action_meanings"):
         return []
     rows = warehouse.read_arrow(
         "SELECT action_type, meaning, defined_in, actions, example, alerts_without_decision FROM marts.action_meanings "
@@ -196,24 +197,6 @@ def project_types() -> dict[str, str]:
     """heed's own list: key of a type -> meaning."""
     with (DBT_PROJECT / "seeds" / "action_types.csv").open(newline="", encoding="utf-8") as file:
         return {type_key(row["action_type"]): row["meaning"] for row in csv.DictReader(file)}
-
-
-def _table(schema: str, name: str) -> str:
-    return ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name))
-
-
-def _readable(warehouse: Warehouse, schema: str, name: str) -> bool:
-    """Whether the table exists and this login may read it: one that only loads may not see the marts.
-
-    Not by `to_regclass`, which fails in a schema that the login may not use.
-    """
-    return bool(
-        warehouse.value(
-            "SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') FROM pg_class AS c "
-            "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
-            (schema, name),
-        )
-    )
 
 
 def _has_column(warehouse: Warehouse, table: str, column: str) -> bool:
