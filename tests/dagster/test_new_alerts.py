@@ -118,7 +118,7 @@ def test_a_run_whose_process_is_gone_holds_up_nobody(warehouse: Warehouse, insta
         return instance.create_run_for_job(work, tags=tags, status=dg.DagsterRunStatus.STARTED).run_id
 
     dead, living = begun({**WAREHOUSE_TAG, **COMMAND_TAG}), begun({**WAREHOUSE_TAG, **COMMAND_TAG})
-    young = begun(WAREHOUSE_TAG)  # launched by the daemon a moment ago: it has not asked for its turn yet
+    young = begun(WAREHOUSE_TAG)  # just launched by the daemon: it has not asked for the run lock yet
     with run_lock(warehouse, living):
         assert set(close_abandoned_runs(instance, warehouse)) == {dead}
         run = instance.get_run_by_id(dead)

@@ -89,7 +89,7 @@ def test_the_disk_is_full_for_postgres(soak: Soak, row: Row) -> None:
     finally:
         filler.unlink()  # or every test after this one fails too
     assert any(
-        words in line for words in ("No space left", "no room left", "run history", "broke off", "not reachable")
+        words in line for words in ("No space left", "no space left", "run history", "was lost", "not reachable")
     )
     row("disk full for all", "a file fills the home's disk", soak.recovers())
 

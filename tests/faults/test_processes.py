@@ -116,7 +116,7 @@ def test_two_runs_at_once(soak: Soak, row: Row) -> None:
 
 
 def test_a_run_is_overtaken(soak: Soak, row: Row) -> None:
-    """A scheduled run that comes to its turn after a later one has published ends, and takes nothing back."""
+    """A scheduled run that gets the run lock after a later one has published ends, and publishes nothing."""
     soak.bring()
     tick = datetime.now(UTC)
     recovered = soak.recovers()
@@ -129,7 +129,7 @@ def test_a_run_is_overtaken(soak: Soak, row: Row) -> None:
         assert not late.success
         assert "it was overtaken" in what_stopped(instance, late.run_id)
     assert soak.value("SELECT count(*) FROM scoring.publications") == before
-    row("a run is overtaken", "its turn comes after a later one", (recovered[0], soak.lost()))
+    row("a run is overtaken", "it gets the run lock after a later one", (recovered[0], soak.lost()))
 
 
 def test_the_clock_goes_back(soak: Soak, row: Row) -> None:

@@ -248,7 +248,7 @@ def _read(path: UPath, checksum: str, rows: int | None, columns: Sequence[str] |
 
 
 class FeatureFiles(dg.IOManager):
-    """Dagster's IO manager: writes spilled features by day, and hands over the store itself, to read only what is needed."""
+    """Dagster's IO manager: writes spilled features by day, and hands over the store for reading."""
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store

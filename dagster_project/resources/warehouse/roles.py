@@ -157,8 +157,12 @@ def missing_rights(warehouse: Warehouse) -> Iterator[str]:
     )
     for row in lacking.to_pylist():
         yield f"{row['role']} lacks {row['privilege']} on {row['schema']}.{row['name']}"
-    undo = "SELECT has_function_privilege($1, to_regprocedure($2), 'EXECUTE')"  # null if it does not exist yet
-    if warehouse.value(undo, (SERVER, UNDO)) is False:
+    # Not by `to_regprocedure`, which fails in a schema that the login may not use.
+    undo = (
+        "SELECT has_function_privilege($1, pg_proc.oid, 'EXECUTE') FROM pg_proc "
+        "JOIN pg_namespace AS space ON space.oid = pronamespace WHERE nspname || '.' || proname = $2"
+    )
+    if warehouse.value(undo, (SERVER, UNDO.partition("(")[0])) is False:
         yield f"{SERVER} lacks EXECUTE on {UNDO}"
 
 
