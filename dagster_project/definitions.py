@@ -87,7 +87,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
 
 
 def _in_turn(warehouse: Warehouse, settings: Settings) -> dg.ResourceDefinition:
-    """The warehouse for the steps of a run, which has its turn from its first step to its last; a sensor needs none."""
+    """The warehouse for the steps of a run, which holds the run lock throughout; a sensor needs none."""
 
     @dg.resource(description="One PostgreSQL database. A run holds its turn to change it.")
     def held(context: dg.InitResourceContext) -> Iterator[Warehouse]:

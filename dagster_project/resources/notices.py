@@ -83,13 +83,12 @@ def run_ended(warehouse: Warehouse, settings: Settings, end: RunEnd, say: Say = 
         if destinations(settings):
             send(settings, *message)
     except Exception as error:
-        say(
-            f"nobody could be notified: {one_line(error.cause) if isinstance(error, HeedError) else type(error).__name__}"
-        )
+        reason = one_line(error.cause) if isinstance(error, HeedError) else type(error).__name__
+        say(f"nobody could be notified: {reason}")
 
 
 def _message(warehouse: Warehouse, end: RunEnd) -> tuple[str, str] | None:
-    """Record the end. Returns (title, text) to send, or None: another process recorded it, or there is nothing to say."""
+    """Record the end. Returns (title, text) to send; None: another process recorded it, or there is nothing to say."""
     with warehouse.unguarded().transaction() as cursor:
         cursor.execute(_RECORD, parameters=(end.run_id, end.job, end.as_of, end.status, end.what))
         if cursor.fetchone() is None:

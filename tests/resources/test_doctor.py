@@ -62,9 +62,10 @@ def test_a_run_that_ended_well_names_the_failure_before_it(
 def test_a_login_without_rights_gets_one_clear_finding(
     doctor: Any, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    login = with_roles(warehouse)
     with warehouse.transaction() as cursor:
+        cursor.execute("CREATE SCHEMA marts")
         cursor.execute("CREATE TABLE marts.rejected_rows AS SELECT 'alerts' AS source, 'no id' AS reason")
+    login = with_roles(warehouse)
     status, findings = doctor(login("test_loader"))
     assert (status, findings["rights"], findings["reading"]) == (0, "ok", "warn")
     assert {"alerts", "actions", "notices"} < findings.keys()

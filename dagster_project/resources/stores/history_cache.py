@@ -81,7 +81,7 @@ class _Manifest:
 
 
 class HistoryCache:
-    """The kept history of one home and its warehouse."""
+    """The history cache of one home and its warehouse."""
 
     def __init__(self, warehouse: Warehouse) -> None:
         self._warehouse = warehouse
