@@ -276,7 +276,7 @@ def set_up(folder: Path, content: bytes) -> str:
 
 def other_input(folder: Path, what: str, text: str) -> str:
     """What comes from the environment, an option or a mapping file."""
-    from dagster_project.cli import _span
+    from dagster_project.cli.group import Span
     from dagster_project.loading import read_mapping
     from dagster_project.resources.as_of import parse_moment
     from dagster_project.resources.warehouse.connection import Warehouse
@@ -286,7 +286,7 @@ def other_input(folder: Path, what: str, text: str) -> str:
     attempts: dict[str, Callable[[], object]] = {
         "address": lambda: Warehouse(folder, text or None).describe(),
         "moment": lambda: parse_moment(text),
-        "span": lambda: _span(text),
+        "span": lambda: Span().convert(text, None, None),
         "mapping": lambda: read_mapping(path),
     }
     try:

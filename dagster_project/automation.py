@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.as_of import WHOLE_TAG, run_tags
+from dagster_project.resources.as_of import FULL_REFRESH_TAG, run_tags
 from dagster_project.resources.failures import what_stopped
 from dagster_project.resources.files.memory import give_back_memory
 from dagster_project.resources.notices import FAILED, SUCCEEDED, end_of, run_ended, tell_of_abandoned_runs
@@ -46,7 +46,7 @@ def build_jobs() -> list[Any]:
             RETRAIN,
             selection=_EVERYTHING,
             executor_def=dg.in_process_executor,
-            tags={**WAREHOUSE_TAG, WHOLE_TAG: "true"},  # what it teaches on was read and checked as a whole
+            tags={**WAREHOUSE_TAG, FULL_REFRESH_TAG: "true"},  # what it teaches on was read and checked as a whole
             hooks={give_back_memory},
             description="Learn anew from the outcomes that are known, let the gate decide, then score and publish.",
         ),

@@ -26,7 +26,7 @@ from dagster_project.assets.scoring import alert_scores  # noqa: E402
 from dagster_project.assets.training import training_assets  # noqa: E402
 from dagster_project.automation import build_jobs, build_schedules, build_sensors, prune_job  # noqa: E402
 from dagster_project.checks import data_docs_job  # noqa: E402
-from dagster_project.instance import spare_the_disk  # noqa: E402
+from dagster_project.instance import relax_sync  # noqa: E402
 from dagster_project.resources.cluster import Cluster  # noqa: E402
 from dagster_project.resources.dbt.project import DBT_PROJECT, dbt_program  # noqa: E402
 from dagster_project.resources.dbt.resource import Dbt  # noqa: E402
@@ -87,7 +87,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
 
 
 def _in_turn(warehouse: Warehouse, settings: Settings) -> dg.ResourceDefinition:
-    """The warehouse for the steps of a run, which has its turn from its first step to its last; a sensor needs none."""
+    """The warehouse for the steps of a run, which holds the run lock throughout; a sensor needs none."""
 
     @dg.resource(description="One PostgreSQL database. A run holds its turn to change it.")
     def held(context: dg.InitResourceContext) -> Iterator[Warehouse]:
@@ -105,5 +105,5 @@ def _in_turn(warehouse: Warehouse, settings: Settings) -> dg.ResourceDefinition:
 
 
 # Runs that the daemon launches load this module as well.
-spare_the_disk()
+relax_sync()
 defs = build_defs()

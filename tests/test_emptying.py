@@ -21,8 +21,8 @@ from dagster_project.instance import dagster_instance
 from dagster_project.loading import load_file
 from dagster_project.resources.retention import prune
 from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
-from dagster_project.resources.warehouse.emptying import empty_simulated, holds_nothing, simulated_company
 from dagster_project.resources.warehouse.migrations import own_tables
+from dagster_project.resources.warehouse.reset import holds_nothing, reset_demo, simulated_company
 from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
 
@@ -140,12 +140,12 @@ def test_one_row_of_ones_own_keeps_everything(warehouse: Warehouse, tmp_path: Pa
         do(warehouse, f"INSERT INTO {table} {row}")
         before = counts(warehouse)
         with pytest.raises(HeedError, match=named):
-            empty_simulated(warehouse)
+            reset_demo(warehouse)
         with pytest.raises(HeedError, match="simulated company"):
             load_file("alerts", rows_file(tmp_path, "alerts", ["a7"]), warehouse.connect)
         assert counts(warehouse) == before
         do(warehouse, f"DELETE FROM {table} AS t WHERE to_jsonb(t)::text ~ '\"own|own.csv|: 99'")
-    empty_simulated(warehouse)
+    reset_demo(warehouse)
     assert holds_nothing(warehouse)
 
 
@@ -216,7 +216,7 @@ def test_nothing_removes_rows_where_the_warehouse_does_not_allow_it(watched: War
             elif operation == "load simulated":
                 _try(lambda path=path: load_file("alerts", path, watched.connect, simulation=COMPANY))
             elif operation == "empty":
-                _try(lambda: empty_simulated(watched))
+                _try(lambda: reset_demo(watched))
             elif operation == "prune":
                 prune(watched, Settings(), instance, now=now)
             elif operation == "own row":

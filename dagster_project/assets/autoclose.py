@@ -15,7 +15,7 @@ import pandas as pd
 
 from dagster_project.assets.scoring import ALERT_SCORES
 from dagster_project.assets.showing import table, table_schema
-from dagster_project.resources.as_of import run_moment
+from dagster_project.resources.as_of import run_as_of
 from dagster_project.resources.stores.autoclose import (
     HEED,
     STOPPED,
@@ -48,7 +48,7 @@ def autoclose_decisions(
     warehouse: dg.ResourceParam[Warehouse],
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult[Any]:
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     requests = [state.request for state in read_states(warehouse, as_of).values() if state.request is not None]
     rows = [_serve(context, warehouse, request, as_of, settings.learning.training_days) for request in requests]
     return dg.MaterializeResult(

@@ -20,7 +20,7 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_
 from dagster_dbt.errors import DagsterDbtError
 
 from dagster_project.errors import HeedError, one_line
-from dagster_project.resources.as_of import reads_everything, run_moment
+from dagster_project.resources.as_of import is_full_refresh, run_as_of
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, PUBLISH, WHOLE, cleaning
 from dagster_project.resources.dbt.project import (
     DBT_ANYWHERE,
@@ -32,8 +32,8 @@ from dagster_project.resources.dbt.project import (
 )
 from dagster_project.resources.dbt.resource import Dbt
 from dagster_project.resources.expectations.results import SHOWN_VALUES, row_in_words
-from dagster_project.resources.preload import load_meanwhile
-from dagster_project.resources.stores.action_types import clean_types, how_to_explain, unknown_in_words
+from dagster_project.resources.inputs.action_types import clean_types, how_to_explain, unknown_in_words
+from dagster_project.resources.preload import preload
 from dagster_project.resources.stores.history import shared_ids_in_words
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.run_lock import run_lock_environment
@@ -121,14 +121,14 @@ def _build(
     context: dg.AssetExecutionContext, dbt: Dbt, warehouse: Warehouse, settings: Settings, clean: str
 ) -> Iterator[Any]:
     only_now = {CLEAN_VARIABLE: clean, **run_lock_environment(warehouse)}
-    os.environ.update({**dbt_environment(warehouse, run_moment(context)), **only_now})
+    os.environ.update({**dbt_environment(warehouse, run_as_of(context)), **only_now})
     # Unit tests say whether the SQL is right, not whether the data are: they run in `make test`. Nobody reads the
     # documents that dbt writes about itself (0.5 s): its events tell all.
     arguments = ["--no-write-json", "--exclude-resource-type", "unit_test", "--vars", json.dumps(dbt_vars(settings))]
     try:
         with dbt_directory(warehouse.home) as directory:
             building = dbt.build(context, arguments, directory)
-            load_meanwhile()
+            preload()
             for event in building.stream():
                 yield _with_its_cause(_with_values(event, warehouse, directory), warehouse, settings)
     except DagsterDbtError as error:
@@ -196,8 +196,8 @@ def build_dbt_assets() -> list[dg.AssetsDefinition]:
         settings: dg.ResourceParam[Settings],
     ) -> Iterator[Any]:
         prepare(warehouse)
-        as_of = run_moment(context)
-        with cleaning(warehouse, settings, as_of, whole=reads_everything(context)) as reading:
+        as_of = run_as_of(context)
+        with cleaning(warehouse, settings, as_of, full_refresh=is_full_refresh(context)) as reading:
             context.log.info(f"dbt reads {'everything' if reading.what == WHOLE else 'what is new'}: {reading.why}")
             yield from _build(context, dbt, warehouse, settings, reading.what)
 

@@ -15,7 +15,7 @@ import pandas as pd
 from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
 from dagster_project.assets.showing import frame_schema
 from dagster_project.checks import check_before_publishing, suite_check_specs
-from dagster_project.resources.as_of import FIRST_DAY, run_moment
+from dagster_project.resources.as_of import FIRST_DAY, run_as_of
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.files.spill import ALERTS_AT_ONCE, SpillBuffer
 from dagster_project.resources.stores.features import days_between
@@ -51,7 +51,7 @@ def alert_features(
     settings: dg.ResourceParam[Settings],
     cluster: dg.ResourceParam[Cluster],
 ) -> Iterator[Any]:
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     days = days_between(*context.partition_key_range)
     first = datetime.combine(days[0], time(), UTC)
     until = min(as_of, datetime.combine(days[-1] + timedelta(days=1), time(), UTC))

@@ -16,7 +16,7 @@ import pandas as pd
 
 from dagster_project.assets.scoring import ALERT_SCORES
 from dagster_project.assets.showing import table
-from dagster_project.resources.as_of import run_moment
+from dagster_project.resources.as_of import run_as_of
 from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.stores.scores import append_monitoring, read_first_scores
@@ -46,11 +46,11 @@ def monitoring(
 ) -> Iterator[dg.AssetCheckResult]:
     from dagster_project.triage.monitoring import MEASURED
 
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     champion = models.champion(as_of)
     version = champion.model_version if champion is not None else None
     auc = _evaluated_auc(models, version)
-    readings = read_all(warehouse, as_of, champion.taught if champion else as_of, auc, settings.outcome.horizon_days)
+    readings = read_all(warehouse, as_of, champion.trained if champion else as_of, auc, settings.outcome.horizon_days)
     rows = pd.DataFrame([reading.to_row() for reading in readings])
     append_monitoring(warehouse, rows, as_of, version)
     for name in DESCRIPTIONS:

@@ -19,7 +19,7 @@ from dagster_project.checks import (
     markdown_table,
     suite_check_specs,
 )
-from dagster_project.resources.as_of import reads_everything, run_moment
+from dagster_project.resources.as_of import is_full_refresh, run_as_of
 from dagster_project.resources.expectations.flags import find_flags
 from dagster_project.resources.expectations.suites import suite_checksum
 from dagster_project.resources.stores.flags import read_overrides, read_rules, replace_flags
@@ -40,11 +40,11 @@ def _mart(suite: str, table: str, witness: str) -> Callable[[Any], RowsToCheck]:
     def load(context: dg.AssetCheckExecutionContext) -> RowsToCheck:
         warehouse, checksum = context.resources.warehouse, suite_checksum(suite)
         rows, is_whole, transaction = unchecked_rows(
-            warehouse, f"marts.{table}", suite, checksum, witness, whole=reads_everything(context)
+            warehouse, f"marts.{table}", suite, checksum, witness, full_refresh=is_full_refresh(context)
         )
         return RowsToCheck(
             rows,
-            {"as_of": run_moment(context).isoformat()} if table == "alert_outcomes" else None,
+            {"as_of": run_as_of(context).isoformat()} if table == "alert_outcomes" else None,
             "all" if is_whole else "those written since all of them passed",
             lambda: remember_checked(warehouse, suite, checksum, transaction),
         )
@@ -120,7 +120,7 @@ def flags(
 ) -> Iterator[Any]:
     from dagster_project.triage.flags.floods import daily_band
 
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     history = read_coded_history(warehouse, as_of)
     # What the expectations on volume find unexpected is the flag.
     found = find_flags(history, read_rules(warehouse), as_of, overrides=read_overrides(warehouse, as_of))

@@ -16,7 +16,7 @@ from dagster_project.assets.features import ALERT_FEATURES, derive_features
 from dagster_project.assets.showing import score_plot, table, table_schema
 from dagster_project.assets.training import CHAMPION_MODEL
 from dagster_project.checks import check_before_publishing, nothing_to_check, suite_check_specs
-from dagster_project.resources.as_of import run_moment
+from dagster_project.resources.as_of import run_as_of
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.files.spill import ALERTS_AT_ONCE, SpillBuffer
@@ -60,7 +60,7 @@ def alert_scores(
     from dagster_project.triage.pipeline import prior_model
 
     prepare_dbt(warehouse, settings)  # publishing comes next
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     wanted = contract(settings.feature_settings())
     model, damage = models.scoring_model(as_of, wanted)
     if model is None:

@@ -17,9 +17,9 @@ from dagster_project.assets.features import ALERT_FEATURES
 from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
 from dagster_project.assets.showing import frame_schema, table, table_schema
 from dagster_project.checks import check_before_publishing, suite_check_specs
-from dagster_project.resources.as_of import run_moment
+from dagster_project.resources.as_of import run_as_of
 from dagster_project.resources.cluster import Cluster
-from dagster_project.resources.stores.action_types import require_known_meanings
+from dagster_project.resources.inputs.action_types import require_known_meanings
 from dagster_project.resources.stores.features import FeatureStore
 from dagster_project.resources.stores.flags import read_flags
 from dagster_project.resources.stores.frames import FrameFile
@@ -59,7 +59,7 @@ def training_set(
     warehouse: dg.ResourceParam[Warehouse],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     require_known_meanings(warehouse, settings, as_of)
     frame, left_out = read_training_set(features, warehouse, as_of, settings.learning.training_days)
     touched = read_influenced(warehouse, as_of)
@@ -141,7 +141,7 @@ def candidate_model(
     from dagster_project.triage.audit.withholding import learn_without_leaks, withhold
     from dagster_project.triage.learning.model import LIGHTGBM
 
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     champion = models.champion(as_of)
     learning = replace(settings.learning_settings(), fit_elsewhere=cluster.fit if cluster else None)
     since = as_of - timedelta(days=settings.learning.training_days + settings.features.lookback_days)
@@ -188,7 +188,7 @@ def model_evaluation(
 ) -> dg.MaterializeResult:
     from dagster_project.triage.evaluation import evidence
 
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     past = forecasts.read()
     evaluation = evidence.measure(past)
     models.save_evaluation(models.newest(as_of), as_of, evaluation, evidence.reliability(past))
@@ -229,7 +229,7 @@ def model_audit(
     from dagster_project.triage.audit.findings import table as table_of
     from dagster_project.triage.audit.withholding import Withholding
 
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     version = models.newest(as_of)
     withholding = Withholding.of(models.load(version).evidence)
     since = as_of - timedelta(days=settings.learning.training_days + settings.features.lookback_days)
@@ -286,7 +286,7 @@ def champion_model(
     from dagster_project.triage.champion.recalibration import forecasts_since, in_words
     from dagster_project.triage.evaluation import evidence
 
-    as_of = run_moment(context)
+    as_of = run_as_of(context)
     horizon = settings.learning_settings().horizon
     version = models.newest(as_of)
     candidate = models.load(version)

@@ -1,7 +1,7 @@
-"""The as-of of a run: the one moment in which production, backfill, replay and test differ.
+"""The as-of of a run, the only thing in which production, backfill, replay and tests differ.
 
-Belongs here: how a run carries its as-of (a tag) and which days of features a run covers.
-Does not belong here: what is known at that moment (`stores/history.py` cuts the warehouse's clock).
+Belongs here: how a run carries its as-of (a tag), and which days of features it covers.
+Does not belong here: cutting history at the as-of (`stores/history.py`).
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
     import dagster as dg
 
 AS_OF_TAG = "heed/as_of"
-WHOLE_TAG = "heed/whole"  # "true": the run reads everything, whatever it could leave out
+FULL_REFRESH_TAG = "heed/whole"  # "true": the run reads everything, also what it could skip
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
-FIRST_DAY = date(2015, 1, 1)  # the first daily partition; older alerts are history, never scored or learned from
+FIRST_DAY = date(2015, 1, 1)  # the first daily partition; older alerts are never scored or learned from
 
 
 def parse_moment(text: str) -> datetime:
-    """A moment from ISO-8601 text; without an offset it is UTC, a date alone is its beginning.
+    """A point in time from ISO-8601 text, in UTC unless it has an offset; a date means its first moment.
 
     Raises
     ------
     HeedError
-        The text is not a moment.
+        The text is something else.
     """
     try:
-        moment = datetime.fromisoformat(text.strip())
+        parsed = datetime.fromisoformat(text.strip())
     except ValueError as error:
         raise HeedError(
             f"{text!r} is not a moment", "write one like 2025-05-01 or 2025-05-01T12:00:00+02:00"
         ) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
 
-def run_moment(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> datetime:
-    """The as-of of this run: its tag, else the moment at which the run was created. The same in every step."""
+def run_as_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> datetime:
+    """The as-of of this run: its tag, else the time at which it was created. The same in every step."""
     if text := context.run.tags.get(AS_OF_TAG):
         return parse_moment(text)
     record = context.instance.get_run_record_by_id(context.run.run_id)
@@ -49,9 +49,9 @@ def run_moment(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext
     return record.create_timestamp.astimezone(UTC)
 
 
-def reads_everything(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> bool:
+def is_full_refresh(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> bool:
     """Whether this run is to clean and check everything: `retrain`, `heed run --full`."""
-    return context.run.tags.get(WHOLE_TAG) == "true"
+    return context.run.tags.get(FULL_REFRESH_TAG) == "true"
 
 
 def run_tags(as_of: datetime, days_back: float) -> dict[str, str]:

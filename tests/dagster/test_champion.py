@@ -79,7 +79,7 @@ def test_a_refused_candidate_leaves_a_champion_that_is_calibrated_anew(warehouse
     scoring = models.champion(CUT.to_pydatetime())
     assert scoring is not None
     assert scoring.model_version == said["champion"] != champion.version
-    assert (scoring.taught, scoring.cut) == (TAUGHT.to_pydatetime(), CUT.to_pydatetime())
+    assert (scoring.trained, scoring.cut) == (TAUGHT.to_pydatetime(), CUT.to_pydatetime())
     assert "recalibrated" in scoring.reasons[0]
     stored = models.load(scoring.model_version)
     later = frame[frame["raised_at"] >= CUT]

@@ -10,9 +10,9 @@ import pytest
 
 from dagster_project import automation
 from dagster_project.automation import REFRESH, WAREHOUSE_TAG, build_sensors
-from dagster_project.commands.run import what_stopped
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.as_of import AS_OF_TAG, parse_moment
+from dagster_project.resources.failures import what_stopped
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.warehouse.abandoned_runs import close_abandoned_runs
 from dagster_project.resources.warehouse.connection import Warehouse
@@ -118,13 +118,13 @@ def test_a_run_whose_process_is_gone_holds_up_nobody(warehouse: Warehouse, insta
         return instance.create_run_for_job(work, tags=tags, status=dg.DagsterRunStatus.STARTED).run_id
 
     dead, living = begun({**WAREHOUSE_TAG, **COMMAND_TAG}), begun({**WAREHOUSE_TAG, **COMMAND_TAG})
-    young = begun(WAREHOUSE_TAG)  # launched by the daemon a moment ago: it has not asked for its turn yet
+    young = begun(WAREHOUSE_TAG)  # just launched by the daemon: it has not asked for the run lock yet
     with run_lock(warehouse, living):
         assert set(close_abandoned_runs(instance, warehouse)) == {dead}
         run = instance.get_run_by_id(dead)
         assert run is not None
         assert run.status == dg.DagsterRunStatus.FAILURE
-        assert "was cut off: its process ended without a word" in what_stopped(instance, dead)
+        assert "was cut off: its process ended without a message" in what_stopped(instance, dead)
         assert close_abandoned_runs(instance, warehouse) == {}
     assert set(close_abandoned_runs(instance, warehouse)) == {living}
     assert instance.get_run_by_id(young).status == dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]

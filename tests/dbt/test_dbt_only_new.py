@@ -159,7 +159,7 @@ def test_in_doubt_everything_is_read(dbt_database: Callable[[], Dbt]) -> None:
     remember_reading(made.warehouse, reading, moment)
     assert answer() == NEW
     assert answer(at=moment + timedelta(days=1)) == NEW
-    assert answer(whole=True) == WHOLE
+    assert answer(full_refresh=True) == WHOLE
     assert answer(at=moment - timedelta(seconds=1)) == WHOLE
     assert answer(settings=Settings(outcome=Outcome(horizon_days=8))) == WHOLE
     assert answer(settings=Settings(source=Source(time_zone="Europe/Berlin"))) == WHOLE

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dagster_project.errors import HeedError
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, NEW, WHOLE
-from dagster_project.resources.stores.action_types import (
+from dagster_project.resources.inputs.action_types import (
     clean_types,
     project_types,
     raw_types,

@@ -13,7 +13,7 @@ from dagster_project.resources.dbt.incremental import NEW, WHOLE
 from dagster_project.resources.stores import history_cache as kept_history
 from dagster_project.resources.stores.flags import read_overrides
 from dagster_project.resources.stores.history import read_coded_history, read_history
-from dagster_project.resources.stores.history_cache import kept_directory
+from dagster_project.resources.stores.history_cache import history_directory
 from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.flags.floods.sources import MARK
 from tests.dbt.conftest import Dbt, require_kept_is_what_stands
@@ -51,7 +51,7 @@ def test_only_days_that_changed_are_read_again_and_all_of_them(dbt_database: Cal
     require_kept_is_what_stands(made, moment)
     require_kept_is_what_stands(made, moment - timedelta(days=4, hours=5))
     require_kept_is_what_stands(made, moment - timedelta(days=4, hours=5), BEGIN + timedelta(days=2, hours=2))
-    folder = kept_directory(made.warehouse.home)
+    folder = history_directory(made.warehouse.home)
 
     def rewritten() -> set[str]:
         now = {path.name: path.stat().st_mtime_ns for path in folder.glob("day=*")}
@@ -120,7 +120,7 @@ def test_a_day_too_big_for_one_file_has_several(
     ]  # fmt: skip
     made.fill("raw.alerts", Dbt.ALERT, rows)
     clean(made, WHOLE, moment, command="build")
-    folder = kept_directory(made.warehouse.home)
+    folder = history_directory(made.warehouse.home)
 
     def of_the_big_day() -> list[str]:
         return sorted(path.name for path in folder.glob("day=2025-03-03*"))

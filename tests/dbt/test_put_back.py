@@ -15,7 +15,7 @@ from upath import UPath
 from dagster_project.resources.dbt.incremental import NEW, WHOLE, cleaning
 from dagster_project.resources.files.spill import SpillBuffer
 from dagster_project.resources.stores.features import DamagedFile, FeatureStore, remove_features
-from dagster_project.resources.stores.history_cache import KeptHistory, kept_directory
+from dagster_project.resources.stores.history_cache import HistoryCache, history_directory
 from dagster_project.resources.stores.watermarks import passed_up_to, remember_checked
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
@@ -40,7 +40,7 @@ def kept(dbt_database: Callable[[], Dbt]) -> Dbt:
     clean(made, WHOLE, MOMENT, command="build")
     require_kept_is_what_stands(made, MOMENT)
     home = made.warehouse.home
-    shutil.copytree(kept_directory(home), home / "before")
+    shutil.copytree(history_directory(home), home / "before")
     made.sql("UPDATE raw.alerts SET team = 'dev' WHERE alert_id IN ('a20', 'a21')")
     clean(made, NEW, MOMENT)
     require_kept_is_what_stands(made, MOMENT)
@@ -50,7 +50,7 @@ def kept(dbt_database: Callable[[], Dbt]) -> Dbt:
 @pytest.mark.parametrize("what", ["day=2025-03-04.arrow", "the manifest as well", "all of it"])
 def test_an_older_file_put_back_is_not_believed(kept: Dbt, what: str, caplog: pytest.LogCaptureFixture) -> None:
     home = kept.warehouse.home
-    folder = kept_directory(home)
+    folder = history_directory(home)
     if what == "all of it":
         shutil.rmtree(folder)
         shutil.copytree(home / "before", folder)
@@ -59,26 +59,26 @@ def test_an_older_file_put_back_is_not_believed(kept: Dbt, what: str, caplog: py
         if what == "the manifest as well":
             shutil.copy2(home / "before" / "manifest.json", folder)
     if what == "day=2025-03-04.arrow":
-        [wrong] = KeptHistory(kept.warehouse).compare(100)
+        [wrong] = HistoryCache(kept.warehouse).compare(100)
         assert "2025-03-04" in wrong
     require_kept_is_what_stands(kept, MOMENT)
-    assert KeptHistory(kept.warehouse).compare(100) == []
+    assert HistoryCache(kept.warehouse).compare(100) == []
 
 
 def test_a_manifest_that_vouches_for_a_wrong_file_is_found_by_comparing(kept: Dbt) -> None:
     """The checksums say what heed wrote; comparing rows says whether that was right."""
     require_kept_is_what_stands(kept, MOMENT)
-    history = KeptHistory(kept.warehouse)
+    history = HistoryCache(kept.warehouse)
     assert history.compare(100) == []
-    text = (kept_directory(kept.warehouse.home) / "manifest.json").read_text()
+    text = (history_directory(kept.warehouse.home) / "manifest.json").read_text()
     days = json.loads(text)["days"]
     days["2025-03-04"]["parts"], days["2025-03-05"]["parts"] = days["2025-03-05"]["parts"], days["2025-03-04"]["parts"]
     told, _ = history._manifest()
     told.days = days
     written = history._write_manifest(told)
-    from dagster_project.resources.stores.history_cache import _checksum, _keeper
+    from dagster_project.resources.stores.watermarks import remember_manifest
 
-    remember_checked(kept.warehouse, _keeper(told), _checksum(written), told.transaction)
+    remember_manifest(kept.warehouse, "history", told.cache_id, written, told.transaction)
     assert [line[:10] for line in history.compare(100)] == ["2025-03-04", "2025-03-05"]
     history.forget()
 
@@ -86,9 +86,9 @@ def test_a_manifest_that_vouches_for_a_wrong_file_is_found_by_comparing(kept: Db
 def test_reading_everything_reads_the_history_again(kept: Dbt) -> None:
     """Whatever is kept, and however well it is vouched for."""
     require_kept_is_what_stands(kept, MOMENT)
-    folder = kept_directory(kept.warehouse.home)
+    folder = history_directory(kept.warehouse.home)
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("day=*")}
-    with cleaning(kept.warehouse, Settings(), MOMENT, whole=True) as reading:
+    with cleaning(kept.warehouse, Settings(), MOMENT, full_refresh=True) as reading:
         assert reading.what == WHOLE
     require_kept_is_what_stands(kept, MOMENT)
     after = {path.name: path.stat().st_mtime_ns for path in folder.glob("day=*")}
@@ -99,9 +99,9 @@ def test_reading_everything_reads_the_history_again(kept: Dbt) -> None:
 
 
 def test_a_history_of_somebody_else_stays(kept: Dbt) -> None:
-    folder = kept_directory(kept.warehouse.home)
+    folder = history_directory(kept.warehouse.home)
     (folder / "of somebody.txt").write_text("x")
-    KeptHistory(kept.warehouse).forget()
+    HistoryCache(kept.warehouse).forget()
     require_kept_is_what_stands(kept, MOMENT)
     assert (folder / "of somebody.txt").exists()
     (folder / "of somebody.txt").unlink()

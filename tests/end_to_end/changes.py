@@ -40,7 +40,7 @@ from dagster_project.assets.quality import flags
 from dagster_project.assets.scoring import alert_scores
 from dagster_project.assets.training import training_assets
 from dagster_project.automation import REFRESH, RETRAIN, days_back
-from dagster_project.resources.as_of import WHOLE_TAG, run_tags
+from dagster_project.resources.as_of import FULL_REFRESH_TAG, run_tags
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, NEW, cleaning
 from dagster_project.resources.dbt.project import DBT_PROJECT, dbt_environment, dbt_vars
@@ -372,18 +372,18 @@ class Sequence:
 
     def retrain(self) -> None:
         self.now += timedelta(hours=self.random.randrange(1, 40))
-        self.run(self.now, RETRAIN, whole=True)
+        self.run(self.now, RETRAIN, full_refresh=True)
 
     # ------------------------------------------------------------------------------------------- what runs
 
-    def run(self, as_of: datetime, job: str, *, whole: bool = False) -> None:
+    def run(self, as_of: datetime, job: str, *, full_refresh: bool = False) -> None:
         """A job, as far as it is run here, on the warehouse and the home as they stand."""
         warehouse = self.warehouse
         with warehouse.keeping_a_connection(), patch.dict(os.environ, {"HEED_HOME": str(self.home)}):
             prepare(warehouse)
-            with cleaning(warehouse, SETTINGS, as_of, whole=whole) as reading:
+            with cleaning(warehouse, SETTINGS, as_of, full_refresh=full_refresh) as reading:
                 build_clean(warehouse, as_of, reading.what)
-            if not whole:
+            if not full_refresh:
                 self.reads["what is new" if reading.what == NEW else "everything"] += 1
             with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), dg.DagsterInstance.ephemeral() as instance:
                 finished = (
@@ -394,7 +394,7 @@ class Sequence:
                         tags={
                             **run_tags(as_of, days_back(job, SETTINGS)),
                             **WAREHOUSE_TAG,
-                            **({WHOLE_TAG: "true"} if whole else {}),
+                            **({FULL_REFRESH_TAG: "true"} if full_refresh else {}),
                         },
                         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                     )
@@ -449,7 +449,7 @@ class Sequence:
         self.home = self.folder / "empty home"
         self.home.mkdir()
         self.warehouse = Warehouse(self.home, self.url)
-        self.run(as_of, job, whole=True)
+        self.run(as_of, job, full_refresh=True)
         full = self.state(as_of, days)
         rows = 0
         for name, expected in full.items():

@@ -21,7 +21,7 @@ from dagster_project.commands.run import JobOutcome, run_job
 from dagster_project.commands.summary import collect, show
 from dagster_project.instance import dagster_instance
 from dagster_project.loading import load_file
-from dagster_project.resources.stores.action_types import raw_types
+from dagster_project.resources.inputs.action_types import raw_types
 from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
 from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings

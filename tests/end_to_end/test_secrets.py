@@ -105,7 +105,7 @@ def test_an_unusable_address_is_one_line_without_the_secret(
     assert PLANTED not in repr(done.exception)
     assert done.exit_code == 1, done.output
     assert isinstance(done.exception, SystemExit), repr(done.exception)
-    said = [line for line in done.output.splitlines() if line.startswith(("heed: ", " WRONG ", "  LOOK "))]
+    said = [line for line in done.output.splitlines() if line.startswith(("heed: ", "ERROR ", " WARN "))]
     assert said, done.output
     assert list(places_below(tmp_path)) == []
 

@@ -18,7 +18,7 @@ from dagster_project.loading import Mapping, read_mapping
 from dagster_project.loading.observed import SURE_TIME
 from dagster_project.loading.staged import read_time_function
 from dagster_project.loading.values import NumberEvidence, decimals, joined, plain_numbers
-from dagster_project.resources.stores.undecodable import undecodable_rows
+from dagster_project.resources.inputs.undecodable import undecodable_rows
 
 HEADER = "alert_id,raised_at,rule\n"
 EXPORTS = Path(__file__).parent / "exports"

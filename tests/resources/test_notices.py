@@ -146,7 +146,7 @@ def test_a_run_that_was_cut_off_is_told_by_whoever_finds_it(
         for _ in range(2):
             notices.tell_of_abandoned_runs(instance, warehouse, Settings(), lambda line: None)
     [message] = received
-    assert "was cut off: its process ended without a word" in message["message"]
+    assert "was cut off: its process ended without a message" in message["message"]
 
 
 def test_a_command_that_fails_tells_and_logs_in_json(

@@ -117,7 +117,7 @@ def test_a_run_that_reads_everything_waits_for_no_reader_and_keeps_no_reader_wai
             warehouse=own,
             instance=company.instance,
             days_back=days_back(REFRESH, company.settings),
-            whole=True,
+            full_refresh=True,
         )
         was_open = not reader.closed
         rescue.cancel()

@@ -270,7 +270,7 @@ def test_an_absent_warehouse_is_said_and_its_return_noticed(
         assert "not reachable" in lost.ask("/").text
         badge = lost.ask(path_of(scored[0], "badge.svg"))
         assert (badge.status, "unavailable" in badge.text) == (503, True)
-        nowhere._given_url = service.warehouse.url()
+        nowhere._external_url = service.warehouse.url()
         assert lost.ask("/health").status == 200
 
 

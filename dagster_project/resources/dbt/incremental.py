@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dagster_project.resources.dbt.project import DBT_PROJECT, dbt_vars
-from dagster_project.resources.stores.history_cache import KeptHistory
+from dagster_project.resources.stores.history_cache import HistoryCache
 from dagster_project.resources.stores.watermarks import WRITER, WRITTEN_HERE, cluster
 
 if TYPE_CHECKING:
@@ -56,27 +56,29 @@ class Reading:
 
 
 @contextmanager
-def cleaning(warehouse: Warehouse, settings: Settings, as_of: datetime, *, whole: bool = False) -> Iterator[Reading]:
+def cleaning(
+    warehouse: Warehouse, settings: Settings, as_of: datetime, *, full_refresh: bool = False
+) -> Iterator[Reading]:
     """What dbt is to read; it reads within the block, and what it built is remembered when the block ends well.
 
     Where dbt reads everything, so does whoever looks at the history next.
     """
-    reading = what_to_read(warehouse, settings, as_of, whole=whole)
-    warehouse.history_stands = False
+    reading = what_to_read(warehouse, settings, as_of, full_refresh=full_refresh)
+    warehouse.history_is_current = False
     if reading.what == WHOLE:
-        KeptHistory(warehouse).forget()
+        HistoryCache(warehouse).forget()
     yield reading
-    warehouse.history_stands = False
+    warehouse.history_is_current = False
     remember_reading(warehouse, reading, as_of)
 
 
-def what_to_read(warehouse: Warehouse, settings: Settings, as_of: datetime, *, whole: bool = False) -> Reading:
+def what_to_read(warehouse: Warehouse, settings: Settings, as_of: datetime, *, full_refresh: bool = False) -> Reading:
     """Whether the clean tables that stand can be brought to `as_of` by reading only what is new.
 
-    whole : somebody wants everything to be read.
+    full_refresh : somebody wants everything to be read.
     """
     fingerprint = _fingerprint(warehouse, settings)
-    if whole:
+    if full_refresh:
         return Reading(WHOLE, "it was asked for", fingerprint)
     if not fingerprint:
         return Reading(

@@ -1,0 +1,74 @@
+"""Commands that serve and watch: `up`, `serve`, `notify`, `doctor`.
+
+Belongs here: arguments, exit status, and what is printed.
+Does not belong here: the servers (`commands/up.py`, `serving/`), the checks (`commands/doctor.py`).
+"""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from dagster_project.cli.group import JSON, main
+from dagster_project.logs import in_json, json_line
+
+HOST = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+PORT = click.IntRange(0, 65535)
+ALLOWED_HOST = click.option(
+    "--allowed-host", multiple=True, help="Another host name that requests may use, like a proxy's; repeatable."
+)
+
+
+@main.command()
+@HOST
+@click.option("--port", default=3000, show_default=True, type=PORT, help="0 means any free one.")
+@ALLOWED_HOST
+@click.option("--ui-only", is_flag=True, help="Without the daemon, if that runs elsewhere on DAGSTER_HOME.")
+def up(host: str, port: int, allowed_host: tuple[str, ...], ui_only: bool) -> None:
+    """Serve the Dagster UI with its daemon. Schedules run as long as this does."""
+    from dagster_project.commands.up import serve_dagster
+
+    raise SystemExit(serve_dagster(host, port, allowed_host, daemon=not ui_only))
+
+
+@main.command()
+@HOST
+@click.option("--port", default=8080, show_default=True, type=PORT, help="0 means any free one.")
+@ALLOWED_HOST
+def serve(host: str, port: int, allowed_host: tuple[str, ...]) -> None:
+    """Serve scores over HTTP, and a board for triagers, until stopped."""
+    from dagster_project.serving.server import serve as serve_scores
+
+    serve_scores(
+        host, port, allowed_host, say=lambda line: click.echo(json_line(line) if in_json() else f"heed: {line}")
+    )
+
+
+@main.command()
+@click.option("--test", is_flag=True, required=True, help="Send a test message.")
+@JSON
+def notify(test: bool, json_output: bool) -> None:
+    """Try the destinations that are notified when a run fails."""
+    from dagster_project.resources.notices import send
+    from dagster_project.settings import load_settings
+
+    text = "This is a test from `heed notify --test`. heed sends a message like this when a run fails."
+    number = send(load_settings(), "heed: a test", text)
+    click.echo(json.dumps({"sent": number}) if json_output else f"Sent to {number}.")
+
+
+@main.command()
+@JSON
+def doctor(json_output: bool) -> None:
+    """Say what is wrong, and what to do about it. Exit status 1 on errors, including a failed run or stale scores."""
+    from dagster_project.commands.doctor import examine
+
+    findings = examine()
+    if json_output:
+        click.echo(json.dumps([finding.to_document() for finding in findings]))
+    else:
+        for finding in findings:
+            click.echo(finding.line())
+    if any(finding.level == "error" for finding in findings):
+        raise SystemExit(1)
