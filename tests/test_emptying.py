@@ -159,7 +159,7 @@ def test_tables_of_others_are_not_taken_for_heeds(new_database: Callable[[], str
     """A company's own dbt builds schemas of the same names: what heed would replace is refused before it is touched."""
     other = Warehouse(tmp_path, new_database())
     do(other, "CREATE SCHEMA staging; CREATE TABLE staging.stg_alerts AS SELECT 'mine' AS alert_id")
-    with pytest.raises(HeedError, match=r"staging\.stg_alerts, which heed did not make"):
+    with pytest.raises(HeedError, match=r"staging\.stg_alerts, which heed did not create"):
         prepare(other)
     assert count(other, "staging.stg_alerts") == 1
     assert other.value("SELECT to_regnamespace('scoring') IS NULL")

@@ -48,7 +48,7 @@ def prepare(warehouse: Warehouse) -> None:
                 grant(cursor)
     except errors.InsufficientPrivilege as error:
         raise HeedError(
-            f"the tables in {warehouse.describe()} are missing or old, and this login may not create",
+            f"the tables in {warehouse.describe()} are missing or of another version, and this login may not change it",
             "run `heed init` as the owner of the database",
         ) from error
 
