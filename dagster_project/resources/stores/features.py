@@ -17,7 +17,8 @@ import random
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import date, timedelta
+from dataclasses import dataclass
+from datetime import date
 from itertools import groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -254,28 +255,28 @@ def _read(path: UPath, checksum: str, rows: int | None, columns: Sequence[str] |
         ) from error
 
 
+@dataclass(frozen=True)
+class DerivedFeatures:
+    """What a run derived. rows : in order of `raised_at`. days : those that it covers, also days without alerts."""
+
+    rows: Aside
+    days: Sequence[date]
+
+
 class FeatureFiles(dg.IOManager):
-    """Dagster's way to the feature store: what was set aside goes out, split into its days; in comes the store, to read
-    what is needed rather than everything."""
+    """Dagster's IO manager for the feature store: writes derived features, one file per day; as an input it hands over
+    the store itself, so that a step reads only what it needs."""
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
 
-    def handle_output(self, context: dg.OutputContext, obj: Aside) -> None:
-        days = days_between(*context.asset_partition_key_range)
-        files = self._store.write(obj, days)
-        obj.clear()
+    def handle_output(self, context: dg.OutputContext, obj: DerivedFeatures) -> None:
+        files = self._store.write(obj.rows, obj.days)
+        obj.rows.clear()
         context.add_output_metadata({"path": dg.MetadataValue.path(str(self._store.directory)), "files": files})
 
     def load_input(self, context: dg.InputContext) -> FeatureStore:
         return self._store
-
-
-def days_between(first: str | date, last: str | date) -> list[date]:
-    """Every day from `first` to `last`, both included."""
-    start = first if isinstance(first, date) else date.fromisoformat(first)
-    end = last if isinstance(last, date) else date.fromisoformat(last)
-    return [start + timedelta(days=number) for number in range((end - start).days + 1)]
 
 
 def remove_features(home: Path) -> None:
