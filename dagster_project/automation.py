@@ -94,7 +94,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     ]
 
 
-# A tick is one query by an index. Every half minute, so that a run for a new alert starts within a minute of its arrival.
+# A tick is one query by an index. At this pace, a run for a new alert starts within a minute of its arrival.
 SENSOR_SECONDS = 30
 ARRIVAL_TAG = "heed/arrival"  # arrival of the newest alert that the run is for
 RETRY_AFTER = timedelta(minutes=5)  # wait after a failure: shorter than the schedule, but not a loop
@@ -133,7 +133,7 @@ def new_alerts(
         (datetime.now(UTC) + timedelta(minutes=1),),
     )
     if not published:
-        return dg.SkipReason("nothing was published yet: start the first run with `heed run`, or wait for the schedule")
+        return dg.SkipReason("nothing was published yet: run `heed run`, or wait for the schedule")
     if newest <= published:
         return dg.SkipReason("no alert came since the newest publication")
     now, arrival = datetime.now(UTC), newest.isoformat()
