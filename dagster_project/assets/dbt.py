@@ -21,7 +21,7 @@ from dagster_dbt.errors import DagsterDbtError
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.as_of import reads_everything, run_moment
-from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, PUBLISH, WHOLE, cleaning
+from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, FULL, PUBLISH, cleaning
 from dagster_project.resources.dbt.project import (
     DBT_ANYWHERE,
     DBT_PROJECT,
@@ -198,8 +198,8 @@ def build_dbt_assets() -> list[dg.AssetsDefinition]:
     ) -> Iterator[Any]:
         prepare(warehouse)
         as_of = run_moment(context)
-        with cleaning(warehouse, settings, as_of, whole=reads_everything(context)) as reading:
-            context.log.info(f"dbt reads {'everything' if reading.what == WHOLE else 'what is new'}: {reading.why}")
+        with cleaning(warehouse, settings, as_of, full_refresh=reads_everything(context)) as reading:
+            context.log.info(f"dbt reads {'everything' if reading.what == FULL else 'what is new'}: {reading.why}")
             yield from _build(context, dbt, warehouse, settings, reading.what)
 
     @dbt_assets(manifest=manifest, select="tag:reporting", dagster_dbt_translator=HeedTranslator(), name="reporting")

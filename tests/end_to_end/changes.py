@@ -381,7 +381,7 @@ class Sequence:
         warehouse = self.warehouse
         with warehouse.keeping_a_connection(), patch.dict(os.environ, {"HEED_HOME": str(self.home)}):
             prepare(warehouse)
-            with cleaning(warehouse, SETTINGS, as_of, whole=whole) as reading:
+            with cleaning(warehouse, SETTINGS, as_of, full_refresh=whole) as reading:
                 build_clean(warehouse, as_of, reading.what)
             if not whole:
                 self.reads["what is new" if reading.what == NEW else "everything"] += 1
