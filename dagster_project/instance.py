@@ -15,7 +15,7 @@ from dagster_project.private import private_directory
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-# Written only once, so that changes to it (dagster-postgres, another launcher) stay.
+# Written once and never again, so that your changes to it (dagster-postgres, another launcher) last.
 _DAGSTER_YAML = """\
 # Dagster's instance for this heed home. Yours to change; see docs/data-engineer.md.
 nux:
@@ -62,9 +62,9 @@ def dagster_home(home: Path) -> Path:
 def relax_sync() -> None:
     """Let Dagster's SQLite files sync at checkpoints rather than at every event.
 
-    A run over a year of days records about a thousand events, each in its own transaction. With a sync that takes 40 ms
-    each, 40 s of a run of 120 s (measured on 60,000 alerts over 200 days). In WAL mode the files stay
-    consistent without; a power cut may lose the end of Dagster's own run history, never alerts or scores.
+    A run over a year of days records about a thousand events, each in its own transaction. With a sync, each takes
+    40 ms: 40 s of a run of 120 s (measured on 60,000 alerts over 200 days). In WAL mode the files stay consistent
+    without it. A power cut may lose the end of Dagster's own run history, never alerts or scores.
     """
     import sqlite3
 

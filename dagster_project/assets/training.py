@@ -15,7 +15,7 @@ import pandas as pd
 
 from dagster_project.assets.features import ALERT_FEATURES
 from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
-from dagster_project.assets.showing import frame_schema, table, table_schema
+from dagster_project.assets.showing import frame_schema, headline, table, table_metadata
 from dagster_project.checks import check_before_publishing, suite_check_specs
 from dagster_project.resources.as_of import run_as_of
 from dagster_project.resources.cluster import Cluster
@@ -159,7 +159,7 @@ def candidate_model(
     return dg.Output(
         learned.forecasts,
         metadata={
-            "dagster/column_schema": table_schema(warehouse, "training.model_versions"),
+            **table_metadata(warehouse, "training.model_versions"),
             "model version": learned.model.version,
             "kind": learned.model.kind,
             "why": learned.model.explanation,
@@ -197,8 +197,8 @@ def model_evaluation(
     ]
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(evaluation),
-            "dagster/column_schema": table_schema(warehouse, "training.model_evaluations"),
+            **table_metadata(warehouse, "training.model_evaluations"),
+            **headline(evaluation),
             "measured on": f"alerts from {past['raised_at'].min():%Y-%m-%d} to {past['raised_at'].max():%Y-%m-%d}"
             if len(past)
             else "too few known outcomes to measure anything",
@@ -248,8 +248,7 @@ def model_audit(
     verdicts = result.findings["verdict"].value_counts()
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(result.findings),
-            "dagster/column_schema": table_schema(warehouse, "training.audit_findings"),
+            **table_metadata(warehouse, "training.audit_findings"),
             **{f"findings: {name}": int(number) for name, number in verdicts.items()},
             "findings": table(result.findings[["check", "subject", "verdict", "finding"]].head(40)),
             "repeating the last action": f"{result.shortcut.verdict}: {result.shortcut.reason}"
@@ -321,7 +320,7 @@ def champion_model(
     context.log.info(f"{decision.decision}: {'; '.join(decision.reasons)}")
     return dg.MaterializeResult(
         metadata={
-            "dagster/column_schema": table_schema(warehouse, "training.champion_decisions"),
+            **table_metadata(warehouse, "training.champion_decisions"),
             "decision": decision.decision,
             "reasons": "; ".join(decision.reasons),
             "champion": scoring.model_version if scoring else "none",

@@ -50,7 +50,7 @@ class JobOutcome:
         scores = self.metadata.get("scoring/alert_scores", {})
         lines = [
             f"{self.job} as of {self.as_of:%Y-%m-%d %H:%M} UTC: {scores.get('open alerts', 0)} open alerts scored "
-            f"by {scores.get('model version', 'no model')}, {scores.get('dagster/row_count', 0)} new scores published "
+            f"by {scores.get('model version', 'no model')}, {scores.get('new scores', 0)} new scores published "
             f"({self.seconds:.0f} s)"
         ]
         lines += [one_line(f"not known at the raise: {line}") for line in self.not_known_at_raise()]
@@ -71,7 +71,7 @@ class JobOutcome:
             "seconds": round(self.seconds, 3),
             "step_seconds": {name: round(value, 3) for name, value in self.step_seconds.items()},
             "open_alerts": scores.get("open alerts", 0),
-            "new_scores": scores.get("dagster/row_count", 0),
+            "new_scores": scores.get("new scores", 0),
             "model_version": scores.get("model version"),
             "not_known_at_raise": self.not_known_at_raise(),
             "warnings": self.warnings,

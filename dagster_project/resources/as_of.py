@@ -15,6 +15,10 @@ from dagster_project.errors import HeedError
 if TYPE_CHECKING:
     import dagster as dg
 
+    from dagster_project.settings import Settings
+
+REFRESH = "refresh_scores"
+RETRAIN = "retrain"
 AS_OF_TAG = "heed/as_of"
 FULL_REFRESH_TAG = "heed/whole"  # "true": the run reads everything, also what it could skip
 RANGE_START_TAG = "dagster/asset_partition_range_start"
@@ -65,3 +69,38 @@ def run_tags(as_of: datetime, days_back: float) -> dict[str, str]:
         RANGE_START_TAG: first.isoformat(),
         RANGE_END_TAG: last.isoformat(),
     }
+
+
+def days_back(job: str, settings: Settings) -> float:
+    """How many days of features a run of this job covers.
+
+    A refresh derives the features of all alerts that may still be open, so that late rows reach them; training needs
+    those of its whole past.
+    """
+    return settings.outcome.horizon_days if job == REFRESH else settings.learning.training_days
+
+
+def feature_days(context: dg.AssetExecutionContext, settings: Settings) -> list[date]:
+    """The days whose features this run derives, in order.
+
+    These are the partitions that it was launched for. `refresh_scores` and `retrain` always cover their own days as
+    well: launched by hand, without a partition or with today's alone, they publish what a scheduled run would publish.
+    """
+    days = set(days_between(*context.partition_key_range)) if has_partitions(context) else set()
+    job = context.run.job_name
+    if job in (REFRESH, RETRAIN):
+        tags = run_tags(run_as_of(context), days_back(job, settings))
+        days |= set(days_between(tags[RANGE_START_TAG], tags[RANGE_END_TAG]))
+    return sorted(days)
+
+
+def has_partitions(context: dg.AssetExecutionContext) -> bool:
+    """Whether this run was launched for certain days."""
+    return context.has_partition_key or context.has_partition_key_range
+
+
+def days_between(first: str | date, last: str | date) -> list[date]:
+    """Every day from `first` to `last`, both included."""
+    start = first if isinstance(first, date) else date.fromisoformat(first)
+    end = last if isinstance(last, date) else date.fromisoformat(last)
+    return [start + timedelta(days=number) for number in range((end - start).days + 1)]

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from upath import UPath
 
-from dagster_project.resources.dbt.incremental import NEW, WHOLE, cleaning
+from dagster_project.resources.dbt.incremental import FULL, NEW, cleaning
 from dagster_project.resources.files.spill import SpillBuffer
 from dagster_project.resources.stores.features import DamagedFile, FeatureStore, remove_features
 from dagster_project.resources.stores.history_cache import HistoryCache, history_directory
@@ -37,7 +37,7 @@ def kept(dbt_database: Callable[[], Dbt]) -> Dbt:
         for number in range(60)
     ]  # fmt: skip
     made.fill("raw.alerts", Dbt.ALERT, rows)
-    clean(made, WHOLE, MOMENT, command="build")
+    clean(made, FULL, MOMENT, command="build")
     require_kept_is_what_stands(made, MOMENT)
     home = made.warehouse.home
     shutil.copytree(history_directory(home), home / "before")
@@ -89,7 +89,7 @@ def test_reading_everything_reads_the_history_again(kept: Dbt) -> None:
     folder = history_directory(kept.warehouse.home)
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("day=*")}
     with cleaning(kept.warehouse, Settings(), MOMENT, full_refresh=True) as reading:
-        assert reading.what == WHOLE
+        assert reading.what == FULL
     require_kept_is_what_stands(kept, MOMENT)
     after = {path.name: path.stat().st_mtime_ns for path in folder.glob("day=*")}
     assert before.keys() == after.keys()

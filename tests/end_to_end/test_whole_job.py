@@ -121,7 +121,7 @@ def test_a_refresh_reads_scores_and_checks_what_is_new(company: Company) -> None
         )
     try:
         outcome = company.run("refresh_scores", company.end)
-        assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 1
+        assert outcome.metadata["scoring/alert_scores"]["new scores"] == 1
         assert company.warehouse.value("SELECT alert_id FROM staging.changed_alerts") == "came late"
         assert count("staging.changed_alerts") == 1
         assert count("marts.alerts") == count("marts.alert_outcomes") == alerts + 1
@@ -134,7 +134,7 @@ def test_a_refresh_reads_scores_and_checks_what_is_new(company: Company) -> None
         with company.warehouse.transaction() as cursor:
             cursor.execute("DELETE FROM raw.alerts WHERE alert_id = 'came late'")
         outcome = company.run("refresh_scores", company.end)
-    assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 0
+    assert outcome.metadata["scoring/alert_scores"]["new scores"] == 0
     assert count("marts.alerts") == count("marts.alert_outcomes") == alerts
     assert count("scoring.alert_scores") == scores + 1
     assert CLEAN_VARIABLE not in os.environ, "a dbt that this process starts later would read only what is new"
@@ -158,12 +158,12 @@ def test_parts_give_the_features_and_scores_of_the_whole(company: Company, monke
                 patch.setattr(assets, "ALERTS_AT_ONCE", 70)
             outcome = company.run("refresh_scores", company.end)
             made = store.read(today, today)
-        assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 150
+        assert outcome.metadata["scoring/alert_scores"]["new scores"] == 150
         assert len(made) > 150
         assert pq.ParquetFile(str(store.path(today))).num_row_groups > 2
         assert not list(spill.rglob("*.arrow"))
         outcome = company.run("refresh_scores", company.end)
-        assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 0
+        assert outcome.metadata["scoring/alert_scores"]["new scores"] == 0
         pd.testing.assert_frame_equal(store.read(today, today), made)
         pd.testing.assert_frame_equal(pd.concat(store.read_parts(today, today, 40), ignore_index=True), made)
     finally:

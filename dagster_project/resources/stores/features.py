@@ -16,7 +16,8 @@ import random
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import date, timedelta
+from dataclasses import dataclass
+from datetime import date
 from itertools import groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -247,27 +248,27 @@ def _read(path: UPath, checksum: str, rows: int | None, columns: Sequence[str] |
         ) from error
 
 
+@dataclass(frozen=True)
+class DerivedFeatures:
+    """What a run derived. rows : in order of `raised_at`. days : those that it covers, also days without alerts."""
+
+    rows: SpillBuffer
+    days: Sequence[date]
+
+
 class FeatureFiles(dg.IOManager):
     """Dagster's IO manager: writes spilled features by day, and hands over the store for reading."""
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
 
-    def handle_output(self, context: dg.OutputContext, obj: SpillBuffer) -> None:
-        days = days_between(*context.asset_partition_key_range)
-        files = self._store.write(obj, days)
-        obj.clear()
+    def handle_output(self, context: dg.OutputContext, obj: DerivedFeatures) -> None:
+        files = self._store.write(obj.rows, obj.days)
+        obj.rows.clear()
         context.add_output_metadata({"path": dg.MetadataValue.path(str(self._store.directory)), "files": files})
 
     def load_input(self, context: dg.InputContext) -> FeatureStore:
         return self._store
-
-
-def days_between(first: str | date, last: str | date) -> list[date]:
-    """Every day from `first` to `last`, both included."""
-    start = first if isinstance(first, date) else date.fromisoformat(first)
-    end = last if isinstance(last, date) else date.fromisoformat(last)
-    return [start + timedelta(days=number) for number in range((end - start).days + 1)]
 
 
 def remove_features(home: Path) -> None:

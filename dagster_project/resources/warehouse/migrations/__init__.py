@@ -102,9 +102,7 @@ def _refuse_tables_of_others(cursor: ScriptCursor) -> None:
     [is_first_use] = cursor.fetchone() or [False]
     if not is_first_use:
         return
-    built = [f"{path.parent.name}.{path.stem}" for path in (PROJECT / "dbt_project").glob("models/*/*.sql")]
-    built += [f"staging.{path.stem}" for path in (PROJECT / "dbt_project").glob("seeds/*.csv")]
-    replaced = [*built, *(name for name in own_tables() if not name.startswith("raw."))]
+    replaced = [*tables_of_dbt(), *(name for name in own_tables() if not name.startswith("raw."))]
     cursor.execute(
         "SELECT nspname || '.' || relname FROM pg_class JOIN pg_namespace AS space ON space.oid = relnamespace "
         "WHERE nspname || '.' || relname = ANY(%s) ORDER BY 1",
@@ -116,6 +114,17 @@ def _refuse_tables_of_others(cursor: ScriptCursor) -> None:
             "not create and would replace",
             "give heed a database of its own, or move them to another schema",
         )
+
+
+def tables_of_dbt() -> list[str]:
+    """Every schema.table that the dbt project builds."""
+    project = PROJECT / "dbt_project"
+    tables = [f"staging.{path.stem}" for path in project.glob("seeds/*.csv")]
+    for path in project.glob("models/*/*.sql"):
+        schema = "staging" if path.parent.name == "intermediate" else path.parent.name
+        alias = re.search(r"alias='(\w+)'", path.read_text(encoding="utf-8"))
+        tables.append(f"{schema}.{alias[1] if alias else path.stem}")
+    return tables
 
 
 def _due(cursor: ScriptCursor) -> list[Path]:

@@ -104,6 +104,27 @@ class HistoryFeature:
             name += f"_hl{span_name(self.half_life)}"
         return name
 
+    @property
+    def description(self) -> str:
+        """What the column says, in words."""
+        subject = "any rule" if self.key == "all" else f"the same {' and '.join(self.key.split('+'))}"
+        span = "" if self.window is None else f" in the {span_name(self.window)} before"
+        weight = "" if self.half_life is None else f", half-life {span_name(self.half_life)}"
+        return f"{_MEANINGS[self.statistic].format(subject=subject)}{span}{weight}."
+
+
+_MEANINGS = {
+    "raised_count": "Alerts of {subject} raised",
+    "seconds_since_raised": "Seconds since the previous alert of {subject}",
+    "known_count": "Outcomes of alerts of {subject} that became known",
+    "acted_count": "Acted outcomes of alerts of {subject} that became known",
+    "acted_share": "Share acted of the outcomes of alerts of {subject} that became known",
+    "last_outcome": "Outcome of {subject} that became known last: 1 is acted, 0 is not",
+    "seconds_since_known": "Seconds since an outcome of {subject} became known",
+    "seconds_since_acted": "Seconds since an acted outcome of {subject} became known",
+    "decayed_acted_rate": "Mean of the known outcomes of {subject}, newer ones weighing more",
+}
+
 
 def echo_windows(lag: timedelta, width: timedelta) -> tuple[timedelta, timedelta]:
     """Two windows whose counts differ by what was raised within `width` / 2 of the time `lag` ago."""
