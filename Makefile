@@ -23,7 +23,7 @@ demo: setup ## a simulated company, from raw alerts to scores, with a summary
 	@$(BIN)/heed demo
 
 test: setup lint types ## formatting, lint, types and all tests
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --ignore tests/faults
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder --ignore tests/faults
 
 faults: setup ## killed processes, servers, disks and files, for real; prints what was lost; about 10 minutes
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/faults

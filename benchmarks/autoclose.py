@@ -44,7 +44,7 @@ from dagster_project.triage.autoclose import (
     mean_evidence,
     shift_logs,
 )
-from dagster_project.triage.influence import wilson
+from dagster_project.triage.evaluation.metrics import wilson_interval
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = 800_000  # constants were chosen on seeds below 10,000
@@ -231,8 +231,8 @@ TOO_FEW = {"about 50 acted alerts known": Rule(50), "about 100": Rule(100), "abo
 
 def share(flags: pd.Series) -> str:
     """A share with Wilson's 95% interval."""
-    low, high = (float(each) for each in wilson(np.float64(flags.mean()), np.float64(len(flags))))
-    return f"{flags.mean():.1%} [{max(low, 0):.1%}, {min(high, 1):.1%}]"
+    low, high = wilson_interval(float(flags.sum()), len(flags))
+    return f"{flags.mean():.1%} [{low:.1%}, {high:.1%}]"
 
 
 def mean(values: pd.Series) -> str:

@@ -116,7 +116,8 @@ def heed_written(frame: pd.DataFrame, features: Sequence[HistoryFeature], lookba
     """The same, and the features with their moments as Parquet files, one per day, as the feature store writes them."""
     from upath import UPath
 
-    from dagster_project.resources.stores.features import FeatureStore, days_between
+    from dagster_project.resources.as_of import days_between
+    from dagster_project.resources.stores.features import FeatureStore
 
     made = heed(frame, features, lookback)
     days = days_between(frame["raised_at"].iloc[0].date(), frame["raised_at"].iloc[-1].date())

@@ -161,11 +161,9 @@ def _pandas_feature(
             return inside("n")
         case "acted_count":
             return inside("a")
-        case "acted_share":
-            return inside("a") / inside("n")
         case "last_outcome":
             return now["outcome"].where(now["t"] - now["last"] <= lookback)
-        case "seconds_since_raised" | "seconds_since_known":
+        case "seconds_since_raised":
             ago = now["t"] - now["last"]
         case "seconds_since_acted":
             ago = now["t"] - now["last_acted"]
@@ -260,11 +258,9 @@ def _polars_feature(f: HistoryFeature, lookback: timedelta) -> Any:
             return inside("n")
         case "acted_count":
             return inside("a")
-        case "acted_share":
-            return pl.when(inside("n") > 0).then(inside("a") / inside("n"))
         case "last_outcome":
             return pl.when(pl.col("t") - pl.col("last") <= microseconds(lookback)).then("outcome")
-        case "seconds_since_raised" | "seconds_since_known":
+        case "seconds_since_raised":
             ago = pl.col("t") - pl.col("last")
         case "seconds_since_acted":
             ago = pl.col("t") - pl.col("last_acted")
@@ -441,11 +437,9 @@ def _sql_feature(f: HistoryFeature, lookback: timedelta) -> str:
             return inside("n")
         case "acted_count":
             return inside("a")
-        case "acted_share":
-            return f"CAST({inside('a')} AS DOUBLE PRECISION) / nullif({inside('n')}, 0)"
         case "last_outcome":
             return f"CASE WHEN t - last <= {microseconds(lookback)} THEN outcome END"
-        case "seconds_since_raised" | "seconds_since_known":
+        case "seconds_since_raised":
             ago = "(t - last)"
         case "seconds_since_acted":
             ago = "(t - last_acted)"

@@ -31,7 +31,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.worlds import history_of, without_floods
 from dagster_project.simulator import World, WorldConfig, simulate
+from dagster_project.triage.evaluation.metrics import wilson_interval
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.features.matrix import plan_columns
@@ -84,7 +86,7 @@ def settled(world: World) -> pd.Timestamp:
 def measure_flags(seed: int) -> dict[str, float]:
     """Counts of one world with floods, incidents and visibility-only rules."""
     world = simulate(varied(seed))
-    history, truth = world.history(), world.truth
+    history, truth = history_of(world), world.truth
     now = settled(world)
     floods, rules = find_flags(history, world.rules, now)
     flags = flag_alerts(history, floods, rules)
@@ -171,7 +173,7 @@ def measure_quiet(seed: int) -> dict[str, float]:
     for name, incidents in (("with incidents", None), ("without incidents", 0)):
         config = varied(seed, **calm) if incidents is None else varied(seed, **calm, incident_days=0)
         world = simulate(config)
-        history = world.history()
+        history = history_of(world)
         floods, rules = find_flags(history, world.rules, settled(world))
         flags = flag_alerts(history, floods, rules)
         standing = bool(flags["flood"].any() or flags["visibility_only"].any())
@@ -198,14 +200,14 @@ def measure_skill(seed: int) -> dict[str, float]:
     """
     alerts = int(np.random.default_rng([seed, 78]).integers(8_000, 40_000))
     world = simulate(varied(seed, alerts=alerts, rules=None, days=200, floods=24))
-    clean = world.without_floods()
+    clean = without_floods(world)
     cut = pd.Timestamp(world.config.end) - timedelta(days=67)
-    history = world.history()
+    history = history_of(world)
     floods = find_flags(history, world.rules, settled(world))[0]
     none = floods.iloc[:0]
     p, loss = {}, {}
     for arm, own, flags in (
-        ("clean", clean.history(), none),
+        ("clean", history_of(clean), none),
         ("flooded", history, none),
         ("flagged", history, floods),
     ):
@@ -267,7 +269,7 @@ def measure_speed(alerts: int = 1_000_000, repeats: int = 3) -> dict[str, float]
     On a machine that others use as well the wall clock says how busy they are; CPU seconds are what an idle core takes.
     """
     world = simulate(WorldConfig(seed=5, alerts=alerts, days=365))
-    history = world.history()
+    history = history_of(world)
     now = settled(world)
     small = history.iloc[:5_000]
     flag_alerts(small, *find_flags(small, world.rules, now))  # compiles, or loads what was compiled
@@ -317,16 +319,6 @@ def measure_real(folder: Path) -> dict[str, Any] | None:
 # -------------------------------------------------------------------------------------------------------- intervals
 
 
-def wilson(hits: float, of: float, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95% interval of a share."""
-    if of == 0:
-        return 0.0, 1.0
-    share, extra = hits / of, z * z / of
-    middle = (share + extra / 2) / (1 + extra)
-    half = z / (1 + extra) * np.sqrt(share * (1 - share) / of + extra / (4 * of))
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
-
-
 def bootstrap(
     worlds: pd.DataFrame, statistic: Callable[[pd.Series], float], draws: int = 4_000
 ) -> tuple[float, float, float]:
@@ -373,7 +365,7 @@ def share_line(
     total = float(worlds[of].sum())
     if counted:
         share = float(worlds[hits].sum()) / total if total else float("nan")
-        low, high = wilson(float(worlds[hits].sum()), total)
+        low, high = wilson_interval(float(worlds[hits].sum()), total)
     else:
         share, low, high = bootstrap(worlds[[hits, of]], lambda row: row[hits] / row[of])
     bar = f">= {least:.0%}" if least is not None else f"<= {most:.0%}" if most is not None else ""

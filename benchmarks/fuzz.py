@@ -10,7 +10,7 @@ tests).
 A failure is any of these:
 
 - an error that is not a `HeedError`, or a `HeedError` that is not one printable line with a cause and a remedy;
-- loaders: a row in the file that is neither among the rows read nor among those set aside. Each generated row carries a
+- loaders: a row in the file that is neither among the rows read nor among those rejected. Each generated row carries a
   word of its own, the file is then damaged at random, and each word that is still in it has to come out;
 - settings: a value that is accepted and then is another one, or a name that is accepted and means nothing;
 - service: a status of 500 or above; an error without cause and remedy; feedback that was taken and not written, or
@@ -156,7 +156,7 @@ def load(folder: Path, kind: Any, name: str, content: bytes) -> str:
     except HeedError as error:
         require_clear(error)
         return "refused"
-    aside = sum(row["reason"] is not None for row in batches)
+    rejected = sum(row["reason"] is not None for row in batches)
     out = json.dumps(batches, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
     plain = gzip.decompress(content) if source.is_gzip else content
     if name != "export.parquet":  # there a flipped bit is another value, and no reader can tell
@@ -166,7 +166,7 @@ def load(folder: Path, kind: Any, name: str, content: bytes) -> str:
         wanted = set(WORD.findall(plain)) - set(WORD.findall(header))
         lost = wanted - set(WORD.findall(out))
         assert not lost or reader.ignored, f"lost in silence: {lost}"  # columns not loaded are named
-    return f"{'some set aside' if aside else 'read'}" if batches else "no rows"
+    return f"{'some rejected' if rejected else 'read'}" if batches else "no rows"
 
 
 # --- Settings ----------------------------------------------------------------------------------------------------

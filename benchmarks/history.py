@@ -122,12 +122,12 @@ def add_new(warehouse: Warehouse, round_number: int) -> datetime:
 def measure(home: Path, first: datetime, until: datetime) -> dict[str, Any]:
     """One call in this process."""
     from dagster_project.assets.features import derive_features
-    from dagster_project.commands.precompile import warm
+    from dagster_project.commands.precompile import precompile
     from dagster_project.resources.cluster import Cluster
     from dagster_project.resources.stores.history_cache import HistoryCache
     from dagster_project.settings import load_settings
 
-    warm()
+    precompile()
     warehouse = Warehouse(home)
     with warehouse.keeping_a_connection():
         started = time.perf_counter()

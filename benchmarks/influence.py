@@ -4,7 +4,7 @@
     python -m benchmarks.influence --runs 200 --companies 50 --out /tmp/influence.md       # a quick look
 
 Belongs here: people who are influenced by a score to a known degree, and how often the intervals hold that truth.
-Does not belong here: the estimate (`dagster_project/triage/influence.py`), the same in SQL
+Does not belong here: the estimate (`score_influence.py`), the same in SQL
 (`reporting.score_influence`; `tests/dbt` holds the two against each other), and any test.
 
 A run has 12,000 alerts of 40 rules over 60 days. Alerts of a rule and day share a random effect, and how much is acted
@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks import score_influence as influence
 from dagster_project.simulator import WorldConfig, simulate
-from dagster_project.triage import influence
 from dagster_project.triage.evaluation import metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,8 +134,8 @@ def _share(flags: pd.Series) -> str:
     known = flags.dropna().astype(float)
     if not len(known):
         return "too few"
-    low, high = (float(each) for each in influence.wilson(np.float64(known.mean()), np.float64(len(known))))
-    return f"{known.mean():.1%} [{max(low, 0):.1%}, {min(high, 1):.1%}]"
+    low, high = metrics.wilson_interval(float(known.sum()), len(known))
+    return f"{known.mean():.1%} [{low:.1%}, {high:.1%}]"
 
 
 def coverage(found: pd.DataFrame) -> str:

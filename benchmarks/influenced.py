@@ -28,9 +28,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks import score_influence as influence
 from benchmarks.influence import KINDS, SHARE
+from benchmarks.worlds import history_of
 from dagster_project.simulator import WorldConfig, simulate
-from dagster_project.triage import influence
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import FeatureSettings
@@ -67,11 +68,11 @@ def one_company(task: tuple[int, str, float]) -> dict[str, Any]:
         KINDS[1]: np.where(score >= 0.5, 1.0, np.where(score < 0.25, 0.0, np.nan)),
         KINDS[2]: np.where(score >= 0.25, 1.0, np.nan),
     }[kind]
-    raised = before.truth.merge(before.history()[["alert_id", "raised_at"]], on="alert_id", how="left")["raised_at"]
+    raised = before.truth.merge(history_of(before)[["alert_id", "raised_at"]], on="alert_id", how="left")["raised_at"]
     drawn = (raised >= raised.min() + BEGAN).to_numpy()
     held_out = drawn & (rng.random(len(plain)) < SHARE)
     world = simulate(config, shown_scores=np.where(drawn & ~held_out, follow, np.nan))
-    truth, history = world.truth, world.history()
+    truth, history = world.truth, history_of(world)
     first, last = history["raised_at"].min(), history["raised_at"].max()
     features = FeatureSettings()
     flags = find_flags(history, world.rules, last + timedelta(days=15))

@@ -30,7 +30,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
-from dagster_project.commands.run import STEP_WORDS
+from dagster_project.resources.failures import STEP_WORDS
 from dagster_project.resources.warehouse.schema import prepare
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.worlds import history_of
 from dagster_project.simulator import WorldConfig, simulate
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT
@@ -42,7 +43,9 @@ from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.learning import boosting
 from dagster_project.triage.learning.baselines import fit_baselines
 from dagster_project.triage.learning.candidates import CANDIDATES, Candidate, LearningSettings
-from dagster_project.triage.learning.training import LIGHTGBM, learn, usable_alerts
+from dagster_project.triage.learning.model import LIGHTGBM
+from dagster_project.triage.learning.past import usable_alerts
+from dagster_project.triage.learning.training import learn
 from dagster_project.triage.pipeline import training_frame
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,7 +112,7 @@ def said_of_signals(evidence: dict[str, Any]) -> str:
 def run(config: WorldConfig) -> Found:
     """Simulate, learn at each cut, score the week that follows."""
     world = simulate(config)
-    history = world.history()
+    history = history_of(world)
     first, last = history["raised_at"].min(), history["raised_at"].max()
     features = FeatureSettings(keys=KEYS)
     flags = find_flags(history, world.rules, last + timedelta(days=15))
@@ -167,14 +170,6 @@ def run(config: WorldConfig) -> Found:
     )
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share."""
-    z, p = 1.959964, successes / trials
-    middle = (p + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z * np.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def of_worlds(values: np.ndarray, statistic: str) -> str:
     """A statistic over worlds with its 95% bootstrap interval."""
     rng = np.random.default_rng(0)
@@ -219,7 +214,7 @@ def page(found: list[Found], noise: list[Found], alerts: int) -> str:
         f"| {of_worlds(bias, 'mean')}; worst {bias.max():.3f} |",
     ]
     if noise:
-        low, high = wilson(claims, len(noise))
+        low, high = metrics.wilson_interval(claims, len(noise))
         lines.append(
             f"| worlds of pure noise in which a model claims skill | <= 5% | {claims} of {len(noise)} "
             f"[{low:.1%}, {high:.1%}] |"

@@ -31,8 +31,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.influence import ROOT
+from benchmarks.worlds import history_of
 from dagster_project.simulator import WorldConfig, simulate
-from dagster_project.triage import influence, monitoring
+from dagster_project.triage import monitoring
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.features.build import build_features
@@ -140,7 +141,7 @@ BREAKS: dict[str, tuple[Callable[..., Broken], str, int]] = {
 def one_company(seed: int) -> dict[str, Any]:
     """What the checks say of an ordinary company by day, and of each broken one by day since it broke."""
     world = simulate(WorldConfig(seed=seed, alerts=ALERTS, days=DAYS))
-    history = world.history()
+    history = history_of(world)
     first, last = history["raised_at"].min(), history["raised_at"].max()
     features = FeatureSettings()
     flags = find_flags(history, world.rules, last + timedelta(days=15))
@@ -202,8 +203,8 @@ def timed(seed: int) -> dict[str, Any]:
 
 
 def share(number: int, of: int) -> str:
-    low, high = (float(each) for each in influence.wilson(np.float64(number / of), np.float64(of)))
-    return f"{number} of {of} ({number / of:.1%} [{max(low, 0):.1%}, {min(high, 1):.1%}])"
+    low, high = metrics.wilson_interval(number, of)
+    return f"{number} of {of} ({number / of:.1%} [{low:.1%}, {high:.1%}])"
 
 
 LIMITS = {

@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.job import company, watch
-from dagster_project.commands.run import STEP_WORDS
+from dagster_project.resources.failures import STEP_WORDS
 from dagster_project.resources.warehouse.connection import Warehouse
 
 ROOT = Path(__file__).resolve().parents[1]

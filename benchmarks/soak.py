@@ -42,8 +42,8 @@ from pathlib import Path
 import psycopg2
 from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
-from dagster_project.commands.run import what_stopped
 from dagster_project.instance import dagster_instance
+from dagster_project.resources.failures import what_stopped
 from dagster_project.resources.warehouse.abandoned_runs import abandoned_runs
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.embedded import running_server_pid, stop_server

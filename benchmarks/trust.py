@@ -27,15 +27,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.audit_worlds import SETTINGS, AuditWorld, audit_world
+from benchmarks.audit_worlds import SETTINGS, AuditWorld, accused, audit_world, rolling_forecasts
 from benchmarks.planted_leaks import CAUGHT_BY, PLANTED, Case, clean, world_for
-from dagster_project.simulator import best_reachable_auc
+from benchmarks.worlds import best_reachable_auc
 from dagster_project.triage.audit.findings import LEAK
-from dagster_project.triage.audit.leakage import AuditSettings, accused, audit_leakage
-from dagster_project.triage.audit.reference_learner import MODEL, quick_learner, rolling_forecasts
+from dagster_project.triage.audit.leakage import AuditSettings, audit_leakage
+from dagster_project.triage.audit.reference_learner import reference_learner
 from dagster_project.triage.audit.scorecard import PARTLY, PREDICTABLE, ScorecardSettings, team_scorecard
 from dagster_project.triage.audit.shortcut import audit_shortcut
 from dagster_project.triage.evaluation import metrics
+from dagster_project.triage.evaluation.contenders import MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = 7_000
@@ -43,16 +44,6 @@ MODES = ("mixed", "predictable", "copy_only", "noise")
 LEAK_ALERTS, SHORTCUT_ALERTS, CEILING_ALERTS = 5_000, 8_000, 24_000
 
 Row = dict[str, Any]
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share."""
-    if not trials:
-        return float("nan"), float("nan")
-    z, p = 1.959964, successes / trials
-    middle = (p + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z * np.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _audit(case: Case) -> pd.DataFrame:
@@ -96,7 +87,7 @@ def shortcuts(seed: int) -> list[Row]:
     made = []
     for mode in ("copy_only", "mixed", "noise"):
         world = audit_world(seed, alerts=SHORTCUT_ALERTS, predictability=mode)
-        forecasts = rolling_forecasts(world.frame, quick_learner(SETTINGS), SETTINGS)
+        forecasts = rolling_forecasts(world.frame, reference_learner(SETTINGS), SETTINGS)
         audit = audit_shortcut(forecasts, world.frame)
         made.append({"table": "shortcut", "kind": mode, "seed": seed, "verdict": audit.verdict, "value": audit.value})
         if mode == "noise":
@@ -116,7 +107,7 @@ def shortcuts(seed: int) -> list[Row]:
 def ceilings(seed: int) -> list[Row]:
     """Ceilings of teams against the truth, on the alerts that were forecast."""
     world = audit_world(seed, alerts=CEILING_ALERTS, days=200)
-    learner = quick_learner(SETTINGS)
+    learner = reference_learner(SETTINGS)
     forecasts = rolling_forecasts(world.frame, learner, SETTINGS, folds=2)
     card = team_scorecard(forecasts, world.frame, settings=ScorecardSettings(SETTINGS, replicates=200))
     used = forecasts[~forecasts["excluded"]].merge(world.truth[["alert_id", "probability"]], on="alert_id")
@@ -150,7 +141,7 @@ def _run(task: tuple[str, int]) -> tuple[str, int, list[Row], float]:
 
 
 def _share(successes: int, trials: int) -> str:
-    low, high = wilson(successes, trials)
+    low, high = metrics.wilson_interval(successes, trials)
     return f"{successes} of {trials} | {successes / max(trials, 1):.3f} [{low:.3f}, {high:.3f}]"
 
 

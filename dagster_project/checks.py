@@ -5,14 +5,14 @@ Does not belong here: what is expected (`expectations/suites`), running a suite
 (`resources/expectations/validation.py`), and which asset has which suite (`definitions.py` and the assets).
 
 A critical expectation becomes a blocking check with severity ERROR: when it fails, Dagster stops everything
-downstream. A warning becomes a check that shows and lets pass. An expectation that cannot be evaluated
-raises: Dagster shows a failed step with its traceback, never a failed check.
+downstream. A warning becomes a check that reports and does not block. An expectation that cannot be evaluated
+raises: Dagster shows a failed step with its traceback, not a failed check.
 
 Two ways to use a suite:
 
 - on rows that are about to be published: give the asset `check_specs=suite_check_specs(...)` and
   `yield from check_before_publishing(...)` before it writes;
-- on a table that others wrote (dbt's): `checks_for(...)` makes a check of its own, which reads the table.
+- on a table that something else wrote (dbt): `checks_for(...)` returns a separate check, which reads the table.
 """
 
 import json
@@ -35,7 +35,7 @@ CoercibleToAssetKey = dg.AssetKey | str | Sequence[str]
 
 @dataclass(frozen=True)
 class RowsToCheck:
-    """What a check reads. parts : the rows, in parts of which one at a time stands in memory (`validate_parts`).
+    """What a check reads. parts : the rows, in parts of which one at a time is in memory (`validate_parts`).
     parameters : the suite's. what : which rows these are, in words. passed : called when every critical expectation
     holds."""
 
@@ -62,41 +62,23 @@ def suite_check_specs(suite_name: str, asset_key: CoercibleToAssetKey) -> list[d
     ]
 
 
-def suite_check_results(
-    suite_name: str,
-    asset_key: CoercibleToAssetKey,
-    frame: "pd.DataFrame",
-    *,
-    id_columns: Sequence[str] = ("alert_id",),
-    parameters: Mapping[str, Any] | None = None,
-    results_dir: Path | None = None,
-) -> Iterator[dg.AssetCheckResult]:
-    """Validate a frame and yield one result per expectation of the suite.
-
-    Parameters
-    ----------
-    frame, id_columns, parameters : as `resources.expectations.validate` takes them, and it raises.
-    results_dir : where results are kept for Data Docs; default `expectations` under heed's state directory.
-    """
-    result = _validate_and_keep(suite_name, [frame], id_columns, parameters, results_dir)
-    yield from check_results(result, asset_key, results_dir=results_dir)
-
-
 def check_before_publishing(
     suite_name: str,
     asset_key: CoercibleToAssetKey,
-    parts: "Iterable[pd.DataFrame]",
+    parts: Iterable[pd.DataFrame],
     *,
     id_columns: Sequence[str] = ("alert_id",),
     parameters: Mapping[str, Any] | None = None,
     results_dir: Path | None = None,
 ) -> Iterator[dg.AssetCheckResult]:
-    """As `suite_check_results`, and then raise `ExpectationsFailed` if a critical expectation failed.
+    """Yield one result per expectation of the suite, then raise `ExpectationsFailed` if a critical one failed.
 
-    For an asset that writes by itself: what it yields is recorded, and what it would write after this is not
-    written.
+    For an asset that writes by itself: the results are recorded, and what it would write afterwards is not written.
 
-    parts : the rows, in parts, at least one, of which one at a time is looked at (`validate_parts`).
+    Parameters
+    ----------
+    parts, id_columns, parameters : as `validate_parts` takes them, with its errors.
+    results_dir : where results are kept for Data Docs; default `expectations` under heed's state directory.
     """
     result = _validate_and_keep(suite_name, parts, id_columns, parameters, results_dir)
     yield from check_results(result, asset_key, results_dir=results_dir)
@@ -104,7 +86,7 @@ def check_before_publishing(
 
 
 def nothing_to_check(suite_name: str, asset_key: CoercibleToAssetKey) -> Iterator[dg.AssetCheckResult]:
-    """Passing results for a run in which there were no rows to hold the expectations against."""
+    """Passing results for a run in which there were no rows to check."""
     for spec in suite_check_specs(suite_name, asset_key):
         yield dg.AssetCheckResult(asset_key=spec.asset_key, check_name=spec.name, passed=True, metadata={"rows": 0})
 
@@ -135,7 +117,7 @@ def checks_for(
     required_resource_keys: Iterable[str] = (),
     name: str | None = None,
 ) -> dg.AssetChecksDefinition:
-    """A check of its own for a table that something else writes.
+    """A separate check for a table that something else writes.
 
     Parameters
     ----------
@@ -179,13 +161,13 @@ def data_docs_job(results_dir: Path | None = None) -> dg.JobDefinition:
 
 
 def default_results_dir() -> Path:
-    """Where validation results and Data Docs stand: `expectations` under heed's state directory."""
+    """Where validation results and Data Docs are: `expectations` under heed's state directory."""
     return heed_home() / "expectations"
 
 
 def _validate_and_keep(
     suite_name: str,
-    parts: "Iterable[pd.DataFrame]",
+    parts: Iterable[pd.DataFrame],
     id_columns: Sequence[str],
     parameters: Mapping[str, Any] | None,
     results_dir: Path | None,
@@ -213,7 +195,7 @@ def _metadata(result: SuiteResult, outcome: ExpectationOutcome) -> dict[str, Any
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a Markdown table. Values cannot break out of their cell, and show their first 80 characters."""
+    """Rows as a Markdown table. Values are escaped and cut to 80 characters."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = [
         "| " + " | ".join(map(_cell, columns)) + " |",

@@ -1,4 +1,4 @@
-"""Where everything meets: `build_defs(**overrides)` for tests and commands, `defs` for Dagster.
+"""Where everything meets: `build_defs` for tests and commands, `defs` for Dagster.
 
 Belongs here: wiring. Loading it contacts nothing: no warehouse, no bucket.
 Does not belong here: everything else.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 
@@ -25,7 +24,7 @@ from dagster_project.assets.quality import clean_checks, flags  # noqa: E402
 from dagster_project.assets.reading import decision_curves  # noqa: E402
 from dagster_project.assets.scoring import alert_scores  # noqa: E402
 from dagster_project.assets.training import training_assets  # noqa: E402
-from dagster_project.automation import build_jobs, build_schedules, build_sensors, prune_job  # noqa: E402
+from dagster_project.automation import SENSORS, build_schedules, prune_job, refresh_job, retrain_job  # noqa: E402
 from dagster_project.checks import data_docs_job  # noqa: E402
 from dagster_project.instance import relax_sync  # noqa: E402
 from dagster_project.resources.cluster import Cluster  # noqa: E402
@@ -41,23 +40,24 @@ from dagster_project.resources.warehouse.run_lock import run_lock  # noqa: E402
 from dagster_project.settings import Settings, heed_home, load_settings  # noqa: E402
 
 
-def build_defs(**overrides: Any) -> dg.Definitions:
+def build_defs(
+    *, settings: Settings | None = None, warehouse: Warehouse | None = None, models: ModelStore | None = None
+) -> dg.Definitions:
     """The code location.
 
     Parameters
     ----------
-    overrides : `settings`, `warehouse`, or any Dagster resource by name (`models`, `dbt`, `feature_files`), in the
-        place of those that heed.toml and the environment give.
+    settings, warehouse, models : replace those that heed.toml and the environment give.
     """
     from dagster_project.triage.features.contract import contract
 
-    settings = overrides.pop("settings", None) or load_settings()
-    warehouse = overrides.pop("warehouse", None) or Warehouse(heed_home())
+    settings = settings or load_settings()
+    warehouse = warehouse or Warehouse(heed_home())
     store = FeatureStore(UPath(warehouse.home) / "features", contract(settings.feature_settings())["hash"], warehouse)
     resources = {
         "settings": settings,
-        "warehouse": _in_turn(warehouse, settings),
-        "models": ModelStore(warehouse),
+        "warehouse": _locked_for_runs(warehouse, settings),
+        "models": models or ModelStore(warehouse),
         "cluster": Cluster(settings.compute.dask),
         "feature_files": FeatureFiles(store),
         "frame_files": FrameFiles(UPath(warehouse.home) / "training"),
@@ -66,7 +66,6 @@ def build_defs(**overrides: Any) -> dg.Definitions:
             profiles_dir=str(DBT_PROJECT),
             dbt_executable=dbt_program(),
         ),
-        **overrides,
     }
     return dg.Definitions(
         assets=[
@@ -80,18 +79,18 @@ def build_defs(**overrides: Any) -> dg.Definitions:
             autoclose_decisions,
         ],
         asset_checks=[*clean_checks, monitoring],
-        jobs=[*build_jobs(), prune_job, data_docs_job()],
+        jobs=[refresh_job, retrain_job, prune_job, data_docs_job()],
         schedules=build_schedules(settings),
-        sensors=build_sensors(settings),
+        sensors=SENSORS,
         resources=resources,
         executor=dg.in_process_executor,
     )
 
 
-def _in_turn(warehouse: Warehouse, settings: Settings) -> dg.ResourceDefinition:
-    """The warehouse for the steps of a run, which has its turn from its first step to its last; a sensor needs none."""
+def _locked_for_runs(warehouse: Warehouse, settings: Settings) -> dg.ResourceDefinition:
+    """The warehouse. A run holds the run lock from its first step to its last; a sensor reads without it."""
 
-    @dg.resource(description="One PostgreSQL database. A run holds its turn to change it.")
+    @dg.resource(description="One PostgreSQL database. A run holds the run lock while it changes it.")
     def held(context: dg.InitResourceContext) -> Iterator[Warehouse]:
         if context.run_id is None or context.instance is None:
             yield warehouse

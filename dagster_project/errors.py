@@ -1,7 +1,7 @@
 """The one exception that users see.
 
 Belongs here: `HeedError`, an error with a cause and a remedy in plain words, which `heed` prints as one line.
-Does not belong here: anything a user cannot mend. A bug raises what Python raises, and is a bug.
+Does not belong here: anything a user cannot correct. A bug raises whatever Python raises.
 """
 
 import errno
@@ -10,21 +10,21 @@ import unicodedata
 
 
 def one_line(text: str) -> str:
-    """Text from outside as part of one line: it can neither begin a line of its own nor steer a terminal.
+    """Untrusted text as part of one line: it can neither start a new line nor control a terminal.
 
-    Line ends and tabs become blanks. Control characters, marks that turn the direction of writing, and halves of
-    surrogates are written out, like \\x1b.
+    Line ends and tabs become spaces. Control characters, bidirectional marks and lone surrogates are escaped, like
+    \\x1b.
     """
-    blank = text.replace("\r\n", " ").translate(dict.fromkeys(map(ord, "\r\n\t\u2028\u2029"), " "))
-    return "".join(c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in blank)
+    spaced = text.replace("\r\n", " ").translate(dict.fromkeys(map(ord, "\r\n\t\u2028\u2029"), " "))
+    return "".join(c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in spaced)
 
 
 class HeedError(Exception):
-    """Something a user can mend.
+    """An error that a user can correct.
 
     Parameters
     ----------
-    cause : what is wrong, naming the thing (file, column, setting), without a full stop.
+    cause : what is wrong, with the name of the file, column or setting, without a full stop.
     remedy : what to do about it, as an instruction, without a full stop.
     """
 
@@ -45,22 +45,24 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def outage(error: BaseException) -> HeedError | None:
-    """What an error means that the machine caused: a full disk, a warehouse or a run history that broke off; else None.
+    """Translate an error caused by the machine: a full disk, a lost warehouse or run history. None: any other error.
 
-    Such errors come from wherever heed happened to be, in the words of many libraries.
+    Such errors may occur anywhere, and come from many libraries.
     """
     current: BaseException | None = error
     while current is not None:
         package, text = type(current).__module__.split(".")[0], " ".join(str(current).split())[:300]
         if (isinstance(current, OSError) and current.errno in _NO_ROOM) or "No space left on device" in text:
-            return HeedError(f"there is no room left on the disk ({text})", "free some, then run again")
+            return HeedError(f"there is no space left on the disk ({text})", "free some, then run again")
         if package in ("adbc_driver_manager", "psycopg2"):
-            # A driver may quote the address, and with it the password: only what is known to hold none is repeated.
-            said = text if _SERVER_SAYS.search(text) else type(current).__name__
-            return HeedError(f"the warehouse broke off ({said})", "run again; `heed doctor` tells more")
+            # A driver may quote the address with the password: repeat only messages that are known to have none.
+            reason = text if _SERVER_SAYS.search(text) else type(current).__name__
+            return HeedError(
+                f"the connection to the warehouse was lost ({reason})", "run again; `heed doctor` tells more"
+            )
         if package == "sqlite3":
             return HeedError(
-                f"Dagster's run history cannot be written ({text})", "look for room in HEED_HOME, then run again"
+                f"Dagster's run history cannot be written ({text})", "free some space in HEED_HOME, then run again"
             )
         current = current.__cause__ or current.__context__
     return None

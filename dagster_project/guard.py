@@ -1,13 +1,13 @@
-"""What stands before both HTTP servers, `heed serve` and the Dagster UI of `heed up`.
+"""Protects both HTTP servers, `heed serve` and the Dagster UI of `heed up`, against pages of other sites.
 
-Belongs here: which names a server answers to, what a page of another site may not do, security headers, and clients
-that leave in the middle of a request.
-Does not belong here: what is answered (`serving/app.py`, Dagster), sockets and timeouts (`listening.py`).
+Belongs here: the names a server answers to, requests from other sites, security headers, and clients that disconnect in
+the middle of a request.
+Does not belong here: answers (`serving/app.py`, Dagster), sockets and timeouts (`listening.py`).
 
-Neither server has a login by default, so a browser on the same machine is the way in: any page it shows can send
-requests to loopback. Three rules close it. A name that is not the server's own is refused: a page could otherwise
-resolve its own name to this machine and read the answers. What changes something is refused when a page of another
-site sends it, as is every WebSocket. What may change something is never done by GET.
+Neither server has a login by default, so a browser on the same machine is the way in: any page that it shows can send
+requests to loopback. Three rules prevent this. Host names other than the server's own are refused: a page could
+otherwise resolve its own name to this machine and read the answers. Requests that change something are refused when a
+page of another site sends them, as is every WebSocket. GET never changes anything.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Guard:
     Parameters
     ----------
     app : the application to protect.
-    hosts : names by which it may be called, beyond IP addresses and `localhost`. An address needs no permission: a page
-        under an address came from that address, so that no other site can pretend to be it.
+    hosts : names by which it may be called, in addition to IP addresses and `localhost`. An IP address needs no
+        permission: a page at an address came from that address, so no other site can pretend to be it.
     headers : added to each answer that does not set them itself.
-    queries_by_post : paths that take statements in `query`; there every method but POST is refused.
+    queries_by_post : paths that accept statements in `query`, only by POST.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Guard:
         elif refused is not None:
             await refused(scope, receive, send_with_headers)
         else:
-            with suppress(ClientDisconnect):  # it left before it had sent all: nobody waits for an answer
+            with suppress(ClientDisconnect):  # it left before it had sent everything: nobody waits for an answer
                 await self.inner(scope, receive, send_with_headers)
 
     def _refused(self, scope: Scope) -> JSONResponse | None:
@@ -89,33 +89,33 @@ class Guard:
             and scope["path"] in self._queries_by_post
             and "query" in parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         ):
-            return refusal(405, "a query is not taken in an address", "send it by POST", {"Allow": "POST"})
+            return refusal(405, "a query is not accepted in an address", "send it by POST", {"Allow": "POST"})
         return None
 
 
 def refusal(status: int, cause: str, remedy: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An answer that says what is wrong and what to do about it."""
+    """A JSON answer that says what is wrong and what to do about it."""
     return JSONResponse({"error": cause, "remedy": remedy}, status, headers)
 
 
 def is_foreign(headers: Headers) -> bool:
     """Whether a page of another site sent a request with these headers.
 
-    Browsers say where a request comes from; programs say nothing, and nobody's session is theirs to abuse.
+    Browsers say where a request comes from. Programs do not, and they have no user's session to abuse.
     """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if site is not None:  # no page can forge it, and it holds behind a proxy that changes the host's name
+    if site is not None:  # no page can forge it, and it is right behind a proxy that changes the host name
         return site not in ("same-origin", "none")
     if origin is None:
         return False
     try:
         return urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
-    except ValueError:  # no browser wrote that
+    except ValueError:  # not from a browser
         return True
 
 
 def _may_be_called(host: str, names: frozenset[str]) -> bool:
-    """Whether a `Host` header names one of these, or an IP address."""
+    """Whether a `Host` header holds one of these names, or an IP address."""
     host = host.lower()
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if name in names:

@@ -1,4 +1,4 @@
-"""Dagster's own home: its instance directory in the state directory, made on first use.
+"""Dagster's instance directory in the state directory, created on first use.
 
 Belongs here: `dagster.yaml` and finding the instance.
 Does not belong here: what runs on it (`automation.py`).
@@ -15,7 +15,7 @@ from dagster_project.private import private_directory
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-# Written once and never again: whoever changes it (dagster-postgres, another launcher) keeps the change.
+# Written once and never again, so that your changes to it (dagster-postgres, another launcher) last.
 _DAGSTER_YAML = """\
 # Dagster's instance for this heed home. Yours to change; see docs/data-engineer.md.
 nux:
@@ -62,9 +62,9 @@ def dagster_home(home: Path) -> Path:
 def relax_sync() -> None:
     """Let Dagster's SQLite files sync at checkpoints rather than at every event.
 
-    A run over a year of days records about a thousand events, each in a transaction of its own: 40 ms each with a sync,
-    40 s of a run of 120 s (measured on 60,000 alerts over 200 days). In WAL mode the files stay consistent
-    without; what a power cut may lose is the end of Dagster's own run history, never alerts or scores.
+    A run over a year of days records about a thousand events, each in its own transaction. With a sync, each takes
+    40 ms: 40 s of a run of 120 s (measured on 60,000 alerts over 200 days). In WAL mode the files stay consistent
+    without it. A power cut may lose the end of Dagster's own run history, never alerts or scores.
     """
     import sqlite3
 
@@ -75,17 +75,17 @@ def relax_sync() -> None:
         if isinstance(connection, sqlite3.Connection):
             connection.execute("PRAGMA synchronous = NORMAL")
 
-    global _SPARED
-    if not _SPARED:
+    global _RELAXED
+    if not _RELAXED:
         event.listen(Engine, "connect", relax)
-        _SPARED = True
+        _RELAXED = True
 
 
-_SPARED = False
+_RELAXED = False
 
 
 def dagster_instance(home: Path) -> DagsterInstance:
-    """The instance of this home: the one whose runs `make up` shows."""
+    """The instance of this home: whose runs `make up` shows."""
     from dagster import DagsterInstance
 
     relax_sync()

@@ -1,7 +1,7 @@
 """How both HTTP servers listen: the socket, and how long they wait for a client.
 
 Belongs here: binding an address, descriptors, time limits for requests and answers, uvicorn's configuration.
-Does not belong here: who may ask (`guard.py`), what is answered (`serving/app.py`, Dagster).
+Does not belong here: who may send requests (`guard.py`), answers (`serving/app.py`, Dagster).
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from dagster_project.errors import HeedError
 from dagster_project.logs import server_logging
 
-# A request must have arrived whole within this; the largest that is taken, 8 MB, needs 2.2 Mbit/s.
+# A whole request must arrive within this time; the largest that is accepted, 8 MB, needs 2.2 Mbit/s.
 REQUEST_SECONDS = 30.0
-# A client that takes nothing of its answer for so long is cut off.
+# A client that reads nothing of its answer for this long is cut off.
 ANSWER_SECONDS = 30.0
-# Requests that are being answered when the server is stopped may finish within this.
+# How long requests may take to finish when the server is stopped.
 STOP_SECONDS = 5
-# Descriptors to ask the system for: more than any machine has clients for, less than what costs memory.
+# File descriptors to ask the system for: more than any machine has clients, too few to cost memory.
 DESCRIPTORS = 65_536
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP with limits that it does not have: half-sent requests and unread answers end.
+    """uvicorn's HTTP protocol with time limits for incomplete requests and unread answers, which uvicorn lacks.
 
-    uvicorn times out a connection between two requests only. Here a connection that waits for (the rest of) a request
-    has `request_seconds`, however often it sends a byte. When more than `most_waiting` wait, the one that has waited
-    longest is cut off: a real client sends its request in milliseconds, so that held connections lock nobody out.
+    uvicorn times out a connection only between two requests. Here a connection has `request_seconds` to send a whole
+    request, however often it sends a byte. If more than `most_waiting` connections are waiting, the one that has
+    waited longest is cut off. A real client sends its request in milliseconds, so held connections lock nobody out.
     """
 
     request_seconds = REQUEST_SECONDS
     answer_seconds = ANSWER_SECONDS
     most_waiting = 500
-    # Those that wait, the longest first. One event loop changes it; `limited` gives each server its own.
+    # Waiting connections, longest first. Only one event loop changes it; `limited` gives each server its own.
     waiting: dict[PatientProtocol, asyncio.TimerHandle] = {}  # noqa: RUF012
 
     _upgraded = False
     _unread: asyncio.TimerHandle | None = None
-    _answered: Any = None  # the request that is being answered; of several in a row, `cycle` is the last
+    _answered: Any = None  # the request being answered; if several were sent at once, `cycle` is the last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -85,7 +85,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        # Closing waits until all was read, and would wait for ever.
+        # Closing waits until the client has read everything, which may be never.
         self._unread = self._unread or self.loop.call_later(self.answer_seconds, self._cut_off)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -110,7 +110,7 @@ class PatientProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _is_gone(self) -> None:
-        """Nothing more is written: uvicorn tells it only to the last request, and others would fail in writing."""
+        """Stop all requests from writing: uvicorn tells only the last one, and the others would fail."""
         for cycle in (self._answered, self.cycle):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
@@ -123,14 +123,14 @@ class PatientProtocol(HttpToolsProtocol):
 
 
 def limited(**limits: float) -> type[PatientProtocol]:
-    """The protocol for one server, with its own count of those that wait. limits : other values of the class's."""
+    """The protocol for one server, with its own waiting connections. limits : overrides of the class's limits."""
     return type("Limited", (PatientProtocol,), {"waiting": {}, **limits})
 
 
 def server_of(app: ASGIApp, *, web_sockets: bool = False, protocol: type[PatientProtocol] | None = None) -> Any:
-    """uvicorn's server for an application, to be run on a socket from `listen`."""
+    """uvicorn's server for an application; run it on a socket from `listen`."""
     if protocol is None:
-        # Half of the descriptors: the others are for requests that are being answered, and for the warehouse.
+        # Half of the descriptors; the others are for requests being answered and for the warehouse.
         protocol = limited(most_waiting=_more_descriptors() // 2)
     return uvicorn.Server(
         uvicorn.Config(
@@ -149,7 +149,7 @@ def server_of(app: ASGIApp, *, web_sockets: bool = False, protocol: type[Patient
 
 
 def _more_descriptors() -> int:
-    """Raise this process's limit of open files as far as it may, and return it: 1,024 is the default of old."""
+    """Raise this process's limit of open files as far as allowed, and return it. The default is often 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -164,13 +164,13 @@ def listen(host: str, port: int, command: str = "serve") -> socket.socket:
     Raises
     ------
     HeedError
-        The address is not this machine's, or the port is taken or not allowed.
+        The address is not one of this machine's, or the port is taken or not allowed.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise HeedError(f"{host!r} is no address ({error.strerror})", "write one like 127.0.0.1") from error
+        raise HeedError(f"{host!r} is not an address ({error.strerror})", "use one like 127.0.0.1") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
@@ -179,18 +179,18 @@ def listen(host: str, port: int, command: str = "serve") -> socket.socket:
         listening.close()
         raise HeedError(
             f"{host} port {port} cannot be used ({error.strerror})",
-            f"name another one: heed {command} --port {port + 1 if port < 65535 else 8081}",
+            f"use another port: heed {command} --port {port + 1 if port < 65535 else 8081}",
         ) from error
     return listening
 
 
 def address_of(host: str, listening: socket.socket) -> str:
-    """The address to type into a browser, like http://127.0.0.1:8080."""
+    """The URL for a browser, like http://127.0.0.1:8080."""
     return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
+    """Whether only this machine can reach the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

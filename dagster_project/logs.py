@@ -1,7 +1,7 @@
-"""What commands that run for long say while they run: lines for people, or one JSON object per line for machines.
+"""Progress lines of long commands: text for people, or one JSON object per line for machines.
 
-Belongs here: the form of a line, chosen by HEED_LOG_FORMAT.
-Does not belong here: what is said, and results (`--json`).
+Belongs here: the format of a line, chosen by HEED_LOG_FORMAT.
+Does not belong here: the messages, and results (`--json`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def in_json() -> bool:
 
 
 def json_line(message: str, level: str = "info", **more: Any) -> str:
-    """One JSON object: time (ISO 8601, UTC), level, message and what else is given."""
+    """One JSON object: time (ISO 8601, UTC), level, message and the other arguments."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     return json.dumps({"time": now, "level": level, "message": message, **more}, default=str, ensure_ascii=False)
 
 
 class JsonFormatter(logging.Formatter):
-    """Records of Python's logging as such lines; a traceback is the field `error`."""
+    """Formats records of Python's logging as such lines, with a traceback in the field `error`."""
 
     def format(self, record: logging.LogRecord) -> str:
         more = {"error": self.formatException(record.exc_info)} if record.exc_info else {}
@@ -35,7 +35,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def server_logging() -> dict[str, Any] | None:
-    """uvicorn's `log_config` for such lines; None: uvicorn's own."""
+    """uvicorn's `log_config` for such lines; None: uvicorn's default."""
     if not in_json():
         return None
     return {

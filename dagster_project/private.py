@@ -1,6 +1,6 @@
-"""Who may read what heed writes: its state is for its own account, what a person asked for is as they want it.
+"""Who may read what heed writes: state is for its own account; requested files have the mode of the user's umask.
 
-Belongs here: the mask for new files, the state directory's mode, and the mode of files that were asked for by `--out`.
+Belongs here: the umask for new files, and the modes of the state directory and of files requested with `--out`.
 Does not belong here: rights in the warehouse (`resources/warehouse/roles.py`).
 """
 
@@ -12,41 +12,41 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _OTHERS = 0o007
-_mask_of_the_user: int | None = None
+_user_umask: int | None = None
 
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """Within it, new files are for heed's account alone, also those of the processes that it starts.
+    """Within it, new files are for heed's account alone, including those of child processes.
 
-    A mask that keeps others out already, like a unit's `UMask=0027`, was chosen by somebody, and stays.
+    A umask that keeps others out already, like a unit's `UMask=0027`, was chosen by somebody, and stays.
     """
-    global _mask_of_the_user
+    global _user_umask
     before = os.umask(0o077)
     if before & _OTHERS == _OTHERS:
         os.umask(before)
-    _mask_of_the_user = before
+    _user_umask = before
     try:
         yield
     finally:
-        _mask_of_the_user = None
+        _user_umask = None
         os.umask(before)
 
 
 def share(path: Path) -> None:
-    """Give a file that a person asked for the mode that their own programs would have given it."""
-    if _mask_of_the_user is not None:
-        path.chmod(0o666 & ~_mask_of_the_user)
+    """Give a file that a person requested the mode of their own umask."""
+    if _user_umask is not None:
+        path.chmod(0o666 & ~_user_umask)
 
 
 def private_directory(home: Path) -> None:
-    """Make the state directory where it is missing, and take from others the right to list it or enter it.
+    """Create the state directory if it is missing, and revoke the right of others to list or enter it.
 
-    The group's rights stay, since somebody gave them. As root others may enter, and list nothing: the account of the
-    embedded server must come through.
+    The group's rights stay, since somebody granted them. For root, others may enter but not list it: the account of the
+    embedded server must pass through.
     """
     as_root = os.geteuid() == 0
-    before = os.umask(0o022 if _mask_of_the_user is None else _mask_of_the_user)
+    before = os.umask(0o022 if _user_umask is None else _user_umask)
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
     finally:

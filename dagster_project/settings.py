@@ -1,8 +1,8 @@
-"""Every setting of heed, read once and validated: `heed.toml` and the environment become one frozen object.
+"""All settings: `heed.toml` and the environment, read once and validated into one frozen object.
 
-Belongs here: the names, types, limits and defaults of settings, and where state lives.
-Does not belong here: what a setting does (its room knows), and secrets (they come from the environment only:
-`HEED_DATABASE_URL`).
+Belongs here: the names, types, limits and defaults of settings, and where state is kept.
+Does not belong here: what a setting does (see its room), and secrets, which come from the environment only
+(`HEED_DATABASE_URL`).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Days = Annotated[float, Field(gt=0, le=3650)]
 
 
 class Section(BaseModel):
-    """A table of heed.toml. Unknown keys are errors: a typo must not silently mean the default. So are values of
-    another type: `true` must not silently mean 1."""
+    """A table of heed.toml. Unknown keys and values of another type are errors: a typo must not silently mean the
+    default, nor `true` mean 1."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Source(Section):
-    """Where the contract's tables stand, and how their times are to be read."""
+    """Where the contract's tables are, and how to read their times."""
 
     database_schema: str = "raw"
     alerts: str = "alerts"
@@ -56,7 +56,7 @@ class Source(Section):
             day = date.fromisoformat(text)
         except ValueError as error:
             raise ValueError(f"{text!r} is not a date, write one like '2015-01-01'") from error
-        # The expectations stop a run at earlier times, so that staging must reject those at least.
+        # Expectations stop a run on earlier times, so staging must reject at least those.
         if not date(2000, 1, 1) <= day < date(2100, 1, 1):
             raise ValueError(f"{text!r} is not from 2000-01-01 to 2099-12-31")
         return day.isoformat()
@@ -78,7 +78,7 @@ class Outcome(Section):
 
 
 class Features(Section):
-    """The history that features may look back on."""
+    """The history that features use."""
 
     keys: Annotated[tuple[str, ...], Field(strict=False)] = (
         "all",
@@ -112,7 +112,7 @@ class Learning(Section):
 
 
 class Gate(Section):
-    """What was agreed with managers: a candidate that misses it does not become champion."""
+    """Targets agreed with managers: a candidate that misses one does not become champion."""
 
     minimum_skill: Annotated[float, Field(ge=-1, le=1)] = 0.0
     minimum_auc: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -121,7 +121,7 @@ class Gate(Section):
 
 
 class Holdout(Section):
-    """Alerts for which no score is shown, so that what scores do to people can be told from what they foresee.
+    """Alerts for which no score is shown, to separate the effect of scores on people from what scores predict.
 
     5%: of 10,000 alerts a month, 500 are held out, and the effect on the acted share is known to 3.7 points (half the
     width of its 95% interval, at an acted share of 25%). 1% would give 8 points, 20% would give 2: see
@@ -132,7 +132,7 @@ class Holdout(Section):
 
 
 class Retention(Section):
-    """How many days things stay that neither readers nor evidence need any more; `heed prune` removes what is older."""
+    """For how many days `heed prune` keeps what neither readers nor evidence need any more."""
 
     scores_days: Annotated[float, Field(ge=30, le=36_500)] = 730
     models_days: Annotated[float, Field(ge=30, le=36_500)] = 365
@@ -156,7 +156,7 @@ class Schedule(Section):
 
 
 class Serving(Section):
-    """How `heed serve` knows who writes."""
+    """How `heed serve` identifies users."""
 
     user_header: str = ""
 
@@ -171,7 +171,7 @@ class Serving(Section):
 
 
 class Compute(Section):
-    """Where the heavy work is done: on this machine, or on a Dask cluster that stands already."""
+    """Where heavy computations run: on this machine, or on an existing Dask cluster."""
 
     dask: str = ""
 
@@ -184,14 +184,16 @@ class Compute(Section):
 
 
 class Notify(Section):
-    """Who is told when a run fails, and when it works again. The addresses hold secrets, so they stand in the
-    environment: this is the name of the variable."""
+    """Who is notified when a run fails, and when it works again.
+
+    The addresses contain secrets, so they are in the environment; this names the variable.
+    """
 
     urls_from: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "HEED_NOTIFY_URLS"
 
 
 class Settings(Section):
-    """All settings. `load_settings` makes it."""
+    """All settings, as `load_settings` returns them."""
 
     source: Source = Source()
     outcome: Outcome = Outcome()
@@ -206,7 +208,7 @@ class Settings(Section):
     notify: Notify = Notify()
 
     def feature_settings(self) -> FeatureSettings:
-        """The features' own settings."""
+        """The settings of features."""
         from datetime import timedelta
 
         from dagster_project.triage.features.contract import FeatureSettings
@@ -214,7 +216,7 @@ class Settings(Section):
         return FeatureSettings(keys=self.features.keys, lookback=timedelta(days=self.features.lookback_days))
 
     def learning_settings(self) -> LearningSettings:
-        """Learning's own settings."""
+        """The settings of learning."""
         from datetime import timedelta
 
         from dagster_project.triage.learning.candidates import LearningSettings
@@ -231,7 +233,7 @@ class Settings(Section):
         )
 
     def gate_targets(self) -> Targets:
-        """The gate's own targets."""
+        """The targets of the gate."""
         from dagster_project.triage.champion.gate import Targets
 
         return Targets(**self.gate.model_dump())
@@ -256,7 +258,7 @@ def load_settings(path: Path | None = None) -> Settings:
     Raises
     ------
     HeedError
-        The file is missing, is not TOML, or holds an unknown key or an impossible value; names the line.
+        The file is missing, is not TOML, or has an unknown key or an invalid value; names the line.
     """
     path = path or settings_path()
     try:
@@ -290,7 +292,7 @@ def _parse(text: str, path: Path) -> Settings:
 
 
 def _line_of(text: str, keys: list[str]) -> str:
-    """':12' for the line on which the setting stands, or nothing if it cannot be found."""
+    """The line number of a setting, like ':12'; empty if it cannot be found."""
     wanted = re.compile(rf"\s*['\"]?{re.escape(keys[-1])}['\"]?\s*=")
     table: str | None = None
     for number, line in enumerate(text.splitlines(), start=1):

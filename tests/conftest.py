@@ -25,16 +25,20 @@ from dagster_project.automation import days_back
 from dagster_project.commands.run import JobOutcome, run_job
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
-from dagster_project.resources.warehouse.embedded import embedded_url, stop_server
+from dagster_project.resources.warehouse.embedded import SERVER_SETTINGS, embedded_url, stop_server
 from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
 from dagster_project.simulator import World
+from tests.triage import learning_world
 
 # The same examples on every run: a failure on one machine is a failure on all of them.
 settings.register_profile(
     "heed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100
 )
 settings.load_profile("heed")
+
+# No power cut has to be survived by a server that goes with the session; the tests of faults have servers of their own.
+NOTHING_TO_KEEP = ("fsync", "synchronous_commit", "full_page_writes")
 
 PROJECT = Path(__file__).resolve().parent.parent
 REAL_ALERTS = PROJECT.parent / "shared" / "data" / "wolfi"
@@ -49,12 +53,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# The groups of `make test` that take longest, in the order in which they begin: none begins last and runs alone.
+LONG = (
+    "company",
+    "tests/end_to_end/",
+    "tests/dbt/",
+    "learning",
+    "tests/dagster/",
+    "tests/resources/",
+    "tests/serving/",
+)
+
+
+def group_of(item: pytest.Item) -> str:
+    """What one worker of `make test` runs together: the tests of a file, all that ask for the company, whose making
+    takes longer than any file of tests, and all that learn from the same small world."""
+    if {"company", "scored_company"} & set(getattr(item, "fixturenames", ())):
+        return "company"
+    if getattr(getattr(item, "module", None), "world", None) is learning_world.world:
+        return "learning"
+    return item.path.relative_to(PROJECT).as_posix()
+
+
+# First: xdist reads the groups in the same hook, and would otherwise read them before they are set.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests one worker of `make test` runs together: those of a file, and all that ask for the company, whose
-    making takes longer than any file of tests. Workers share nothing: each has a server and a home of its own."""
+    """Group the tests, since workers share nothing: each has a server and a home of its own."""
     for item in items:
-        shared = {"company", "scored_company"} & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("company" if shared else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+
+    def order(item: pytest.Item) -> int:
+        group = group_of(item)
+        return next((number for number, name in enumerate(LONG) if group.startswith(name)), len(LONG))
+
+    items.sort(key=order)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -84,7 +116,11 @@ def server_url(request: pytest.FixtureRequest, open_directory: Path) -> Iterator
     if request.config.getoption("--postgres") == "embedded":
         home = open_directory / "server"
         home.mkdir()
-        yield embedded_url(home).replace("/heed?", "/{}?")
+        with pytest.MonkeyPatch.context() as patch:
+            for name in NOTHING_TO_KEEP:
+                patch.setitem(SERVER_SETTINGS, name, "off")
+            url = embedded_url(home)
+        yield url.replace("/heed?", "/{}?")
         stop_server(home)
         return
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
@@ -109,8 +145,19 @@ def server_url(request: pytest.FixtureRequest, open_directory: Path) -> Iterator
             extra_groups=[] if account else None,
         )
 
+    unsafe = " ".join(f"-c {name}=off" for name in NOTHING_TO_KEEP)
     run("initdb", "-D", str(data), "-U", "tester", "--auth=trust", "--encoding=UTF8")
-    run("pg_ctl", "-D", str(data), "-w", "-l", str(data / "log"), "-o", f"-k {data} -c listen_addresses=''", "start")
+    run(
+        "pg_ctl",
+        "-D",
+        str(data),
+        "-w",
+        "-l",
+        str(data / "log"),
+        "-o",
+        f"-k {data} -c listen_addresses='' {unsafe}",
+        "start",
+    )
     yield f"postgresql://tester@/{{}}?host={data}"
     run("pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
 
@@ -119,23 +166,32 @@ def server_url(request: pytest.FixtureRequest, open_directory: Path) -> Iterator
 def new_database(server_url: str) -> Callable[[], str]:
     """Creates an empty database and returns its URL."""
     numbers = itertools.count(1)
+    return lambda: create_database(server_url, f"test_{next(numbers)}")
 
-    def create() -> str:
-        name = f"test_{next(numbers)}"
-        connection = psycopg2.connect(server_url.format("postgres"))
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {name}")
-        connection.close()
-        return server_url.format(name)
 
-    return create
+def create_database(server_url: str, name: str, template: str = "template1") -> str:
+    """A new database, empty or a copy of another to which nobody is connected; returns its URL."""
+    connection = psycopg2.connect(server_url.format("postgres"))
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    connection.close()
+    return server_url.format(name)
+
+
+@pytest.fixture(scope="session")
+def new_prepared_database(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    """Creates a database with heed's own tables, empty, and returns its URL: making them takes longer than a copy."""
+    url = create_database(server_url, "prepared")
+    prepare(Warehouse(tmp_path_factory.mktemp("prepared"), url))
+    numbers = itertools.count(1)
+    return lambda: create_database(server_url, f"prepared_{next(numbers)}", "prepared")
 
 
 @pytest.fixture
-def warehouse(new_database: Callable[[], str], tmp_path: Path) -> Warehouse:
+def warehouse(new_prepared_database: Callable[[], str], tmp_path: Path) -> Warehouse:
     """An empty warehouse with heed's own tables, in a home of its own."""
-    made = Warehouse(tmp_path, new_database())
+    made = Warehouse(tmp_path, new_prepared_database())
     prepare(made)
     return made
 
@@ -221,7 +277,14 @@ def company(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFa
     for kind in ("alerts", "actions", "rules", "action_types"):
         load_file(kind, next(home.glob(f"{kind}.csv*")), login("test_loader").connect)
     made = Company(
-        home, warehouse, login, world, put_in, end, dagster_instance(home), Settings(learning={"training_days": 120})
+        home,
+        warehouse,
+        login,
+        world,
+        put_in,
+        end,
+        dagster_instance(home),
+        Settings(learning={"training_days": 120, "threads": 1}),
     )
     # The holdout's draw is secret and made anew for each warehouse; that of the tests is the same every time.
     with warehouse.transaction() as cursor:

@@ -66,6 +66,12 @@ def count(warehouse: Warehouse, table: str) -> int:
     return int(warehouse.value(f"SELECT count(*) FROM {table}"))
 
 
+def counts(warehouse: Warehouse) -> dict[str, int]:
+    """The rows of each of heed's own tables, by one question: a connection for each would take longer than the rest."""
+    each = (f"SELECT '{name}' AS name, count(*) AS rows FROM {name}" for name in own_tables())
+    return dict(warehouse.read(" UNION ALL ".join(each)).itertuples(index=False))
+
+
 FEEDBACK = "INSERT INTO scoring.feedback (alert_id, model_version, verdict) VALUES ('a1', 'v', 'wrong')"
 CLOSING = (
     "INSERT INTO scoring.autoclose_events (rule, event, who, why, as_of) "
@@ -132,12 +138,12 @@ def test_one_row_of_ones_own_keeps_everything(warehouse: Warehouse, tmp_path: Pa
     simulate(warehouse, tmp_path)
     for table, row, named in OWN_ROWS:
         do(warehouse, f"INSERT INTO {table} {row}")
-        before = {name: count(warehouse, name) for name in own_tables()}
+        before = counts(warehouse)
         with pytest.raises(HeedError, match=named):
             reset_demo(warehouse)
         with pytest.raises(HeedError, match="simulated company"):
             load_file("alerts", rows_file(tmp_path, "alerts", ["a7"]), warehouse.connect)
-        assert {name: count(warehouse, name) for name in own_tables()} == before
+        assert counts(warehouse) == before
         do(warehouse, f"DELETE FROM {table} AS t WHERE to_jsonb(t)::text ~ '\"own|own.csv|: 99'")
     reset_demo(warehouse)
     assert holds_nothing(warehouse)
@@ -153,7 +159,7 @@ def test_tables_of_others_are_not_taken_for_heeds(new_database: Callable[[], str
     """A company's own dbt builds schemas of the same names: what heed would replace is refused before it is touched."""
     other = Warehouse(tmp_path, new_database())
     do(other, "CREATE SCHEMA staging; CREATE TABLE staging.stg_alerts AS SELECT 'mine' AS alert_id")
-    with pytest.raises(HeedError, match=r"staging\.stg_alerts, which heed did not make"):
+    with pytest.raises(HeedError, match=r"staging\.stg_alerts, which heed did not create"):
         prepare(other)
     assert count(other, "staging.stg_alerts") == 1
     assert other.value("SELECT to_regnamespace('scoring') IS NULL")

@@ -188,6 +188,25 @@ def test_what_is_old_goes(warehouse: Warehouse, instance: dg.DagsterInstance) ->
     assert {path.name for path in (home / "dbt").iterdir()} == {"partial_parse.msgpack", own.name}
 
 
+def test_how_runs_ended_is_kept_as_long_as_runs(warehouse: Warehouse, instance: dg.DagsterInstance) -> None:
+    """The newest end of each job stays: the next one is compared with it, and metrics show it."""
+    put(
+        warehouse,
+        "INSERT INTO scoring.run_ends (run_id, job, status, ended_at) VALUES ($1, $2, $3, $4)",
+        [
+            (f"{job} {days_ago}", job, status, NOW - timedelta(days=days_ago))
+            for job, status, days_ago in (
+                *(("refresh", "failed", 200), ("refresh", "succeeded", 91), ("refresh", "succeeded", 89)),
+                *(("retrain", "failed", 300), ("retrain", "failed", 200)),
+            )
+        ],
+    )
+    assert removed(prune(warehouse, SETTINGS, instance, now=NOW, dry_run=True), "how runs ended") == 3
+    assert removed(prune(warehouse, SETTINGS, instance, now=NOW), "how runs ended") == 3
+    kept = warehouse.read_arrow("SELECT run_id FROM scoring.run_ends ORDER BY 1")["run_id"].to_pylist()
+    assert kept == ["refresh 89", "retrain 200"]
+
+
 def test_the_nightly_job_does_the_same(warehouse: Warehouse, instance: dg.DagsterInstance) -> None:
     from dagster_project.definitions import build_defs
 

@@ -122,7 +122,5 @@ def test_values_that_the_generators_found(folder: Path) -> None:
     for text in (b"x = " + b"[" * 3000, b"[gate]\nminimum_skill = false\n", b"[outcome]\nhorizon_days = '14'\n"):
         assert set_up(folder, text) == "refused"
     lines = [b'{"rule": "heed001word", "team": "heed002word", "team": ""}', b'{"rule": "", " rule ": "heed003word"}']
-    assert (
-        load(folder, "rules", "export.jsonl", b"\n".join([b'{"rule": "a", "team": "b"}', *lines])) == "some set aside"
-    )
+    assert load(folder, "rules", "export.jsonl", b"\n".join([b'{"rule": "a", "team": "b"}', *lines])) == "some rejected"
     other_input(folder, "address", "postgresql://\ud7fc")

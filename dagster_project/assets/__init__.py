@@ -1,5 +1,5 @@
 """Dagster assets, one module per stage of the lineage.
 
-An asset reads, calls `triage/`, writes and reports metadata. It holds no logic: whatever could be wrong about the
-numbers stands in `triage/`, where it can be tested without Dagster.
+An asset reads, calls `triage/`, writes and reports metadata. It holds no logic: every number is computed in `triage/`,
+where it can be tested without Dagster.
 """

@@ -1,10 +1,10 @@
 """The stage after scoring that decides about closing, for rules that somebody enabled.
 
-Belongs here: the order of test, monitors and decisions in a run, and what it shows in Dagster.
+Belongs here: the order of test, monitors and decisions in a run, and what Dagster shows of them.
 Does not belong here: the test, the monitors, the decision (`triage/autoclose.py`), tables
 (`resources/stores/autoclose.py`).
 
-Nothing is closed here or anywhere in heed: decisions are published, and another system may apply them.
+heed closes nothing: it publishes decisions, and another system may apply them.
 """
 
 from datetime import datetime
@@ -14,7 +14,7 @@ import dagster as dg
 import pandas as pd
 
 from dagster_project.assets.scoring import ALERT_SCORES
-from dagster_project.assets.showing import table, table_schema
+from dagster_project.assets.showing import table, table_metadata
 from dagster_project.resources.as_of import run_as_of
 from dagster_project.resources.stores.autoclose import (
     HEED,
@@ -53,9 +53,9 @@ def autoclose_decisions(
     rows = [_serve(context, warehouse, request, as_of, settings.learning.training_days) for request in requests]
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": sum(row["decided"] for row in rows),
+            **table_metadata(warehouse, "scoring.autoclose_decisions"),
+            "new decisions": sum(row["decided"] for row in rows),
             "rules enabled": len(rows),
-            **({"dagster/column_schema": table_schema(warehouse, "scoring.autoclose_decisions")} if rows else {}),
             **({"rules": table(pd.DataFrame(rows))} if rows else {}),
         }
     )
@@ -64,20 +64,20 @@ def autoclose_decisions(
 def _serve(
     context: dg.AssetExecutionContext, warehouse: Warehouse, request: Request, as_of: datetime, days: float
 ) -> dict[str, Any]:
-    """One rule: tested once, watched, and if nothing speaks against it, decided about."""
-    found, before = threshold_of(warehouse, request, as_of, days)
+    """Test one rule once, monitor it, and decide about its new alerts unless a monitor stops it."""
+    tested, before = threshold_of(warehouse, request, as_of, days)
     row = {"rule": request.rule, "mode": request.mode, "decided": 0, "closed": 0}
-    if found.threshold is None:
-        return {**row, "finding": f"{found.status}: {found.sentence(request.miss_rate)}"}
+    if tested.threshold is None:
+        return {**row, "finding": f"{tested.status}: {tested.sentence(request.miss_rate)}"}
     all_before = scores_before(warehouse, request, days)
-    seen = watch_request(warehouse, request, found, before, all_before, as_of)
+    seen = watch_request(warehouse, request, tested, before, all_before, as_of)
     if seen.stop is not None:
         append_event(warehouse, STOPPED, request.rule, as_of, request_id=request.request_id, who=HEED, why=seen.stop)
         context.log.warning(f"closing stopped for the rule {request.rule}: {seen.stop}")
         return {**row, "finding": f"stopped: {seen.stop}"}
     if seen.doubt is not None:
         context.log.warning(f"closing pauses for the rule {request.rule}: {seen.doubt}")
-    made = decide_new_alerts(warehouse, request, found, all_before, as_of, seen.doubt is not None)
-    closed = int((made["decision"] == "close").sum()) if len(made) else 0
-    finding = f"paused: {seen.doubt}" if seen.doubt is not None else found.sentence(request.miss_rate)
-    return {**row, "decided": len(made), "closed": closed, "finding": finding}
+    decisions = decide_new_alerts(warehouse, request, tested, all_before, as_of, seen.doubt is not None)
+    closed = int((decisions["decision"] == "close").sum()) if len(decisions) else 0
+    finding = f"paused: {seen.doubt}" if seen.doubt is not None else tested.sentence(request.miss_rate)
+    return {**row, "decided": len(decisions), "closed": closed, "finding": finding}

@@ -21,7 +21,7 @@ from dagster_dbt.errors import DagsterDbtError
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.as_of import is_full_refresh, run_as_of
-from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, PUBLISH, WHOLE, cleaning
+from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, FULL, PUBLISH, cleaning
 from dagster_project.resources.dbt.project import (
     DBT_ANYWHERE,
     DBT_PROJECT,
@@ -32,8 +32,8 @@ from dagster_project.resources.dbt.project import (
 )
 from dagster_project.resources.dbt.resource import Dbt
 from dagster_project.resources.expectations.results import SHOWN_VALUES, row_in_words
+from dagster_project.resources.inputs.action_types import clean_types, how_to_explain, unknown_in_words
 from dagster_project.resources.preload import preload
-from dagster_project.resources.stores.action_types import clean_types, how_to_explain, unknown_in_words
 from dagster_project.resources.stores.history import shared_ids_in_words
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.run_lock import run_lock_environment
@@ -45,13 +45,13 @@ MANIFEST = DBT_PROJECT / "target" / "manifest.json"
 # How libpq says that it got no connection: dbt passes it on among other words.
 _REFUSED = re.compile(r"connection to server .{1,300}? failed: .*")
 # What macros of the project raise in heed's words (readers.sql).
-_KEPT = re.compile(
+_RAISED_BY_MACROS = re.compile(
     r"(?:heed cannot replace \S+, whose definition|heed lost the run lock).*?(?= CONTEXT:| compiled code at|$)"
 )
 
 
 class HeedTranslator(DagsterDbtTranslator):
-    """dbt names to Dagster names: the asset key is schema/table, the group is the stage."""
+    """dbt names to Dagster names: the asset key is schema/model, the group is the folder of the model."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -67,17 +67,19 @@ class HeedTranslator(DagsterDbtTranslator):
         node = manifest["nodes"].get(unique_id) or manifest["sources"].get(unique_id)
         if node is None or node["resource_type"] == "source":
             return spec
-        stage = node["config"].get("schema") or "staging"
+        schema = node["config"].get("schema") or "staging"
+        folder = node["fqn"][1] if node["resource_type"] == "model" else schema
         return spec.replace_attributes(
-            key=dg.AssetKey([stage, node["name"]]), group_name=stage, owners=["team:data-engineering"]
+            key=dg.AssetKey([schema, node["name"]]), group_name=folder, owners=["team:data-engineering"]
         )
 
 
 def ensure_manifest() -> Path:
-    """dbt's manifest, parsed anew when a file of the dbt project is younger. Does not contact the warehouse.
+    """dbt's manifest, parsed again when a file of the dbt project is newer. Does not contact the warehouse.
 
-    `prepare_if_dev` of dagster-dbt acts only under `dagster dev`; tests, schedules and commands need it as well. One
-    process parses at a time: dbt writes its files in place, and the others would read half of them.
+    `DbtProject.prepare_if_dev` of dagster-dbt acts only under `dagster dev`, where it parses on every load; tests,
+    schedules and commands need the manifest as well, and nobody should wait for a parse that changes nothing. One
+    process parses at a time: dbt writes its files in place, and others would read half of them.
     """
     MANIFEST.parent.mkdir(parents=True, exist_ok=True)
     with (MANIFEST.parent / "manifest.lock").open("w") as lock:
@@ -111,8 +113,8 @@ def _parsed_manifest() -> Path:
         env={**os.environ, **DBT_ANYWHERE},
     )
     if finished.returncode != 0 or not MANIFEST.exists():
-        said = " ".join((finished.stdout + finished.stderr).split())
-        raise HeedError(f"dbt cannot read the project in {DBT_PROJECT} ({said[-400:]})", "correct the model it names")
+        output = " ".join((finished.stdout + finished.stderr).split())
+        raise HeedError(f"dbt cannot read the project in {DBT_PROJECT} ({output[-400:]})", "correct the model it names")
     os.utime(MANIFEST)
     return MANIFEST
 
@@ -120,47 +122,47 @@ def _parsed_manifest() -> Path:
 def _build(
     context: dg.AssetExecutionContext, dbt: Dbt, warehouse: Warehouse, settings: Settings, clean: str
 ) -> Iterator[Any]:
-    only_now = {CLEAN_VARIABLE: clean, **run_lock_environment(warehouse)}
-    os.environ.update({**dbt_environment(warehouse, run_as_of(context)), **only_now})
-    # Unit tests say whether the SQL is right, not whether the data are: they run in `make test`. Nobody reads the
-    # documents that dbt writes about itself (0.5 s): its events tell all.
+    environment = {
+        **dbt_environment(warehouse, run_as_of(context)),
+        **run_lock_environment(warehouse),
+        CLEAN_VARIABLE: clean,
+    }
+    # Unit tests check the SQL, not the data: they run in `make test`. Nobody reads the documents that dbt writes about
+    # itself (0.5 s): its events tell all.
     arguments = ["--no-write-json", "--exclude-resource-type", "unit_test", "--vars", json.dumps(dbt_vars(settings))]
     try:
         with dbt_directory(warehouse.home) as directory:
-            building = dbt.build(context, arguments, directory)
+            invocation = dbt.build(context, arguments, directory, environment)
             preload()
-            for event in building.stream():
+            for event in invocation.stream():
                 yield _with_its_cause(_with_values(event, warehouse, directory), warehouse, settings)
     except DagsterDbtError as error:
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         if refused := _REFUSED.search(str(error)):
             raise warehouse.unreachable(refused[0]) from error
-        if kept := _KEPT.search(said):
+        if raised := _RAISED_BY_MACROS.search(message):
             raise HeedError(
-                kept[0], "end that session, SELECT pg_terminate_backend(pid), or let it finish, then run again"
+                raised[0], "end that session, SELECT pg_terminate_backend(pid), or let it finish, then run again"
             ) from error
-        if "due to lock timeout" in said:
+        if "due to lock timeout" in message:
             holders = warehouse.holders(readers=True) or "a session that has ended since"
             raise HeedError(f"dbt waited too long for a lock: {holders}", "end that session, then run again") from error
         raise
-    finally:  # what this run may leave out, no later dbt of this process may
-        for name in only_now:
-            os.environ.pop(name, None)
 
 
 def _with_values(event: Any, warehouse: Warehouse, directory: Path) -> Any:
-    """The result of a dbt test that failed, with what its query found: how many rows, and the first of them."""
+    """Add to the result of a failed dbt test how many rows its query returned, and the first of them."""
     if not isinstance(event, dg.AssetCheckResult) or event.passed:
         return event
     metadata = {name: getattr(value, "value", value) for name, value in (event.metadata or {}).items()}
-    if metadata.get("status") == "error":  # it could not be run, and found nothing
+    if metadata.get("status") == "error":  # the query could not be run
         return event
     name = str(metadata.get("unique_id", "")).split(".")[2:3]
     queries = list(directory.glob(f"compiled/**/{name[0]}.sql")) if name else []
     count = metadata.get("dagster_dbt/failed_row_count")
     words = f"{count:,} rows" if isinstance(count, int) else "rows"
     if queries:
-        # What it found is a bonus: a run never fails on that.
+        # Showing rows is an extra: it never fails the run.
         with suppress(Exception):
             query = queries[0].read_text(encoding="utf-8")
             rows = warehouse.read_arrow(f"SELECT * FROM (\n{query}\n) AS failing LIMIT {SHOWN_VALUES}").to_pylist()
@@ -170,7 +172,7 @@ def _with_values(event: Any, warehouse: Warehouse, directory: Path) -> Any:
 
 
 def _with_its_cause(event: Any, warehouse: Warehouse, settings: Settings) -> Any:
-    """The result of a failed check that people have to answer, naming what it found and what to do."""
+    """Add the cause and the remedy to the result of a failed check that people have to act on."""
     if not isinstance(event, dg.AssetCheckResult) or event.passed:
         return event
     description = ""
@@ -181,9 +183,8 @@ def _with_its_cause(event: Any, warehouse: Warehouse, settings: Settings) -> Any
     return event._replace(description=description) if description else event
 
 
-@lru_cache(
-    maxsize=1
-)  # Dagster loads the location when it is imported, and a command builds it again with its own parts
+# Importing the location builds it once, and a command builds it again with its own settings.
+@lru_cache(maxsize=1)
 def build_dbt_assets() -> list[dg.AssetsDefinition]:
     """The two dbt steps: what cleans, and what publishes."""
     manifest = ensure_manifest()
@@ -198,7 +199,7 @@ def build_dbt_assets() -> list[dg.AssetsDefinition]:
         prepare(warehouse)
         as_of = run_as_of(context)
         with cleaning(warehouse, settings, as_of, full_refresh=is_full_refresh(context)) as reading:
-            context.log.info(f"dbt reads {'everything' if reading.what == WHOLE else 'what is new'}: {reading.why}")
+            context.log.info(f"dbt reads {'everything' if reading.what == FULL else 'what is new'}: {reading.why}")
             yield from _build(context, dbt, warehouse, settings, reading.what)
 
     @dbt_assets(manifest=manifest, select="tag:reporting", dagster_dbt_translator=HeedTranslator(), name="reporting")

@@ -1,12 +1,13 @@
 """The stage that derives features: one Parquet file per day.
 
-Belongs here: which days a run computes and what it reads for them.
+Belongs here: which days a run computes, what it reads for them, and what Dagster shows of them.
 Does not belong here: features (`triage/features/contract.py`, `triage/features/history`).
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from datetime import UTC, datetime, time, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import chain, pairwise
 from typing import Any
 
 import dagster as dg
@@ -15,10 +16,10 @@ import pandas as pd
 from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
 from dagster_project.assets.showing import frame_schema
 from dagster_project.checks import check_before_publishing, suite_check_specs
-from dagster_project.resources.as_of import FIRST_DAY, run_as_of
+from dagster_project.resources.as_of import FIRST_DAY, days_between, feature_days, has_partitions, run_as_of
 from dagster_project.resources.cluster import Cluster
-from dagster_project.resources.files.spill import ALERTS_AT_ONCE, Aside
-from dagster_project.resources.stores.features import days_between
+from dagster_project.resources.files.spill import ALERTS_AT_ONCE, SpillBuffer
+from dagster_project.resources.stores.features import DerivedFeatures
 from dagster_project.resources.stores.flags import read_flags
 from dagster_project.resources.stores.history import FLAGGED_BY, read_coded_history, read_history
 from dagster_project.resources.warehouse.connection import Warehouse
@@ -51,25 +52,52 @@ def alert_features(
     settings: dg.ResourceParam[Settings],
     cluster: dg.ResourceParam[Cluster],
 ) -> Iterator[Any]:
-    as_of = run_as_of(context)
-    days = days_between(*context.partition_key_range)
-    first = datetime.combine(days[0], time(), UTC)
-    until = min(as_of, datetime.combine(days[-1] + timedelta(days=1), time(), UTC))
-    features, counts = Aside(warehouse.home, "alert_features"), Counter[str]()
+    as_of, days = run_as_of(context), feature_days(context, settings)
+    features, counts = SpillBuffer(warehouse.home, "alert_features"), Counter[str]()
 
     def parts() -> Iterator[pd.DataFrame]:
-        for part in features.keep(derive_features(warehouse, settings, cluster, first, until)):
+        derived = chain.from_iterable(
+            derive_features(warehouse, settings, cluster, _midnight(first), min(as_of, _midnight(last + _DAY)))
+            for first, last in _stretches(days)
+        )
+        for part in features.keep(derived):
             counts.update(part["raised_at"].dt.strftime("%Y-%m-%d").value_counts().to_dict())
             yield part
 
     yield from check_before_publishing("alert_features", ALERT_FEATURES, parts())
     context.log.info(f"{features.rows} alerts of {len(days)} days have features")
-    # A day shows its own count. All days have the same columns, which the newest one shows for all.
-    for day in days:
-        context.add_asset_metadata({"dagster/row_count": counts[day.isoformat()]}, partition_key=day.isoformat())
-    shown = {"dagster/column_schema": frame_schema(features.newest)}
-    context.add_asset_metadata(shown, partition_key=days[-1].isoformat())
-    yield dg.Output(features)
+    # Each day shows its own count. All days have the same columns, which the newest one shows for all.
+    shown: dict[date, dict[str, Any]] = {day: {"dagster/partition_row_count": counts[day.isoformat()]} for day in days}
+    shown[days[-1]]["dagster/column_schema"] = frame_schema(features.newest, _descriptions(warehouse, settings))
+    launched_for = set(days_between(*context.partition_key_range)) if has_partitions(context) else set()
+    for day in launched_for:
+        context.add_asset_metadata(shown[day], partition_key=day.isoformat())
+    yield dg.Output(DerivedFeatures(features, days))
+    for day in days:  # Dagster records by itself only the days that it launched the run for
+        if day not in launched_for:
+            context.log_event(dg.AssetMaterialization(ALERT_FEATURES, metadata=shown[day], partition=day.isoformat()))
+
+
+_DAY = timedelta(days=1)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _stretches(days: Sequence[date]) -> list[tuple[date, date]]:
+    """The first and last day of each stretch of consecutive days."""
+    gaps = [(before, after) for before, after in pairwise(days) if after - before > _DAY]
+    firsts, lasts = [days[0], *(after for _, after in gaps)], [*(before for before, _ in gaps), days[-1]]
+    return list(zip(firsts, lasts, strict=True))
+
+
+def _descriptions(warehouse: Warehouse, settings: Settings) -> dict[str, str]:
+    """What each column of the features means: facts as the mart describes them, histories by their definition."""
+    from dagster_project.triage.features.contract import history_features_for
+
+    facts = {column["name"]: column["description"] or "" for column in warehouse.columns("marts.alerts")}
+    return {**facts, **{each.name: each.description for each in history_features_for(settings.feature_settings())}}
 
 
 def derive_features(

@@ -1,10 +1,10 @@
 """The watch over published scores: drift, performance, coverage, freshness and volume, as asset checks that warn.
 
-Belongs here: reading what they are about, the table `scoring.monitoring`, and how a reading shows in Dagster.
+Belongs here: reading their input, writing the table `scoring.monitoring`, and how a reading shows in Dagster.
 Does not belong here: what is measured, on which alerts, and its limits (`triage/monitoring.py`).
 
-The checks run after scores are published and never stop anything: a drifted score is worth more than none, as long
-as somebody is told.
+The checks run after scores are published and never stop anything: a drifted score is better than none, as long as
+somebody is told.
 """
 
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
 DESCRIPTIONS = {
-    "input_drift": "The facts of the last 7 days look like those that the champion learned from.",
-    "score_drift": "First scores of the last 7 days look like those of the weeks before.",
-    "estimated_performance": "Scores without known outcomes yet tell alerts apart as well as the evaluation said.",
+    "input_drift": "The facts of the last 7 days resemble those that the champion was trained on.",
+    "score_drift": "First scores of the last 7 days resemble those of the weeks before.",
+    "estimated_performance": "Scores whose outcomes are not known yet separate alerts as well as the evaluation said.",
     "realised_performance": "As many alerts were acted on as their first scores said.",
     "coverage": "Every open alert has a score.",
-    "freshness": "Alerts keep coming: no pause beyond twice the longest of the weeks before.",
-    "alert_volume": "The last whole day brought as many alerts as its weekday usually does.",
+    "freshness": "Alerts keep coming: no pause is longer than twice the longest of the weeks before.",
+    "alert_volume": "The last full day brought as many alerts as its weekday usually does.",
 }
 
 
@@ -50,7 +50,7 @@ def monitoring(
     champion = models.champion(as_of)
     version = champion.model_version if champion is not None else None
     auc = _evaluated_auc(models, version)
-    readings = read_all(warehouse, as_of, champion.taught if champion else as_of, auc, settings.outcome.horizon_days)
+    readings = read_all(warehouse, as_of, champion.trained if champion else as_of, auc, settings.outcome.horizon_days)
     rows = pd.DataFrame([reading.to_row() for reading in readings])
     append_monitoring(warehouse, rows, as_of, version)
     for name in DESCRIPTIONS:
@@ -76,7 +76,7 @@ def monitoring(
 def read_all(
     warehouse: Warehouse, as_of: datetime, cut: datetime, evaluated_auc: float, horizon_days: float
 ) -> list[Any]:
-    """Every reading at `as_of`, in the order of the checks; the drifting columns farthest first."""
+    """Every reading at `as_of`, in the order of the checks; the column that drifted most comes first."""
     from dagster_project.triage import monitoring as watch
 
     horizon = timedelta(days=horizon_days)
@@ -92,6 +92,10 @@ def _evaluated_auc(models: ModelStore, version: str | None) -> float:
     if version is None:
         return float("nan")
     evaluation = models.evaluation(version)
-    kind = evaluation[(evaluation["slice"] == "unflagged") & (evaluation["metric"] == "roc_auc")]
-    of_model = kind.loc[kind["contender"] == "model", "value"]
-    return float(of_model.iloc[0]) if len(of_model) and of_model.notna().iloc[0] else float("nan")
+    auc = evaluation.loc[
+        (evaluation["slice"] == "unflagged")
+        & (evaluation["metric"] == "roc_auc")
+        & (evaluation["contender"] == "model"),
+        "value",
+    ]
+    return float(auc.iloc[0]) if len(auc) else float("nan")

@@ -1,6 +1,6 @@
 """The stage that flags: flood days and visibility-only rules.
 
-Belongs here: reading the clean history, asking what is unexpected in it, publishing the flags.
+Belongs here: reading the clean history, finding what is unexpected in it, publishing the flags.
 Does not belong here: the statistics (`triage/floods`, `triage/flags/visibility.py`) and their expectations
 (`expectations/`).
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_project.assets.showing import table_schema, volume_plot
+from dagster_project.assets.showing import table_metadata, volume_plot
 from dagster_project.checks import (
     RowsToCheck,
     check_before_publishing,
@@ -35,17 +35,17 @@ _CLEAN = [dg.AssetKey(["marts", name]) for name in ("alerts", "alert_outcomes", 
 
 
 def _mart(suite: str, table: str, witness: str) -> Callable[[Any], RowsToCheck]:
-    """What a refresh checks: the rows written since the table passed. Ids stay unique through the tables' indexes."""
+    """What a refresh checks: the rows written since the table last passed. The tables' indexes keep ids unique."""
 
     def load(context: dg.AssetCheckExecutionContext) -> RowsToCheck:
         warehouse, checksum = context.resources.warehouse, suite_checksum(suite)
-        rows, is_whole, transaction = unchecked_rows(
+        rows, is_all, transaction = unchecked_rows(
             warehouse, f"marts.{table}", suite, checksum, witness, full_refresh=is_full_refresh(context)
         )
         return RowsToCheck(
             rows,
             {"as_of": run_as_of(context).isoformat()} if table == "alert_outcomes" else None,
-            "all" if is_whole else "those written since all of them passed",
+            "all" if is_all else "those written since all of them passed",
             lambda: remember_checked(warehouse, suite, checksum, transaction),
         )
 
@@ -85,7 +85,7 @@ clean_checks = [
         dg.AssetSpec(
             VISIBILITY_ONLY,
             deps=_CLEAN,
-            description="Rules on which nobody acts, by design: declared by people or inferred from outcomes, and "
+            description="Rules on which nobody acts by design: declared by people or inferred from outcomes, and "
             "released at the first action.",
             owners=["team:data-science"],
             kinds={"python", "postgres"},
@@ -94,7 +94,7 @@ clean_checks = [
         dg.AssetSpec(
             FLAGGED_ALERTS,
             deps=_CLEAN,
-            description="The alerts that a flag holds now, and why: left out of training and the headline metrics.",
+            description="The alerts that are flagged now, and why: left out of training and the headline metrics.",
             owners=["team:data-science"],
             kinds={"python", "postgres"},
             metadata={"dagster/table_name": "quality.flagged_alerts"},
@@ -122,59 +122,56 @@ def flags(
 
     as_of = run_as_of(context)
     history = read_coded_history(warehouse, as_of)
-    # What the expectations on volume find unexpected is the flag.
-    found = find_flags(history, read_rules(warehouse), as_of, overrides=read_overrides(warehouse, as_of))
-    flood_days, visibility_only = found.flood_days, found.visibility_only_rules
-    # Both kinds of flags read the same overrides and may say the same of one.
-    said = list(dict.fromkeys([*flood_days.attrs.get("warnings", []), *visibility_only.attrs.get("warnings", [])]))
-    for warning in said:
+    # What the expectations on volume find unexpected becomes the flag.
+    unexpected = find_flags(history, read_rules(warehouse), as_of, overrides=read_overrides(warehouse, as_of))
+    flood_days, visibility_only = unexpected.flood_days, unexpected.visibility_only_rules
+    # Both kinds of flags read the same overrides, and may warn of the same one.
+    warnings = list(dict.fromkeys([*flood_days.attrs.get("warnings", []), *visibility_only.attrs.get("warnings", [])]))
+    for warning in warnings:
         context.log.warning(warning)
-    to_mend = {"overrides to mend": dg.MetadataValue.md(markdown_table([{"what": line} for line in said]))}
-    yield from check_results(found.result, FLOOD_DAYS)
-    # Superseded rows are a flag's past: replay needs them, people and expectations look at what stands.
-    standing = flood_days[flood_days["superseded_at"].isna()]
-    yield from check_before_publishing("flood_days", FLOOD_DAYS, [standing], id_columns=("day", "scope"))
+    to_correct = {"overrides to mend": dg.MetadataValue.md(markdown_table([{"what": line} for line in warnings]))}
+    yield from check_results(unexpected.result, FLOOD_DAYS)
+    # Superseded rows are a flag's past, which replay needs. People and expectations look at the current ones.
+    current = flood_days[flood_days["superseded_at"].isna()]
+    yield from check_before_publishing("flood_days", FLOOD_DAYS, [current], id_columns=("day", "scope"))
     yield from check_before_publishing(
         "visibility_only_rules", VISIBILITY_ONLY, [visibility_only], id_columns=("rule",)
     )
-    flags_now = found.alerts
-    held = flags_now["flood"] | flags_now["visibility_only"]
-    # Filtered first: an empty frame would take on the rows of whatever is assigned to it.
-    why = flags_now[held]
-    flagged = history.loc[held, ["alert_id", "raised_at"]].assign(
+    flags_now = unexpected.alerts
+    excluded = flags_now["flood"] | flags_now["visibility_only"]
+    # Filtered first: an empty frame would take on the rows of what is assigned to it.
+    why = flags_now[excluded]
+    flagged = history.loc[excluded, ["alert_id", "raised_at"]].assign(
         flood=why["flood"], visibility_only=why["visibility_only"], reason=why["flag_reason"]
     )
     band = daily_band(history, as_of)
     replace_flags(warehouse, flood_days, visibility_only, flagged, band)
-    plot = volume_plot(band, standing)
+    plot = volume_plot(band, current)
     yield dg.MaterializeResult(
         asset_key=FLOOD_DAYS,
         metadata={
-            "dagster/row_count": len(standing),
-            "dagster/column_schema": table_schema(warehouse, "quality.flood_days"),
-            "confirmed": int((standing["status"] == "confirmed").sum()),
-            "suspected": int((standing["status"] == "suspected").sum()),
-            "cleared": int((standing["status"] == "cleared").sum()),
+            **table_metadata(warehouse, "quality.flood_days"),
+            "confirmed": int((current["status"] == "confirmed").sum()),
+            "suspected": int((current["status"] == "suspected").sum()),
+            "cleared": int((current["status"] == "cleared").sum()),
             "daily volume": plot,
-            **(to_mend if said else {}),
+            **(to_correct if warnings else {}),
         },
     )
     yield dg.MaterializeResult(
         asset_key=VISIBILITY_ONLY,
         metadata={
-            "dagster/row_count": len(visibility_only),
-            "dagster/column_schema": table_schema(warehouse, "quality.visibility_only_rules"),
+            **table_metadata(warehouse, "quality.visibility_only_rules"),
             "in force": int((visibility_only["status"] != "released").sum()),
-            **(to_mend if said else {}),
+            **(to_correct if warnings else {}),
         },
     )
     number = max(len(history), 1)
     yield dg.MaterializeResult(
         asset_key=FLAGGED_ALERTS,
         metadata={
-            "dagster/row_count": len(flagged),
-            "dagster/column_schema": table_schema(warehouse, "quality.flagged_alerts"),
-            "share of alerts excluded": float(held.sum() / number),
+            **table_metadata(warehouse, "quality.flagged_alerts"),
+            "share of alerts excluded": float(excluded.sum() / number),
             "share in floods": float(flags_now["flood"].sum() / number),
             "share of visibility-only rules": float(flags_now["visibility_only"].sum() / number),
         },
@@ -182,8 +179,7 @@ def flags(
     yield dg.MaterializeResult(
         asset_key=DAILY_VOLUME_BAND,
         metadata={
-            "dagster/row_count": len(band),
-            "dagster/column_schema": table_schema(warehouse, "quality.daily_volume_band"),
+            **table_metadata(warehouse, "quality.daily_volume_band"),
             "daily volume": plot,
         },
     )

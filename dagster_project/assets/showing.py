@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
@@ -22,15 +23,25 @@ if TYPE_CHECKING:
     from dagster_project.resources.warehouse.connection import Warehouse
 
 
+# Shown name -> metric of `training.model_evaluations`.
+HEADLINE = {
+    "AUC": "roc_auc",
+    "log-loss": "log_loss",
+    "log-loss skill over the constant rate": "log_loss_skill_over_constant",
+    "log-loss skill over the best baseline": "log_loss_skill_over_best_baseline",
+    "decile error": "decile_error",
+}
+
+
 def figure(width: float = 7.0, height: float = 2.4) -> Figure:
-    """An empty figure that never touches a screen."""
+    """An empty figure that needs no screen."""
     from matplotlib.figure import Figure as Canvas
 
     return Canvas(figsize=(width, height), dpi=90, layout="constrained")
 
 
 def image(drawn: Figure, alternative: str) -> dg.MetadataValue:
-    """A figure as Markdown that carries the picture in itself."""
+    """A figure as Markdown, with the picture embedded."""
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="png")
     return dg.MetadataValue.md(
@@ -49,7 +60,7 @@ def table(frame: pd.DataFrame, digits: int = 4) -> dg.MetadataValue:
 
 
 def table_schema(warehouse: Warehouse, table: str) -> dg.TableSchema:
-    """The columns of a table of the warehouse, with the descriptions that stand in its DDL."""
+    """The columns of a table of the warehouse, with its comments as their descriptions."""
     return dg.TableSchema(
         [
             dg.TableColumn(name=column["name"], type=column["type"], description=column["description"])
@@ -58,13 +69,36 @@ def table_schema(warehouse: Warehouse, table: str) -> dg.TableSchema:
     )
 
 
-def frame_schema(frame: pd.DataFrame) -> dg.TableSchema:
+def table_metadata(warehouse: Warehouse, table: str) -> dict[str, Any]:
+    """What Dagster knows of every table: its columns, and how many rows it holds now."""
+    return {
+        "dagster/row_count": warehouse.value(f"SELECT count(*) FROM {table}"),
+        "dagster/column_schema": table_schema(warehouse, table),
+    }
+
+
+def headline(evaluation: pd.DataFrame) -> dict[str, float]:
+    """A model's measures on unflagged alerts, as numbers that Dagster plots over time; those that could be taken."""
+    from dagster_project.triage.evaluation.contenders import MODEL
+    from dagster_project.triage.evaluation.evidence import row
+
+    measured = {name: row(evaluation, MODEL, metric) for name, metric in HEADLINE.items()}
+    return {name: measure["value"] for name, measure in measured.items() if measure is not None}
+
+
+def frame_schema(frame: pd.DataFrame, descriptions: Mapping[str, str] | None = None) -> dg.TableSchema:
     """The columns of a frame that becomes a file."""
-    return dg.TableSchema([dg.TableColumn(name=str(name), type=str(kind)) for name, kind in frame.dtypes.items()])
+    described = descriptions or {}
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name=str(name), type=str(kind), description=described.get(str(name)))
+            for name, kind in frame.dtypes.items()
+        ]
+    )
 
 
 def volume_plot(band: pd.DataFrame, flood_days: pd.DataFrame) -> dg.MetadataValue:
-    """Alerts per day with their seasonal band, and the days on which something flooded marked by their status."""
+    """Alerts per day with their seasonal band; flood days are marked by their status."""
     drawn = base64.b64encode(volume_svg(band, flood_days).encode()).decode()
     return dg.MetadataValue.md(f"![alerts per day, band and flood days](data:image/svg+xml;base64,{drawn})")
 

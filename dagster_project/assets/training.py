@@ -1,7 +1,7 @@
-"""The stage that learns: training set, candidate, its evidence, and the gate.
+"""The training stage: training set, candidate, its evaluation and audit, and the champion.
 
-Belongs here: what each of them reads, stores and shows.
-Does not belong here: learning and judging (`triage/`).
+Belongs here: what each asset reads, stores and shows.
+Does not belong here: learning, auditing and deciding (`triage/`).
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,11 @@ import pandas as pd
 
 from dagster_project.assets.features import ALERT_FEATURES
 from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
-from dagster_project.assets.showing import frame_schema, table, table_schema
+from dagster_project.assets.showing import frame_schema, headline, table, table_metadata
 from dagster_project.checks import check_before_publishing, suite_check_specs
-from dagster_project.errors import HeedError
 from dagster_project.resources.as_of import run_as_of
 from dagster_project.resources.cluster import Cluster
-from dagster_project.resources.stores.action_types import require_known_meanings
+from dagster_project.resources.inputs.action_types import require_known_meanings
 from dagster_project.resources.stores.features import FeatureStore
 from dagster_project.resources.stores.flags import read_flags
 from dagster_project.resources.stores.frames import FrameFile
@@ -39,7 +38,7 @@ MODEL_EVALUATION = dg.AssetKey(["training", "model_evaluation"])
 MODEL_AUDIT = dg.AssetKey(["training", "model_audit"])
 CHAMPION_MODEL = dg.AssetKey(["training", "champion_model"])
 _OWNERS = ["team:data-science"]
-MOST_FLAGGED = 10_000  # of a day, or of each ALERTS_AT_ONCE of one: the training set goes without the others
+MOST_FLAGGED = 10_000  # of a day, or of each ALERTS_AT_ONCE of one: the training set leaves the others out
 
 
 @dg.asset(
@@ -48,7 +47,7 @@ MOST_FLAGGED = 10_000  # of a day, or of each ALERTS_AT_ONCE of one: the trainin
     deps=[FLOOD_DAYS, VISIBILITY_ONLY],
     ins={"features": dg.AssetIn(ALERT_FEATURES, partition_mapping=dg.AllPartitionMapping())},
     io_manager_key="frame_files",
-    description="What there is to learn from: alerts whose outcome is known at the as-of, with the features they had "
+    description="What the model learns from: alerts whose outcome is known at the as-of, with the features they had "
     "when they were raised. Flagged alerts are marked and left out of learning.",
     owners=_OWNERS,
     kinds={"python", "parquet"},
@@ -62,14 +61,14 @@ def training_set(
 ) -> Iterator[Any]:
     as_of = run_as_of(context)
     require_known_meanings(warehouse, settings, as_of)
-    frame, left_out = read_taught(features, warehouse, as_of, settings.learning.training_days)
+    frame, left_out = read_training_set(features, warehouse, as_of, settings.learning.training_days)
     touched = read_influenced(warehouse, as_of)
     if len(touched):
         frame["influenced"] = frame["alert_id"].isin(touched).to_numpy()
         unseen = int((~frame["influenced"]).sum())
         context.log.info(
-            f"people act differently because of scores: calibrating on the {unseen} alerts whose score nobody "
-            "saw, where they are enough"
+            f"people act differently because of scores: calibrating on the {unseen} alerts whose score nobody saw, "
+            "if there are enough of them"
         )
     yield from check_before_publishing(
         "training_set", TRAINING_SET, [frame[~frame["excluded"]]], parameters={"cut": as_of.isoformat()}
@@ -87,12 +86,12 @@ def training_set(
     )
 
 
-def read_taught(
+def read_training_set(
     features: FeatureStore, warehouse: Warehouse, as_of: datetime, training_days: float, most: int = MOST_FLAGGED
 ) -> tuple[pd.DataFrame, int]:
-    """The training set at `as_of` as `training_frame` makes it, and how many flagged alerts it goes without.
+    """The training set at `as_of` as `training_frame` builds it, and how many flagged alerts it leaves out.
 
-    most : of the flagged alerts of a day, or of each ALERTS_AT_ONCE on a day of more, so many come along.
+    most : how many flagged alerts of a day are kept, or of each ALERTS_AT_ONCE on a busier day.
     """
     from dagster_project.triage.features.build import FACTS
     from dagster_project.triage.pipeline import at_most_flagged, training_frame
@@ -109,14 +108,14 @@ def read_taught(
         left_out += int((~mask).sum())
         return mask
 
-    made = features.read(first.date(), as_of.date(), keep=needed)
-    if not len(made):
-        made = pd.DataFrame(columns=list(FACTS))
-        made["raised_at"] = made["raised_at"].astype("datetime64[us, UTC]")
+    derived = features.read(first.date(), as_of.date(), keep=needed)
+    if not len(derived):
+        derived = pd.DataFrame(columns=list(FACTS))
+        derived["raised_at"] = derived["raised_at"].astype("datetime64[us, UTC]")
     outcomes = read_history(warehouse, as_of, first, ("alert_id", "raised_at", "acted", "known_at"))
     if left_out:
-        outcomes = outcomes[outcomes["alert_id"].isin(made["alert_id"])]
-    return training_frame(made, outcomes, *flags, cut=as_of, training_days=training_days), left_out
+        outcomes = outcomes[outcomes["alert_id"].isin(derived["alert_id"])]
+    return training_frame(derived, outcomes, *flags, cut=as_of, training_days=training_days), left_out
 
 
 @dg.asset(
@@ -124,9 +123,9 @@ def read_taught(
     group_name="training",
     ins={"frame": dg.AssetIn(TRAINING_SET)},
     io_manager_key="frame_files",
-    description="A new model version, learned from the past only; or the best simple baseline where there is too "
-    "little to learn from or nothing beats it. With it come its forecasts of the past: what it and every baseline said "
-    "about alerts that were later than all they had learned from.",
+    description="A new model version, learned from the past only; or the best simple baseline, when there is too "
+    "little to learn from or nothing beats it. With it come forecasts of the past: those that it and every baseline "
+    "made of alerts later than all they had learned from.",
     owners=_OWNERS,
     kinds={"lightgbm", "postgres"},
     metadata={"dagster/table_name": "training.model_versions"},
@@ -140,7 +139,7 @@ def candidate_model(
     cluster: dg.ResourceParam[Cluster],
 ) -> dg.Output[pd.DataFrame]:
     from dagster_project.triage.audit.withholding import learn_without_leaks, withhold
-    from dagster_project.triage.learning.training import LIGHTGBM
+    from dagster_project.triage.learning.model import LIGHTGBM
 
     as_of = run_as_of(context)
     champion = models.champion(as_of)
@@ -149,8 +148,8 @@ def candidate_model(
     history, changes = read_history(warehouse, as_of, since), read_fact_changes(warehouse, as_of)
     withholding = withhold(frame.read(), history, as_of, learning, changes)
     del history
-    told = [f"{row.subject} is {row.verdict}: {row.finding}" for row in withholding.findings]
-    for line in told:
+    leaking = [f"{row.subject} is {row.verdict}: {row.finding}" for row in withholding.findings]
+    for line in leaking:
         context.log.warning(line)
     learned = learn_without_leaks(
         frame.read(), as_of, learning, withholding, proven=champion is not None and champion.kind == LIGHTGBM
@@ -160,12 +159,12 @@ def candidate_model(
     return dg.Output(
         learned.forecasts,
         metadata={
-            "dagster/column_schema": table_schema(warehouse, "training.model_versions"),
+            **table_metadata(warehouse, "training.model_versions"),
             "model version": learned.model.version,
             "kind": learned.model.kind,
             "why": learned.model.explanation,
             "forecasts of the past": len(learned.forecasts),
-            "not known at the raise": told,
+            "not known at the raise": leaking,
         },
     )
 
@@ -174,9 +173,9 @@ def candidate_model(
     key=MODEL_EVALUATION,
     group_name="training",
     ins={"forecasts": dg.AssetIn(CANDIDATE_MODEL)},
-    description="The candidate's forecasts of the past beside every simple baseline's, with intervals: with and "
-    "without flagged alerts, on the last cut alone, by team, severity, month and age of the rule. What was said beside "
-    "what happened stands in training.reliability.",
+    description="The candidate's forecasts of the past compared with every simple baseline's, with intervals: with and "
+    "without flagged alerts, on the last cut alone, by team, severity, month and age of the rule. Forecast against "
+    "outcome is in training.reliability.",
     owners=_OWNERS,
     kinds={"python", "postgres"},
     metadata={"dagster/table_name": "training.model_evaluations"},
@@ -188,26 +187,34 @@ def model_evaluation(
     models: dg.ResourceParam[ModelStore],
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
-    from dagster_project.triage.evaluation import evidence, open_alerts
+    from dagster_project.triage.evaluation import evidence
 
     as_of = run_as_of(context)
     past = forecasts.read()
     horizon = settings.learning_settings().horizon
-    evaluation = pd.concat([evidence.measure(past), open_alerts.measure_past(past, as_of, horizon)], ignore_index=True)
+    evaluation = _evaluate(past, as_of, horizon)
     models.save_evaluation(models.newest(as_of), as_of, evaluation, evidence.reliability(past))
     shown = evaluation[
         evaluation["metric"].isin(["log_loss", "roc_auc"]) & evaluation["slice"].isin(["unflagged", "all", "last cut"])
     ]
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(evaluation),
-            "dagster/column_schema": table_schema(warehouse, "training.model_evaluations"),
+            **table_metadata(warehouse, "training.model_evaluations"),
+            **headline(evaluation),
             "measured on": f"alerts from {past['raised_at'].min():%Y-%m-%d} to {past['raised_at'].max():%Y-%m-%d}"
             if len(past)
-            else "too little known to measure anything",
+            else "too few known outcomes to measure anything",
             "against the baselines": table(shown[["slice", "contender", "metric", "value", "low", "high", "alerts"]]),
         },
     )
+
+
+def _evaluate(forecasts: pd.DataFrame, as_of: datetime, horizon: timedelta) -> pd.DataFrame:
+    """The evidence about the chance at the raise, and about the chance that readers saw while alerts waited."""
+    from dagster_project.triage.evaluation import evidence, open_alerts
+
+    parts = [evidence.measure(forecasts), open_alerts.measure_past(forecasts, as_of, horizon)]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
 @dg.asset(
@@ -215,7 +222,7 @@ def model_evaluation(
     group_name="training",
     ins={"frame": dg.AssetIn(TRAINING_SET), "forecasts": dg.AssetIn(CANDIDATE_MODEL)},
     description="What an auditor would ask of the candidate: does anything it learns from know the future, does it "
-    "only repeat the last action, and how far can each team's decisions be foreseen at all?",
+    "only repeat the last action, and how predictable are each team's decisions at all?",
     owners=_OWNERS,
     kinds={"python", "postgres"},
     metadata={"dagster/table_name": "training.audit_findings"},
@@ -236,7 +243,7 @@ def model_audit(
     version = models.newest(as_of)
     withholding = Withholding.of(models.load(version).evidence)
     since = as_of - timedelta(days=settings.learning.training_days + settings.features.lookback_days)
-    made = audit(
+    result = audit(
         frame.read(),
         forecasts.read(),
         read_history(warehouse, as_of, since),
@@ -245,22 +252,21 @@ def model_audit(
         settings=replace(settings.learning_settings(), withheld=tuple(withholding.withheld)),
         history_from=pd.Timestamp(since),
     )
-    withheld = replace(withholding, vouched={}).findings  # those that are vouched for were audited again
-    made = replace(made, findings=pd.concat([table_of(withheld), made.findings], ignore_index=True))
-    models.save_audit(version, as_of, made)
-    verdicts = made.findings["verdict"].value_counts()
+    withheld = replace(withholding, vouched={}).findings  # vouched columns were audited again
+    result = replace(result, findings=pd.concat([table_of(withheld), result.findings], ignore_index=True))
+    models.save_audit(version, as_of, result)
+    verdicts = result.findings["verdict"].value_counts()
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(made.findings),
-            "dagster/column_schema": table_schema(warehouse, "training.audit_findings"),
+            **table_metadata(warehouse, "training.audit_findings"),
             **{f"findings: {name}": int(number) for name, number in verdicts.items()},
-            "findings": table(made.findings[["check", "subject", "verdict", "finding"]].head(40)),
-            "repeating the last action": f"{made.shortcut.verdict}: {made.shortcut.reason}"
-            if made.shortcut
-            else "no trees were taught",
-            "teams": table(made.teams[["team", "alerts", "auc", "ceiling", "status", "reason"]])
-            if len(made.teams)
-            else "no trees were taught",
+            "findings": table(result.findings[["check", "subject", "verdict", "finding"]].head(40)),
+            "repeating the last action": f"{result.shortcut.verdict}: {result.shortcut.reason}"
+            if result.shortcut
+            else "no trees were trained",
+            "teams": table(result.teams[["team", "alerts", "auc", "ceiling", "status", "reason"]])
+            if len(result.teams)
+            else "no trees were trained",
         },
     )
 
@@ -271,7 +277,7 @@ def model_audit(
     ins={"frame": dg.AssetIn(TRAINING_SET), "forecasts": dg.AssetIn(CANDIDATE_MODEL)},
     deps=[MODEL_EVALUATION, MODEL_AUDIT],
     description="The model version that scores: the gate's decisions with their reasons, append-only. A champion that "
-    "stays is calibrated anew on what it said since it learned.",
+    "stays is recalibrated on its forecasts since training.",
     owners=_OWNERS,
     kinds={"python", "postgres"},
     metadata={"dagster/table_name": "training.champion_decisions"},
@@ -284,70 +290,47 @@ def champion_model(
     models: dg.ResourceParam[ModelStore],
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
-    from dagster_project.triage.audit.withholding import Withholding, knows
-    from dagster_project.triage.champion import gate
-    from dagster_project.triage.champion.recalibration import forecasts_since, in_words, recalibrate
+    from dagster_project.triage.audit.withholding import Withholding
+    from dagster_project.triage.champion.decide import decide_champion
+    from dagster_project.triage.champion.recalibration import forecasts_since, in_words
     from dagster_project.triage.evaluation import evidence
 
     as_of = run_as_of(context)
+    horizon = settings.learning_settings().horizon
     version = models.newest(as_of)
     candidate = models.load(version)
-    standing = models.champion(as_of)
-    champion, unusable = None, ""
     past, known = forecasts.read(), frame.read()
-    withholding = Withholding.of(candidate.evidence)
-    comparison = None
-    if standing is not None:
-        try:
-            champion = models.load(standing.model_version)
-        except HeedError as error:
-            unusable = f"the champion {standing.model_version} cannot be read ({error.cause})"
-    if champion is not None and standing is not None and champion.contract != candidate.contract:
-        # It cannot score any more and does not defend its place; what it said while it could is compared all the same.
-        unusable = gate.why_other_features(standing.model_version, champion.contract, candidate.contract)
-        said = models.published_by(champion, as_of)
-        comparison = gate.compare_published(candidate, past, champion.as_taught(), said)
-        champion = None
-    elif champion is not None and standing is not None and (known_to := knows(champion, withholding)):
-        # On the facts of today it would win by what it cannot have known.
-        unusable = gate.why_it_knows(standing.model_version, known_to)
-        champion = None
-    elif champion is not None:
-        # As it was taught: a map fitted since has seen these very alerts.
-        comparison = gate.compare(candidate, past, champion.as_taught(), known)
-    if unusable:
-        context.log.warning(unusable)
-    decision = gate.decide(
+    standing = models.standing(as_of)
+    outcome = decide_champion(
         candidate,
+        past,
         models.evaluation(version),
-        settings.gate_targets(),
-        champion is not None,
-        comparison,
-        models.leaks(version),
-        unusable,
+        known,
+        standing,
+        cut=as_of,
+        horizon=horizon,
+        targets=settings.gate_targets(),
+        withholding=Withholding.of(candidate.evidence),
+        leaks=models.leaks(version),
+        withdrawn=models.succession(as_of).withdrawn,
     )
-    withdrawn_versions = models.succession(as_of).withdrawn
-    if decision.decision == "promoted" and (withdrawn := withdrawn_versions.get(version)):
-        # What a person ended, only a person begins again.
-        word = f"{withdrawn['decided_by']} rolled back from it ({'; '.join(withdrawn['reasons'])})"
-        decision = gate.Decision("refused", [f"{word}; only a person makes it champion again"], decision.evidence)
+    decision, champion = outcome.decision, outcome.scores
+    if outcome.unusable:
+        context.log.warning(outcome.unusable)
     models.decide(version, as_of, decision.decision, decision.reasons, decision.evidence, decided_by="gate")
-    if decision.decision == "refused" and champion is not None and standing is not None:
-        horizon = settings.learning_settings().horizon
-        again = recalibrate(champion, known, as_of, horizon)
-        if again.version != standing.model_version and again.version not in withdrawn_versions:
-            inner_cuts = [datetime.fromisoformat(moment) for moment in candidate.evidence.get("inner_cuts", [])]
-            models.save(again, as_of)
-            if len(past):
-                past = forecasts_since(again, past, inner_cuts, known, horizon)
-                models.save_evaluation(again.version, as_of, evidence.measure(past), evidence.reliability(past))
-            models.inherit_audit(again.version, as_of, standing.model_version)
-            models.decide(again.version, as_of, "promoted", [in_words(again)], {}, decided_by="gate")
+    if champion is not None and standing is not None and champion.version not in (version, standing.version):
+        models.save(champion, as_of)
+        if len(past):
+            inner_cuts = [datetime.fromisoformat(text) for text in candidate.evidence.get("inner_cuts", [])]
+            past = forecasts_since(champion, past, inner_cuts, known, horizon)
+            models.save_evaluation(champion.version, as_of, _evaluate(past, as_of, horizon), evidence.reliability(past))
+        models.inherit_audit(champion.version, as_of, standing.version)
+        models.decide(champion.version, as_of, "promoted", [in_words(champion)], {}, decided_by="gate")
     scoring = models.champion(as_of)
     context.log.info(f"{decision.decision}: {'; '.join(decision.reasons)}")
     return dg.MaterializeResult(
         metadata={
-            "dagster/column_schema": table_schema(warehouse, "training.champion_decisions"),
+            **table_metadata(warehouse, "training.champion_decisions"),
             "decision": decision.decision,
             "reasons": "; ".join(decision.reasons),
             "champion": scoring.model_version if scoring else "none",

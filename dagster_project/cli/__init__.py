@@ -1,6 +1,6 @@
-"""The `heed` command: thin. Each command reads arguments, calls one function, and says what happened.
+"""The `heed` command. Each subcommand reads arguments, calls one function, and prints the result.
 
-Belongs here: arguments, exit status, the one-line form of errors, `--json`.
+Belongs here: arguments, exit statuses, one-line errors, `--json`.
 Does not belong here: anything that could be called without a terminal.
 """
 

@@ -1,4 +1,4 @@
-"""`heed autoclose`: closing, rule by rule.
+"""`heed autoclose`: close alerts, rule by rule.
 
 Belongs here: arguments, and what is printed.
 Does not belong here: requests and lists (`commands/autoclose.py`), the guarantee (`triage/autoclose.py`).
@@ -11,26 +11,18 @@ from datetime import datetime
 
 import click
 
-from dagster_project.cli.group import (
-    JSON,
-    VALID_FROM,
-    WHO,
-    WHY,
-    Moment,
-    main,
-    this_warehouse,
-)
+from dagster_project.cli.group import JSON, VALID_FROM, WHO, WHY, Moment, main, this_warehouse
 from dagster_project.errors import one_line
 
 
 @main.group()
 def autoclose() -> None:
-    """Closing, rule by rule, with a bounded miss rate. heed publishes decisions and closes nothing itself."""
+    """Close alerts rule by rule, with a bounded miss rate. heed publishes decisions and closes nothing itself."""
 
 
 @autoclose.command("enable")
 @click.argument("rule")
-@click.option("--max-miss-rate", required=True, type=float, help="Of alerts acted upon, the share that may be closed.")
+@click.option("--max-miss-rate", required=True, type=float, help="The share of acted alerts that may be closed.")
 @click.option("--until", required=True, type=Moment(), help="When it ends, like 2027-01-01.")
 @click.option("--mode", type=click.Choice(["shadow", "on"]), default="shadow", show_default=True)
 @WHO
@@ -47,7 +39,7 @@ def autoclose_enable(
     as_of: datetime | None,
     json_output: bool,
 ) -> None:
-    """Let closing be decided for RULE. In shadow mode heed says what it would have closed."""
+    """Let heed decide to close alerts of RULE. In shadow mode it only says what it would have closed."""
     from dagster_project.commands.autoclose import enable
     from dagster_project.settings import load_settings
 
@@ -79,7 +71,7 @@ def autoclose_enable(
 @WHY
 @VALID_FROM
 def autoclose_disable(rule: str, who: str, why: str, as_of: datetime | None) -> None:
-    """Decide nothing more for RULE. What was decided stands."""
+    """Stop deciding for RULE. Earlier decisions stay."""
     from dagster_project.commands.autoclose import disable
 
     disable(this_warehouse(), rule, who=who, why=why, as_of=as_of)
@@ -88,20 +80,20 @@ def autoclose_disable(rule: str, who: str, why: str, as_of: datetime | None) -> 
 
 @autoclose.command("undo")
 @click.argument("rule")
-@click.option("--alert", help="Take back this alert only; the rule pauses all the same.")
+@click.option("--alert", help="Undo the closing of this alert only; the rule is still paused.")
 @WHO
 @WHY
 @VALID_FROM
 @JSON
 def autoclose_undo(rule: str, alert: str | None, who: str, why: str, as_of: datetime | None, json_output: bool) -> None:
-    """Take back what was closed of RULE under its newest request, and pause the rule."""
+    """Undo the closings of RULE under its newest request, and pause the rule."""
     from dagster_project.commands.autoclose import undo
 
     number = undo(this_warehouse(), rule, alert_id=alert, who=who, why=why, as_of=as_of)
     if json_output:
         click.echo(json.dumps({"rule": rule, "taken_back": number}))
     else:
-        click.echo(one_line(f"{rule}: {number:,} taken back. It is paused until somebody enables it again."))
+        click.echo(one_line(f"{rule}: {number:,} closings undone. The rule is paused until somebody enables it again."))
 
 
 @autoclose.command("never")
@@ -111,18 +103,18 @@ def autoclose_undo(rule: str, alert: str | None, who: str, why: str, as_of: date
 @WHY
 @VALID_FROM
 def autoclose_never(rule: str, remove: bool, who: str, why: str, as_of: datetime | None) -> None:
-    """Put RULE on the list of those that are never closed."""
+    """Put RULE on the list of rules that are never closed."""
     from dagster_project.commands.autoclose import never
 
     never(this_warehouse(), rule, remove=remove, who=who, why=why, as_of=as_of)
-    click.echo(one_line(f"{rule}: off the list; nothing is enabled by that." if remove else f"{rule}: never closed."))
+    click.echo(one_line(f"{rule}: off the list. This enables nothing." if remove else f"{rule}: never closed."))
 
 
 @autoclose.command("list")
 @VALID_FROM
 @JSON
 def autoclose_list(as_of: datetime | None, json_output: bool) -> None:
-    """Where closing stands, rule by rule."""
+    """The state of closing, rule by rule."""
     from dagster_project.commands.autoclose import list_rules
 
     rules = list_rules(this_warehouse(), as_of)

@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_project.cli.group import (
-    FILE,
-    JSON,
-    main,
-    progress,
-    this_warehouse,
-)
+from dagster_project.cli.group import FILE, JSON, main, progress, this_warehouse
 from dagster_project.errors import HeedError, one_line
 
 if TYPE_CHECKING:
@@ -29,7 +23,7 @@ if TYPE_CHECKING:
 @main.command()
 @JSON
 def init(json_output: bool) -> None:
-    """Make heed's tables and roles in the warehouse, and grant each role what it needs. Safe to run again."""
+    """Create heed's tables and roles in the warehouse, and grant each role what it needs. Safe to run again."""
     from dagster_project.resources.warehouse.roles import LOADER, SCORER, SERVER, TRANSFORMER, WORK
     from dagster_project.resources.warehouse.schema import initialise
     from dagster_project.settings import load_settings
@@ -39,13 +33,13 @@ def init(json_output: bool) -> None:
     if json_output:
         click.echo(json.dumps({"roles": list(WORK), "left_to_the_owner": undone}))
         return
-    click.echo(f"Tables and roles stand in {warehouse.describe()}:")
+    click.echo(f"Tables and roles are in {warehouse.describe()}:")
     for role, work in WORK.items():
         click.echo(f"  {role:<17} {work}")
     for statement in undone:
-        click.echo(f"The owner of your tables has to do this: {statement};")
+        click.echo(f"The owner of your tables has to run this: {statement};")
     click.echo(
-        "They cannot log in. Make a login for each of your processes, as the owner of the server:\n"
+        "They cannot log in. Create a login for each of your processes, as the owner of the server:\n"
         f"  CREATE ROLE heed_job LOGIN PASSWORD '...' IN ROLE {LOADER}, {TRANSFORMER}, {SCORER};\n"
         f"  CREATE ROLE heed_web LOGIN PASSWORD '...' IN ROLE {SERVER};"
     )
@@ -57,7 +51,7 @@ def init(json_output: bool) -> None:
 @click.option("--rules", type=FILE, help="File that declares facts about rules.")
 @click.option("--action-types", type=FILE, help="File: action_type, meaning (acted, dismissed, neutral or reopened).")
 @click.option("--mapping", type=FILE, help="TOML file that names your columns.")
-@click.option("--correction", is_flag=True, help="These alerts are right, and what was loaded of them before is not.")
+@click.option("--correction", is_flag=True, help="These alerts replace what was loaded of them before, which is wrong.")
 @JSON
 def load(
     alerts: Path | None,
@@ -83,8 +77,8 @@ def load(
     files = {kind: path for kind, path in named.items() if path is not None}
     if correction and alerts is None:
         raise HeedError(
-            "--correction is about alerts, and no file of alerts is named",
-            "leave it out: of actions, rules and action types the newest version counts anyway",
+            "--correction is for alerts, and no file of alerts is named",
+            "omit it: for actions, rules and action types the newest version counts anyway",
         )
     if not files:
         raise HeedError("there is nothing to load", "name a file: heed load --alerts FILE --actions FILE")
@@ -123,7 +117,7 @@ def load(
 
 
 def _warn_of_unknown_types(warehouse: Warehouse) -> None:
-    from dagster_project.resources.stores.action_types import (
+    from dagster_project.resources.inputs.action_types import (
         MOST_UNKNOWN,
         how_to_explain,
         raw_types,
@@ -146,13 +140,13 @@ def _warn_of_unknown_types(warehouse: Warehouse) -> None:
 @click.option("--out", default=Path("action_types.csv"), show_default=True, type=FILE, help="Where the list goes.")
 @JSON
 def action_types_command(out: Path, json_output: bool) -> None:
-    """Every action type that was loaded, with what heed takes it for: a list to fill in and load."""
-    from dagster_project.resources.stores.action_types import raw_types, write_types
+    """Write every loaded action type with its assumed meaning: a list to fill in and load."""
+    from dagster_project.resources.inputs.action_types import raw_types, write_types
     from dagster_project.settings import load_settings
 
     types = raw_types(this_warehouse(), load_settings())
     if not types:
-        raise HeedError("no action was loaded yet", "load some: heed load --actions FILE")
+        raise HeedError("no actions were loaded yet", "load some: heed load --actions FILE")
     write_types(types, out)
     unknown = sum(each.meaning is None for each in types)
     if json_output:
@@ -160,7 +154,7 @@ def action_types_command(out: Path, json_output: bool) -> None:
         return
     click.echo(
         f"{out}: {len(types)} action types, {unknown} without a meaning. Correct what is wrong, write acted, "
-        f"dismissed, neutral or reopened where nothing is said, then `heed load --action-types {out}`."
+        f"dismissed, neutral or reopened where the meaning is empty, then `heed load --action-types {out}`."
     )
 
 
@@ -177,10 +171,10 @@ def docs(out: Path, json_output: bool) -> None:
 
 
 @main.command()
-@click.option("--dry-run", is_flag=True, help="Count what would go, and remove nothing.")
+@click.option("--dry-run", is_flag=True, help="Count what would be removed, and remove nothing.")
 @JSON
 def prune(dry_run: bool, json_output: bool) -> None:
-    """Remove what is older than [retention] in heed.toml allows; never what evidence needs."""
+    """Remove what is older than [retention] in heed.toml says, but never what evidence needs."""
     from dagster_project.commands.prune import prune_home
 
     removed = prune_home(dry_run=dry_run, say=progress())

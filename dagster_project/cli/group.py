@@ -25,27 +25,23 @@ if TYPE_CHECKING:
 
 
 class OneLineErrors(click.Group):
-    """Errors that a user can mend are one line on standard error and exit status 1, never a stack trace."""
+    """Errors that a user can correct are one line on standard error and exit status 1, never a stack trace."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
             with private_files():
                 return super().invoke(context)
-        except HeedError as error:
-            if context.params.get("json_output") or "--json" in sys.argv:
-                click.echo(json.dumps({"error": error.cause, "remedy": error.remedy}))
-            _complain(error)
-            context.exit(1)
         except Exception as error:
-            known = outage(error)
+            known = error if isinstance(error, HeedError) else outage(error)
             if known is None:  # a bug, and shown as one
                 raise
             if context.params.get("json_output") or "--json" in sys.argv:
                 click.echo(json.dumps({"error": known.cause, "remedy": known.remedy}))
-            _complain(known)
+            line = json_line(known.cause, "error", remedy=known.remedy) if in_json() else f"heed: {known}"
+            click.echo(line, err=True)
             context.exit(1)
         except KeyboardInterrupt:
-            click.echo("heed: interrupted. What was not finished did not happen; run the command again.", err=True)
+            click.echo("heed: interrupted. Unfinished work was rolled back; run the command again.", err=True)
             context.exit(130)
 
 
@@ -84,10 +80,10 @@ class Span(click.ParamType):
 
 FILE = click.Path(path_type=Path)
 JSON = click.option("--json", "json_output", is_flag=True, help="One JSON document on standard output.")
-WHO = click.option("--who", required=True, help="Who decides it.")
-WHY = click.option("--why", required=True, help="The reason; it is kept.")
-VALID_FROM = click.option("--as-of", type=Moment(), help="From which moment on it holds; now by default.")
-AS_OF = click.option("--as-of", type=Moment(), help="Take the data as of this moment, like 2025-05-01; default: now.")
+WHO = click.option("--who", required=True, help="Who decides.")
+WHY = click.option("--why", required=True, help="The reason, which is stored.")
+VALID_FROM = click.option("--as-of", type=Moment(), help="When it takes effect; default: now.")
+AS_OF = click.option("--as-of", type=Moment(), help="Take the data as of this time, like 2025-05-01; default: now.")
 
 
 def this_warehouse() -> Warehouse:
@@ -98,12 +94,8 @@ def this_warehouse() -> Warehouse:
     return Warehouse(heed_home())
 
 
-def _complain(error: HeedError) -> None:
-    click.echo(json_line(error.cause, "error", remedy=error.remedy) if in_json() else f"heed: {error}", err=True)
-
-
 def progress() -> Callable[[str], None]:
-    """What prints a line of progress on standard error, with the seconds since now."""
+    """A function that prints progress lines on standard error, with the seconds since now."""
     started = time.monotonic()
 
     def say(line: str) -> None:

@@ -30,11 +30,11 @@ from dagster_project.errors import one_line
 
 @main.command()
 @AS_OF
-@click.option("--retrain/--no-retrain", default=None, help="Train now, or do not, whether it is due or not.")
+@click.option("--retrain/--no-retrain", default=None, help="Train or do not train, whether it is due or not.")
 @click.option("--full", is_flag=True, help="Read and check everything, not only what is new.")
 @JSON
 def run(as_of: datetime | None, retrain: bool | None, full: bool, json_output: bool) -> None:
-    """The whole job once: clean, flag, derive features, train if due, score, publish."""
+    """Run the whole job once: clean, flag, derive features, train if due, score, publish."""
     from dagster_project.commands.run import run_whole_job
 
     outcome = run_whole_job(as_of, retrain=retrain, full_refresh=full, say=progress())
@@ -45,8 +45,8 @@ def run(as_of: datetime | None, retrain: bool | None, full: bool, json_output: b
 
 
 @main.command()
-@click.option("--from", "first", required=True, type=Moment(), help="The first moment, like 2024-07-01.")
-@click.option("--to", "until", required=True, type=Moment(), help="The moment at which the replay ends.")
+@click.option("--from", "first", required=True, type=Moment(), help="When the replay begins, like 2024-07-01.")
+@click.option("--to", "until", required=True, type=Moment(), help="When the replay ends.")
 @click.option(
     "--every", default="7d", type=Span(), show_default=True, help="How often production retrains, like 7d or 12h."
 )
@@ -58,7 +58,7 @@ def run(as_of: datetime | None, retrain: bool | None, full: bool, json_output: b
 def replay(
     first: datetime, until: datetime, every: timedelta, out: Path, open_out: Path | None, json_output: bool
 ) -> None:
-    """What production would have said: walks through time and scores each alert at its raised_at."""
+    """Replay the past as production would have scored it: each alert at its raised_at."""
     from dagster_project.commands.replay import replay_to_file
 
     report = replay_to_file(first, until, every, out, say=progress(), open_out=open_out)
@@ -68,7 +68,7 @@ def replay(
 @main.command()
 @click.option("--alerts", default=60_000, show_default=True, help="How many alerts the company raises.")
 @click.option("--days", default=200, show_default=True, help="Over how many days.")
-@click.option("--seed", default=0, show_default=True, help="Another seed is another company.")
+@click.option("--seed", default=0, show_default=True, help="Another seed gives another company.")
 def demo(alerts: int, days: int, seed: int) -> None:
     """A simulated company, from raw alerts to scores, with a summary."""
     from dagster_project.commands.demo import run_demo
@@ -91,7 +91,7 @@ def summary(json_output: bool) -> None:
 
 @main.command()
 @click.option("--out", default=Path("report.html"), show_default=True, type=FILE, help="Where the page goes.")
-@click.option("--as-of", type=Moment(), help="Take the data as of this moment; default: that of the newest run.")
+@click.option("--as-of", type=Moment(), help="Take the data as of this time; default: that of the newest run.")
 @JSON
 def report(out: Path, as_of: datetime | None, json_output: bool) -> None:
     """The evidence as one self-contained HTML page, the verdict first."""

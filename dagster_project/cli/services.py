@@ -10,18 +10,13 @@ import json
 
 import click
 
-from dagster_project.cli.group import (
-    JSON,
-    main,
-)
+from dagster_project.cli.group import JSON, main
 from dagster_project.logs import in_json, json_line
 
-HOST = click.option(
-    "--host", default="127.0.0.1", show_default=True, help="The address; loopback unless you say otherwise."
-)
+HOST = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 PORT = click.IntRange(0, 65535)
 ALLOWED_HOST = click.option(
-    "--allowed-host", multiple=True, help="Another name by which it is called, like a proxy's; repeatable."
+    "--allowed-host", multiple=True, help="Another host name that requests may use, like a proxy's; repeatable."
 )
 
 
@@ -29,9 +24,9 @@ ALLOWED_HOST = click.option(
 @HOST
 @click.option("--port", default=3000, show_default=True, type=PORT, help="0 means any free one.")
 @ALLOWED_HOST
-@click.option("--ui-only", is_flag=True, help="Without the daemon, where that runs elsewhere on DAGSTER_HOME.")
+@click.option("--ui-only", is_flag=True, help="Without the daemon, if that runs elsewhere on DAGSTER_HOME.")
 def up(host: str, port: int, allowed_host: tuple[str, ...], ui_only: bool) -> None:
-    """The Dagster UI with its daemon: its schedules run as long as this does."""
+    """Serve the Dagster UI with its daemon. Schedules run as long as this does."""
     from dagster_project.commands.up import serve_dagster
 
     raise SystemExit(serve_dagster(host, port, allowed_host, daemon=not ui_only))
@@ -42,7 +37,7 @@ def up(host: str, port: int, allowed_host: tuple[str, ...], ui_only: bool) -> No
 @click.option("--port", default=8080, show_default=True, type=PORT, help="0 means any free one.")
 @ALLOWED_HOST
 def serve(host: str, port: int, allowed_host: tuple[str, ...]) -> None:
-    """Scores over HTTP, and a board for triagers, until it is stopped."""
+    """Serve scores over HTTP, and a board for triagers, until stopped."""
     from dagster_project.serving.server import serve as serve_scores
 
     serve_scores(
@@ -51,14 +46,14 @@ def serve(host: str, port: int, allowed_host: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.option("--test", is_flag=True, required=True, help="Send a message that says that it is a test.")
+@click.option("--test", is_flag=True, required=True, help="Send a test message.")
 @JSON
 def notify(test: bool, json_output: bool) -> None:
-    """Try the destinations that are told when a run fails."""
+    """Try the destinations that are notified when a run fails."""
     from dagster_project.resources.notices import send
     from dagster_project.settings import load_settings
 
-    text = "This is a test of `heed notify --test`. A message like this one comes when a run fails."
+    text = "This is a test from `heed notify --test`. heed sends a message like this when a run fails."
     number = send(load_settings(), "heed: a test", text)
     click.echo(json.dumps({"sent": number}) if json_output else f"Sent to {number}.")
 
@@ -66,7 +61,7 @@ def notify(test: bool, json_output: bool) -> None:
 @main.command()
 @JSON
 def doctor(json_output: bool) -> None:
-    """What is wrong, and what to do about it. Exit status 1 when something is: also a failed run or stale scores."""
+    """Say what is wrong, and what to do about it. Exit status 1 on errors, including a failed run or stale scores."""
     from dagster_project.commands.doctor import examine
 
     findings = examine()

@@ -1,9 +1,10 @@
-"""What people say about closing: enable a rule, disable it, undo, and the list of rules that are never closed.
+"""Requests about closing: enable or disable a rule, undo closings, and list rules that are never closed.
 
 Belongs here: what `heed autoclose` does, and what it refuses.
-Does not belong here: the test and the decisions (`triage/autoclose.py`), which runs make (`assets/autoclose.py`).
+Does not belong here: the test and the decisions (`triage/autoclose.py`), and the runs that make them
+(`assets/autoclose.py`).
 
-Every word is one more row, with who and why; nothing is changed or deleted.
+Every request appends a row, with who and why; nothing is changed or deleted.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ def enable(
     why: str,
     as_of: datetime | None = None,
 ) -> dict[str, Any]:
-    """Ask that alerts of a rule be closed, or (shadow) that heed says which it would close. Tests at once.
+    """Ask that alerts of a rule be closed, or (shadow) that heed says which ones it would close. Runs the test at once.
 
-    The same miss rate again, while the request stands, changes its mode or end and keeps its test. Anything else is a
-    new request with a test of its own.
+    The same miss rate again, while a request is in force, changes its mode or end and keeps its test. Any other miss
+    rate is a new request with its own test.
 
     Returns
     -------
@@ -44,74 +45,79 @@ def enable(
     HeedError
         The rule raised no alert, is on the never list or visibility-only; a miss rate or an end is impossible.
     """
-    who, why = _said(who, why)
-    moment = as_of or datetime.now(UTC)
+    who, why = _required(who, why)
+    as_of = as_of or datetime.now(UTC)
     if not 0 < miss_rate < 1:
         raise HeedError(f"a miss rate of {miss_rate:g} is impossible", "name one above 0 and below 1, like 0.02")
-    if until <= moment:
+    if until <= as_of:
         raise HeedError(f"the end {until:%Y-%m-%d %H:%M} UTC is past", "choose a later --until")
     facts = _facts(warehouse, rule)
-    state = tables.read_states(warehouse, moment).get(rule)
+    state = tables.read_states(warehouse, as_of).get(rule)
     if state is not None and state.is_never:
         raise HeedError(
-            f"the rule {rule!r} is on the list of those that are never closed ({state.ended})",
+            f"the rule {rule!r} is on the list of rules that are never closed ({state.ended})",
             "take it off with `heed autoclose never RULE --remove`, if that is meant",
         )
     if facts["visibility_only"]:
         raise HeedError(f"the rule {rule!r} is visibility-only", "its alerts are not closed; release the rule first")
-    standing = state.request if state is not None else None
-    same = standing is not None and standing.miss_rate == miss_rate
+    current = state.request if state is not None else None
+    same = current is not None and current.miss_rate == miss_rate
     tables.append_event(
         warehouse,
         tables.ENABLED,
         rule,
-        moment,
-        request_id=standing.request_id if standing is not None and same else None,
+        as_of,
+        request_id=current.request_id if current is not None and same else None,
         mode=mode,
         miss_rate=miss_rate,
         until=until,
         who=who,
         why=why,
     )
-    request = tables.read_states(warehouse, moment)[rule].request
+    request = tables.read_states(warehouse, as_of)[rule].request
     assert request is not None
-    found, _ = tables.threshold_of(warehouse, request, moment, settings.learning.training_days)
+    threshold, _ = tables.threshold_of(warehouse, request, as_of, settings.learning.training_days)
     return {
         "rule": rule,
         "mode": mode,
         "miss_rate": miss_rate,
         "until": until,
-        "status": found.status,
-        "more": found.more,
-        "finding": found.sentence(miss_rate),
+        "status": threshold.status,
+        "more": threshold.more,
+        "finding": threshold.sentence(miss_rate),
     }
 
 
 def disable(warehouse: Warehouse, rule: str, *, who: str, why: str, as_of: datetime | None = None) -> None:
-    """End a rule's request; what was decided stands. Raises HeedError where there is none."""
-    _end(warehouse, tables.DISABLED, rule, None, who, why, as_of)
+    """End a rule's request; decisions stay. Raises HeedError if there is no request."""
+    who, why = _required(who, why)
+    as_of = as_of or datetime.now(UTC)
+    state = _states(warehouse, as_of).get(rule)
+    if state is None or state.request is None:
+        raise HeedError(f"closing is not enabled for the rule {rule!r}", "nothing needs to be done")
+    tables.append_event(warehouse, tables.DISABLED, rule, as_of, request_id=state.request.request_id, who=who, why=why)
 
 
 def undo(
     warehouse: Warehouse, rule: str, *, alert_id: str | None = None, who: str, why: str, as_of: datetime | None = None
 ) -> int:
-    """Take back what was closed under the newest request of a rule, or one alert of it, and pause the rule.
+    """Undo the closings under the newest request of a rule, or that of one alert, and pause the rule.
 
-    Returns how many closings were taken back. The rule stays paused until somebody enables it anew.
+    Returns how many closings were undone. The rule stays paused until somebody enables it again.
 
     Raises
     ------
     HeedError
-        Nothing was ever decided to be closed there.
+        heed never decided to close any such alert.
     """
-    who, why = _said(who, why)
-    moment = as_of or datetime.now(UTC)
+    who, why = _required(who, why)
+    as_of = as_of or datetime.now(UTC)
     table = _read(
         warehouse,
         "SELECT decided.request_id, count(*) AS closed FROM scoring.autoclose_decisions AS decided "
         "WHERE rule = $1 AND decision = 'close' AND as_of <= $2 AND ($3 = '' OR alert_id = $3) "
         "GROUP BY request_id ORDER BY request_id DESC LIMIT 1",
-        (rule, moment, alert_id or ""),
+        (rule, as_of, alert_id or ""),
     )
     if not table:
         what = f"the alert {alert_id!r} of the rule {rule!r}" if alert_id else f"any alert of the rule {rule!r}"
@@ -120,7 +126,7 @@ def undo(
         warehouse,
         tables.UNDONE,
         rule,
-        moment,
+        as_of,
         request_id=table[0]["request_id"],
         alert_id=alert_id,
         who=who,
@@ -132,23 +138,23 @@ def undo(
 def never(
     warehouse: Warehouse, rule: str, *, remove: bool = False, who: str, why: str, as_of: datetime | None = None
 ) -> None:
-    """Put a rule on the list of those that are never closed, which ends its request; or take it off the list."""
-    who, why = _said(who, why)
-    moment = as_of or datetime.now(UTC)
-    state = _states(warehouse, moment).get(rule)
+    """Put a rule on the list of rules that are never closed, which ends its request; or take it off the list."""
+    who, why = _required(who, why)
+    as_of = as_of or datetime.now(UTC)
+    state = _states(warehouse, as_of).get(rule)
     if remove and (state is None or not state.is_never):
         raise HeedError(f"the rule {rule!r} is not on the list", "`heed autoclose list` shows it")
-    tables.append_event(warehouse, tables.ALLOWED if remove else tables.NEVER, rule, moment, who=who, why=why)
+    tables.append_event(warehouse, tables.ALLOWED if remove else tables.NEVER, rule, as_of, who=who, why=why)
 
 
 _COUNTS = ("decided", "closed", "would_have_closed", "open_in_doubt")
 
 
 def list_rules(warehouse: Warehouse, as_of: datetime | None = None) -> list[dict[str, Any]]:
-    """Every rule for which anything was ever said: where it stands, what the test said, and what was decided."""
+    """Every rule with any request: its state, the result of the test, and the numbers of decisions."""
     from dagster_project.triage.autoclose import DOUBTED
 
-    moment = as_of or datetime.now(UTC)
+    as_of = as_of or datetime.now(UTC)
     counts = {
         row["rule"]: row
         for row in _read(
@@ -157,7 +163,7 @@ def list_rules(warehouse: Warehouse, as_of: datetime | None = None) -> list[dict
                       count(*) FILTER (WHERE decision = 'close' AND mode = 'shadow') AS would_have_closed,
                       count(*) FILTER (WHERE reason = $2) AS open_in_doubt
                FROM scoring.autoclose_decisions WHERE as_of <= $1 GROUP BY rule""",
-            (moment, DOUBTED),
+            (as_of, DOUBTED),
         )
     }
     tests = {
@@ -166,14 +172,14 @@ def list_rules(warehouse: Warehouse, as_of: datetime | None = None) -> list[dict
             warehouse,
             "SELECT DISTINCT ON (request_id) request_id, status, more, threshold, finding "
             "FROM scoring.autoclose_tests WHERE as_of <= $1 ORDER BY request_id, as_of DESC, tested_at DESC",
-            (moment,),
+            (as_of,),
         )
     }
-    found = []
-    for rule, state in sorted(_states(warehouse, moment).items()):
+    rules = []
+    for rule, state in sorted(_states(warehouse, as_of).items()):
         request = state.request
         test = tests.get(request.request_id, {}) if request is not None else {}
-        found.append(
+        rules.append(
             {
                 "rule": rule,
                 "mode": request.mode if request is not None else "off",
@@ -190,23 +196,10 @@ def list_rules(warehouse: Warehouse, as_of: datetime | None = None) -> list[dict
                 **{name: counts.get(rule, {}).get(name, 0) for name in _COUNTS},
             }
         )
-    return found
+    return rules
 
 
-def _end(
-    warehouse: Warehouse, event: str, rule: str, alert_id: str | None, who: str, why: str, as_of: datetime | None
-) -> None:
-    who, why = _said(who, why)
-    moment = as_of or datetime.now(UTC)
-    state = _states(warehouse, moment).get(rule)
-    if state is None or state.request is None:
-        raise HeedError(f"closing is not enabled for the rule {rule!r}", "nothing needs to be done")
-    tables.append_event(
-        warehouse, event, rule, moment, request_id=state.request.request_id, alert_id=alert_id, who=who, why=why
-    )
-
-
-def _said(who: str, why: str) -> tuple[str, str]:
+def _required(who: str, why: str) -> tuple[str, str]:
     if not who.strip() or not why.strip():
         raise HeedError("that needs a name and a reason", "say --who NAME --why TEXT")
     return who.strip(), why.strip()
@@ -222,9 +215,9 @@ def _facts(warehouse: Warehouse, rule: str) -> dict[str, Any]:
     return facts
 
 
-def _states(warehouse: Warehouse, moment: datetime) -> dict[str, tables.RuleState]:
+def _states(warehouse: Warehouse, as_of: datetime) -> dict[str, tables.RuleState]:
     prepare(warehouse)
-    return tables.read_states(warehouse, moment)
+    return tables.read_states(warehouse, as_of)
 
 
 def _read(warehouse: Warehouse, query: str, parameters: tuple[Any, ...]) -> list[dict[str, Any]]:

@@ -1,11 +1,11 @@
-"""Which version scores, which ones there are, and a person's way back to an earlier one.
+"""List model versions, and roll back to an earlier one.
 
-Belongs here: what `heed champion` and `heed rollback` do. Does not belong here: the gate's decisions
-(`triage/champion/gate.py`) and storing any (`resources/stores/models.py`).
+Belongs here: what `heed champion` and `heed rollback` do.
+Does not belong here: the gate's decisions (`triage/champion/gate.py`), storing any (`resources/stores/models.py`).
 
-A roll-back is one more decision, appended; nothing is changed or deleted. It holds for every run at or after its
-moment. The version that it ends is withdrawn: the gate does not make it champion again, only a person does. Newer
-candidates compete as ever, against the version that scores now.
+A roll-back appends a decision; nothing is changed or deleted. It applies to every run at or after its as-of. The
+version that it ends is withdrawn: only a person can make it champion again, not the gate. Newer candidates still
+compete against the version that scores now.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from dagster_project.settings import Settings
 
 
 def list_versions(warehouse: Warehouse, as_of: datetime | None = None) -> list[dict[str, Any]]:
-    """Every version, the latest first: model_version, kind, cut, scores, withdrawn, and its decisions in their order.
+    """Every version, the latest first: model_version, kind, cut, scores, withdrawn, and its decisions in order.
 
-    as_of : the moment at which to stand; None: whatever stands last.
+    as_of : None: now.
     """
     _require_tables(warehouse)
     models = ModelStore(warehouse)
-    moment = as_of or _last_moment(models)
-    champion = models.champion(moment)
-    decisions = models.decisions(moment)
-    withdrawn = models.succession(moment).withdrawn
+    as_of = as_of or _now_or_later(models)
+    champion = models.champion(as_of)
+    decisions = models.decisions(as_of)
+    withdrawn = models.succession(as_of).withdrawn
     return [
         {
             "model_version": row["model_version"],
@@ -43,7 +43,7 @@ def list_versions(warehouse: Warehouse, as_of: datetime | None = None) -> list[d
                 if decision["model_version"] == row["model_version"]
             ],
         }
-        for row in models.versions(moment)
+        for row in models.versions(as_of)
     ]
 
 
@@ -58,7 +58,7 @@ def roll_back(
 ) -> tuple[str, str | None]:
     """Let an earlier version score again, from `as_of` on.
 
-    version : None: the latest champion before this one that nobody rolled back from. as_of : None: now.
+    version : None: the latest earlier champion that nobody rolled back from. as_of : None: now.
 
     Returns
     -------
@@ -67,8 +67,8 @@ def roll_back(
     Raises
     ------
     HeedError
-        Nobody or no reason is named, the version is unknown, scores already, learned from after the moment, or has
-        another feature contract than today's settings; or a later decision stands.
+        The name or the reason is empty; the version is unknown, scores already, was trained on data from after the
+        as-of, or has another feature contract than today's settings; or there is a later decision.
     """
     from dagster_project.triage.features.contract import contract
 
@@ -77,33 +77,33 @@ def roll_back(
         raise HeedError("a roll-back needs a name and a reason", "say --who NAME --why TEXT")
     _require_tables(warehouse)
     models = ModelStore(warehouse)
-    last = _last_moment(models)
-    moment = as_of or last
-    if moment < last:
-        standing = models.decisions(last)
-        if standing and standing[-1]["as_of"] > moment:
+    last = _now_or_later(models)
+    as_of = as_of or last
+    if as_of < last:
+        decisions = models.decisions(last)
+        if decisions and decisions[-1]["as_of"] > as_of:
             raise HeedError(
-                f"a decision for {standing[-1]['as_of']:%Y-%m-%d %H:%M:%S} UTC stands after that moment",
+                f"there is a later decision, as of {decisions[-1]['as_of']:%Y-%m-%d %H:%M:%S} UTC",
                 "leave out --as-of, or choose a later one",
             )
-    champion = models.champion(moment)
+    champion = models.champion(as_of)
     present = champion.model_version if champion else None
-    wanted = version or models.succession(moment).previous()
+    wanted = version or models.succession(as_of).previous()
     if wanted is None:
         raise HeedError("there is no earlier champion to roll back to", "name a version; `heed champion` lists them")
     known = {row["model_version"]: row for row in models.versions(datetime.max.replace(tzinfo=UTC))}
     if wanted not in known:
-        raise HeedError(f"there is no model version {wanted!r}", "`heed champion` lists those there are")
+        raise HeedError(f"there is no model version {wanted!r}", "`heed champion` lists the existing ones")
     if wanted == present:
         raise HeedError(f"{wanted} scores already", "nothing needs to be done")
-    if known[wanted]["cut"] > moment:
-        raise HeedError(f"{wanted} learned from after {moment:%Y-%m-%d %H:%M} UTC", "choose a later --as-of")
+    if known[wanted]["cut"] > as_of:
+        raise HeedError(f"{wanted} was trained on data from after {as_of:%Y-%m-%d %H:%M} UTC", "choose a later --as-of")
     if models.load(wanted).contract != contract(settings.feature_settings()):
         raise HeedError(
-            f"{wanted} was taught with other features than today's settings give (another feature contract)",
-            "choose another version, or restore the [features] of heed.toml that it was taught with",
+            f"{wanted} was trained with other features than today's settings give (another feature contract)",
+            "choose another version, or restore the [features] of heed.toml that it was trained with",
         )
-    models.roll_back(wanted, moment, present, who=who, why=why)
+    models.roll_back(wanted, as_of, present, who=who, why=why)
     return wanted, present
 
 
@@ -112,7 +112,7 @@ def _require_tables(warehouse: Warehouse) -> None:
         raise HeedError("there is no model yet: no job has run", "run `heed run`")
 
 
-def _last_moment(models: ModelStore) -> datetime:
-    """Now, or the moment of a later decision where a run stood in the future."""
+def _now_or_later(models: ModelStore) -> datetime:
+    """Now, or the as-of of the last decision if a run had one in the future."""
     ever = models.decisions(datetime.max.replace(tzinfo=UTC))
     return max([datetime.now(UTC), *(row["as_of"] for row in ever[-1:])])

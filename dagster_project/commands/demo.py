@@ -1,4 +1,4 @@
-"""`heed demo`: a simulated company, from messy export to scores.
+"""A simulated company, from messy export to scores, as `heed demo` shows it.
 
 Belongs here: the newcomer's first three minutes.
 Does not belong here: anything that a real company would use.
@@ -21,14 +21,14 @@ from dagster_project.settings import heed_home, load_settings
 
 
 def run_demo(*, alerts: int, days: int, seed: int, say: Say) -> None:
-    """Simulate, load, run the whole job, and show what came out. What stands already is not done again.
+    """Simulate, load, run the whole job, and show the result. What was done before is not repeated.
 
     The company's data end at the hour of the first demo, so that its newest alerts are still open.
 
     Raises
     ------
     HeedError
-        The warehouse holds something that was not simulated: it is never mixed with simulated rows, and never removed.
+        The warehouse holds rows that were not simulated. These are never mixed with simulated rows, and never removed.
     """
     from dagster_project.commands.summary import collect, show
     from dagster_project.loading import load_file
@@ -47,7 +47,7 @@ def run_demo(*, alerts: int, days: int, seed: int, say: Say) -> None:
             "run the demo in another home: HEED_HOME=/tmp/heed-demo make demo",
         )
     if company is not None and {name: company.get(name) for name in wanted} != wanted:
-        say("another company was asked for: the one before makes way")
+        say("another company was requested: removing the previous one")
         reset_demo(warehouse, say)
         company = None
     end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
@@ -55,7 +55,7 @@ def run_demo(*, alerts: int, days: int, seed: int, say: Say) -> None:
     end = datetime.fromisoformat(company["end"])
     scored_at = end + timedelta(minutes=1)
     if warehouse.value("SELECT EXISTS (SELECT FROM scoring.publications WHERE as_of >= $1)", (scored_at,)):
-        say(f"the company of {company['end'][:16]} stands; `rm -r {home}` and then `make demo` makes a new one")
+        say(f"the company of {company['end'][:16]} exists; `rm -r {home}`, then `make demo` creates a new one")
     else:
         prepare_dbt(warehouse, load_settings())
         say(f"simulating a marketing company: {alerts:,} alerts over {days} days")
@@ -71,7 +71,7 @@ def run_demo(*, alerts: int, days: int, seed: int, say: Say) -> None:
     click.echo()
     show(collect(warehouse))
     click.echo(
-        f"\nAll of it in {time.monotonic() - started:.0f} s. Where to look next:\n"
+        f"\nDone in {time.monotonic() - started:.0f} s. Where to look next:\n"
         "  make up                   the lineage, the checks and every run, in a browser\n"
         "  docs/analysts.md          queries for the tables behind this page\n"
         "  docs/data-engineer.md     your own alerts: `heed load`, then `heed run`\n"

@@ -1,6 +1,6 @@
 """`heed doctor`: what is wrong, and what to do about it.
 
-Belongs here: examinations that are quick and change nothing but start the embedded server.
+Belongs here: quick examinations. They change nothing, but may start the embedded server.
 Does not belong here: repairs.
 """
 
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.cluster import Cluster
-from dagster_project.resources.stores.undecodable import undecodable_rows
-from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
+from dagster_project.resources.inputs.undecodable import undecodable_rows
+from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse, quoted
 from dagster_project.resources.warehouse.schema import stored_version
 from dagster_project.settings import Settings, heed_home, load_settings, settings_path
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dagster import DagsterRun
 
 Level = Literal["ok", "warn", "error"]
-# The former words for the levels: `--json` keeps them in the field `status` for programs that read it.
+# Former words for the levels. `--json` keeps them in the field `status` for programs that read it.
 STATUS = {"ok": "well", "warn": "look", "error": "wrong"}
 OLDEST_SERVER = 150000  # PostgreSQL 15: the oldest the tests run on
 ROOM_NEEDED = 2 * 1024**3  # a year of a million alerts takes about 1.5 GB with its features
@@ -32,7 +32,7 @@ ROOM_NEEDED = 2 * 1024**3  # a year of a million alerts takes about 1.5 GB with 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was examined. `remedy` is empty when nothing needs doing."""
+    """The result of one examination. `remedy` is empty when nothing needs doing."""
 
     what: str
     level: Level
@@ -49,8 +49,16 @@ class Finding:
         return {**asdict(self), "status": STATUS[self.level]}
 
 
+class NotReadable(HeedError):
+    """The table exists, and this login may not read it."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(f"this login may not read {table}", "grant it a role of heed")
+        self.table = table
+
+
 def examine() -> list[Finding]:
-    """Examine settings, state directory, warehouse, data, model and scores, in the order in which they depend."""
+    """Examine settings, state directory, warehouse, data, model and scores, each after what it depends on."""
     findings: list[Finding] = []
     try:
         settings = load_settings()
@@ -76,11 +84,23 @@ def examine() -> list[Finding]:
         )
     else:
         findings.append(Finding("warehouse", "ok", f"{where}, version {version // 10000}"))
-    for examination in (_connection, _rights, _raw, _kept_files, _runs, _model, _scores, _notices):
+    unreadable: list[str] = []
+    for examination in (_connection, _rights, _raw, _rows, _files, _runs, _model, _scores, _notices):
         try:
             findings += examination(warehouse, settings)
+        except NotReadable as error:
+            unreadable.append(error.table)
         except HeedError as error:
             findings.append(Finding(examination.__name__.strip("_"), "error", error.cause, error.remedy))
+    if unreadable:
+        findings.append(
+            Finding(
+                "reading",
+                "warn",
+                f"this login may not read {', '.join(unreadable)}, so what depends on them was not examined",
+                "Run `heed doctor` with a login in the role heed_analyst",
+            )
+        )
     return findings
 
 
@@ -101,17 +121,14 @@ def _home() -> Iterator[Finding]:
 
 
 def _connection(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
-    """Whether a session of the server can hold a lock for a whole run."""
+    """Whether a server session can hold a lock for a whole run."""
     from dagster_project.resources.warehouse.run_lock import POOLED, POOLED_REMEDY, pools_transactions
 
     if not warehouse.is_embedded:
-        pooled = pools_transactions(warehouse)
-        remedy = POOLED_REMEDY[:1].upper() + POOLED_REMEDY[1:]
-        yield (
-            Finding("connection", "error", POOLED, remedy)
-            if pooled
-            else Finding("connection", "ok", "a session of the server's own")
-        )
+        if pools_transactions(warehouse):
+            yield Finding("connection", "error", POOLED, POOLED_REMEDY[:1].upper() + POOLED_REMEDY[1:])
+        else:
+            yield Finding("connection", "ok", "one server session per connection")
 
 
 def _rights(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
@@ -136,49 +153,48 @@ def _rights(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     else:
         yield Finding(
             "rights",
-            "wrong",
+            "error",
             "this role may not create schemas",
             "As the owner of the database: `heed init`, or GRANT CREATE ON DATABASE ... TO the role in the URL",
         )
 
 
 def _count(warehouse: Warehouse, table: str) -> int | None:
-    """The rows of a table; None: there is none that this login may read."""
-    found = warehouse.value(
-        "SELECT CASE WHEN to_regclass($1) IS NOT NULL THEN has_table_privilege(to_regclass($1), 'SELECT') "
-        "AND has_schema_privilege(relnamespace, 'USAGE') END FROM pg_class WHERE oid = to_regclass($1)",
-        (table,),
-    )
-    return int(warehouse.value(f"SELECT count(*) FROM {table}")) if found else None
-
-
-def _undecodable(warehouse: Warehouse) -> list[dict[str, Any]]:
-    return undecodable_rows(warehouse) if _count(warehouse, "raw.loads") else []
+    """The number of rows in one of heed's tables; None where there is no such table. Raises NotReadable."""
+    readable = warehouse.may_read(*table.split("."))
+    if readable is False:
+        raise NotReadable(table)
+    return int(warehouse.value(f"SELECT count(*) FROM {table}")) if readable else None
 
 
 def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     for name in ("alerts", "actions"):
-        table = f"{settings.source.database_schema}.{getattr(settings.source, name)}"
-        rows = _count(warehouse, ".".join('"' + part.replace('"', '""') + '"' for part in table.split(".")))
-        if not rows:
-            found = f"{table} " + ("does not exist, or this login may not read it" if rows is None else "is empty")
-            yield Finding(name, "warn", found, f"Load some: heed load --{name} FILE")
-        else:
+        place = settings.source.database_schema, getattr(settings.source, name)
+        table, readable = ".".join(place), warehouse.may_read(*place)
+        rows = warehouse.value(f"SELECT count(*) FROM {quoted(*place)}") if readable else 0
+        if rows:
             yield Finding(name, "ok", f"{rows} rows in {table}")
-    if undecodable := _undecodable(warehouse):
+        else:
+            what = "is empty" if readable else "does not exist, or this login may not read it"
+            yield Finding(name, "warn", f"{table} {what}", f"Load some: heed load --{name} FILE")
+
+
+def _rows(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    """Rows that heed could not decode, rejected, or read otherwise than somebody may expect."""
+    if _count(warehouse, "raw.loads") and (undecodable := undecodable_rows(warehouse)):
         by_reason = ", ".join(f"{row['rows']} {row['source']} {row['reason']}" for row in undecodable[:5])
         yield Finding(
             "undecodable rows",
             "warn",
             f"{sum(row['rows'] for row in undecodable)} rows of loaded files could not be decoded ({by_reason})",
-            "SELECT file, line, reason, content FROM raw.undecodable_rows shows them; mend the file and load it again",
+            "SELECT file, line, reason, content FROM raw.undecodable_rows shows them; correct and reload the file",
         )
     rejected = _count(warehouse, "marts.rejected_rows")
     if rejected:
         yield Finding(
             "rejected rows",
             "warn",
-            f"{rejected} rows were set aside",
+            f"{rejected} rows were rejected",
             "SELECT source, reason, count(*) FROM marts.rejected_rows GROUP BY 1, 2 says why",
         )
     if _count(warehouse, "marts.alert_fact_changes") is not None:
@@ -186,8 +202,8 @@ def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
 
 
 def _meanings(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
-    """What was read otherwise than somebody may expect: ids of several alerts, facts that changed, unknown words."""
-    from dagster_project.resources.stores.action_types import (
+    """Alert ids that several alerts share, facts that changed after the raise, and unknown action types."""
+    from dagster_project.resources.inputs.action_types import (
         MOST_UNKNOWN,
         clean_types,
         how_to_explain,
@@ -217,11 +233,11 @@ def _meanings(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         )
 
 
-DAYS_COMPARED = 5  # chosen at random each time, with the newest: reading one takes some 10 ms for each 1,000 alerts
+DAYS_COMPARED = 5  # chosen at random each time, plus the newest: reading a day takes 10 ms per 1,000 alerts
 
 
-def _kept_files(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
-    """Whether days of the kept history are what the warehouse holds, and those of features what heed wrote."""
+def _files(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    """Whether days of the history cache match the warehouse, and feature files are the ones that heed wrote."""
     from upath import UPath
 
     from dagster_project.resources.stores.features import FeatureStore
@@ -232,64 +248,61 @@ def _kept_files(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         return
     now = datetime.now(UTC).date()
     store = FeatureStore(UPath(warehouse.home) / "features", contract(settings.feature_settings())["hash"], warehouse)
-    wrong = [
+    differences = [
         *HistoryCache(warehouse).compare(DAYS_COMPARED),
         *store.compare(now - timedelta(days=settings.learning.training_days), now, DAYS_COMPARED),
     ]
-    if wrong:
-        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    if differences:
+        more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
         yield Finding(
-            "kept files", "warn", "; ".join(wrong[:3]) + more, "Run `heed run --retrain`: it writes all of them again"
+            "kept files", "warn", "; ".join(differences[:3]) + more, "Run `heed run --retrain`: it rewrites all of them"
         )
     elif (warehouse.home / "history").exists():
-        yield Finding("kept files", "ok", f"{DAYS_COMPARED} random days and the newest are what was written")
+        yield Finding("kept files", "ok", f"{DAYS_COMPARED} random days and the newest match")
 
 
 def _runs(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
-    """What became of the newest run, and of the newest attempt to learn where that failed."""
+    """How the newest run ended, and the newest attempt to learn if that failed."""
     if not (warehouse.home / "dagster" / "dagster.yaml").exists():
         return
     from dagster import DagsterRunStatus, RunsFilter
 
     from dagster_project.automation import REFRESH, RETRAIN
-    from dagster_project.commands.run import what_stopped
     from dagster_project.instance import dagster_instance
+    from dagster_project.resources.failures import what_stopped
     from dagster_project.resources.warehouse.abandoned_runs import abandoned_runs
     from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
 
     with dagster_instance(warehouse.home) as instance:
-        gone = abandoned_runs(instance, warehouse)
-        found = instance.get_run_records(RunsFilter(tags=WAREHOUSE_TAG), limit=50)
-        runs = [record.dagster_run for record in found if record.dagster_run.job_name in (REFRESH, RETRAIN)]
+        abandoned = abandoned_runs(instance, warehouse)
+        records = instance.get_run_records(RunsFilter(tags=WAREHOUSE_TAG), limit=50)
+        runs = [record.dagster_run for record in records if record.dagster_run.job_name in (REFRESH, RETRAIN)]
         if not runs:
             return
 
-        def told(run: DagsterRun) -> tuple[str, str]:
-            """(how it ended: well, stopped, cut off or goes on; that in words)"""
+        def state_of(run: DagsterRun) -> tuple[Literal["succeeded", "failed", "going on"], str]:
+            """The state of a run, and a sentence about it."""
             name = f"run {run.run_id[:8]} of {run.job_name}"
-            if run.run_id in gone:
-                return "cut off", f"{name} was cut off: {gone[run.run_id]}"
+            if run.run_id in abandoned:
+                return "failed", f"{name} was cut off: {abandoned[run.run_id]}"
             if run.status == DagsterRunStatus.SUCCESS:
-                return "well", f"{name} ended well"
+                return "succeeded", f"{name} succeeded"
             if run.status in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED):
-                return "stopped", f"{name} stopped: {what_stopped(instance, run.run_id) or 'it was canceled'}"
-            return "goes on", f"{name} is under way or queued"
+                return "failed", f"{name} stopped: {what_stopped(instance, run.run_id) or 'it was canceled'}"
+            return "going on", f"{name} is under way or queued"
 
-        state, words = told(runs[0])
-        before = next((told(run) for run in runs[1:2]), ("well", ""))
-        if state == "ok" and before[0] in ("stopped", "cut off"):
-            words += f"; before it, {before[1]}"
-        yield Finding(
-            "runs",
-            "ok" if state in ("well", "goes on") else "error",
-            words,
-            "" if state in ("well", "goes on") else "The next run takes over: `heed run`",
-        )
-        learned = next((run for run in runs if run.job_name == RETRAIN and told(run)[0] != "goes on"), None)
-        if learned is not None and learned is not runs[0]:
-            state, words = told(learned)
-            if state != "well":
-                yield Finding("learning", "warn", words, "Mend the cause, then `heed run --retrain`")
+        state, sentence = state_of(runs[0])
+        if state == "succeeded" and runs[1:]:
+            state_before, sentence_before = state_of(runs[1])
+            sentence += f"; before it, {sentence_before}" * (state_before == "failed")
+        if state == "failed":
+            yield Finding("runs", "error", sentence, "The next run takes over: `heed run`")
+        else:
+            yield Finding("runs", "ok", sentence)
+        learned = next((run for run in runs if run.job_name == RETRAIN and state_of(run)[0] != "going on"), runs[0])
+        state, sentence = state_of(learned)
+        if learned is not runs[0] and state == "failed":
+            yield Finding("learning", "warn", sentence, "Correct the cause, then `heed run --retrain`")
 
 
 def _model(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
@@ -307,14 +320,14 @@ def _model(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         ModelStore(warehouse).load(champion.model_version)
     except HeedError as error:
         damage = f"champion {champion.model_version} cannot be read ({error.cause}); an earlier champion scores, if any"
-        yield Finding("model", "warn", damage, "Run `heed run`: it learns anew")
+        yield Finding("model", "warn", damage, "Run `heed run`: it trains a new model")
         return
     age = now - champion.cut
     old = age > 2 * timedelta(days=settings.learning.retrain_every_days)
     yield Finding(
         "model",
         "warn" if old else "ok",
-        f"{champion.model_version} knows the world up to {champion.cut:%Y-%m-%d %H:%M} UTC",
+        f"{champion.model_version} was trained on data through {champion.cut:%Y-%m-%d %H:%M} UTC",
         "Run `heed run --retrain`, or keep `make up` running" if old else "",
     )
 
@@ -325,14 +338,14 @@ def _scores(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     if not _count(warehouse, "scoring.alert_scores"):
         yield Finding("scores", "warn", "there are none yet", "Run `heed run`")
         return
-    # A score is written only when it changed: its age says nothing about when the job last ran.
+    # Scores are written only when they change, so their age does not tell when the job last ran.
     now = datetime.now(UTC)
     ahead = warehouse.value("SELECT max(as_of) FROM scoring.publications WHERE as_of > $1", (now + AHEAD,))
     if ahead:
         yield Finding(
             "clock",
             "warn",
-            f"a publication stands at {ahead:%Y-%m-%d %H:%M} UTC, and this machine's clock says {now:%Y-%m-%d %H:%M}",
+            f"scores were published as of {ahead:%Y-%m-%d %H:%M} UTC, and the clock here says {now:%Y-%m-%d %H:%M}",
             "Correct the clock if it went back; freshness counts publications up to now only",
         )
     newest = warehouse.value(
@@ -342,7 +355,7 @@ def _scores(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
     yield Finding(
         "scores",
         "error" if old else "ok",
-        f"the newest publication stands at {newest:%Y-%m-%d %H:%M} UTC"
+        f"the newest scores are as of {newest:%Y-%m-%d %H:%M} UTC"
         + (f", and {MISSED_REFRESHES} scheduled refreshes have passed since" if old else ""),
         "Keep `make up` running, or run `heed run` on a schedule of yours" if old else "",
     )
@@ -350,18 +363,19 @@ def _scores(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
 
 
 def _notices(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
-    """Whether anybody is told when a run fails; nothing is sent."""
+    """Whether anybody is notified when a run fails; sends nothing."""
     from dagster_project.resources.notices import destinations
 
     number = len(destinations(settings))
-    told = f"{number} destinations are told when a run fails"
-    nobody = f"nobody is told when a run fails: {settings.notify.urls_from} is not set"
-    yield Finding("notices", "ok", told if number else nobody, "`heed notify --test` tries them" if number else "")
+    if number:
+        yield Finding("notices", "ok", f"{number} destinations hear of failed runs", "`heed notify --test` tries them")
+    else:
+        yield Finding("notices", "ok", f"nobody hears of failed runs: {settings.notify.urls_from} is not set")
 
 
 def _watch(warehouse: Warehouse) -> Iterator[Finding]:
     """What the newest run's checks on published scores warned of."""
-    if warehouse.value("SELECT to_regclass('reporting.monitoring_latest') IS NULL"):
+    if not _count(warehouse, "reporting.monitoring_latest"):
         return
     for reading in warehouse.read_arrow(
         "SELECT check_name, finding FROM reporting.monitoring_latest WHERE verdict = 'warning' "

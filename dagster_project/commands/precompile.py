@@ -1,5 +1,4 @@
-"""What is compiled once, at installation, so that nobody waits for it later: Python's modules, dbt's manifest and
-numba's kernels.
+"""Compile Python's modules, dbt's manifest and numba's kernels at installation, so that nobody waits for it later.
 
 Belongs here: calling whatever compiles itself on first use. `make setup` runs it; skipping it only costs time later.
 Does not belong here: anything that touches a warehouse.
@@ -10,15 +9,15 @@ from __future__ import annotations
 from datetime import timedelta
 
 
-def warm() -> None:
+def precompile() -> None:
     """Import what a run imports, parse the dbt project and compile the kernels of features, floods and trees.
 
-    Does nothing that stands already. Python keeps what it compiled unless PYTHONDONTWRITEBYTECODE says no, as in many
-    containers: there each process compiles 3,000 modules anew, for 4 s.
+    What is compiled already is skipped. With PYTHONDONTWRITEBYTECODE, as in many containers, Python keeps nothing: each
+    process compiles 3,000 modules again, in 4 s.
     """
     import numpy as np
     import pandas as pd
-    from dbt.adapters.postgres import impl  # noqa: F401  (what the profile asks for)
+    from dbt.adapters.postgres import impl  # noqa: F401  (named by the profile)
     from dbt.task import build  # noqa: F401  (dbt imports its tasks late)
 
     import dagster_project.definitions  # noqa: F401
@@ -60,4 +59,4 @@ def warm() -> None:
 
 
 if __name__ == "__main__":
-    warm()
+    precompile()

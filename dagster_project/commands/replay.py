@@ -1,6 +1,6 @@
-"""Replaying from the warehouse to a file: what `heed replay` does.
+"""Replay from the warehouse to a file, as `heed replay` does.
 
-Belongs here: cleaning once, reading, writing the file, and the short comparison printed at the end.
+Belongs here: cleaning once, reading, writing the file, and the short comparison at the end.
 Does not belong here: the walk through time (`triage/replay.py`).
 """
 
@@ -20,7 +20,7 @@ from dagster_project.private import share
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt.project import build_clean_tables
 from dagster_project.resources.files.atomic_write import whole_file
-from dagster_project.resources.stores.action_types import require_known_meanings
+from dagster_project.resources.inputs.action_types import require_known_meanings
 from dagster_project.resources.stores.flags import read_overrides, read_rules
 from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.warehouse.connection import Warehouse
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReplayReport:
-    """What a replay wrote and how its scores compare."""
+    """What a replay wrote, and how its scores compare."""
 
     out: Path
     alerts: int
@@ -49,7 +49,7 @@ class ReplayReport:
         lines = [f"{self.alerts} alerts scored at {self.steps} cuts in {self.seconds:.0f} s: {self.out}"]
         for row in self.not_known_at_raise:
             cuts = f"at {row['cuts']} of {self.steps} cuts, first {row['first_cut']:.10}"
-            kept = "learning went without it" if row["verdict"] == WITHHELD else "kept: a person vouches for it"
+            kept = "withheld from learning" if row["verdict"] == WITHHELD else "kept: a person vouches for it"
             lines.append(one_line(f"  not known at the raise: {row['column']} ({kept} {cuts}): {row['finding']}"))
         wide = self.measured.pivot_table(
             index=["slice", "contender"], columns="metric", values="value", sort=False, dropna=False
@@ -70,17 +70,17 @@ class ReplayReport:
 
 
 def without_formulas(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows for a CSV file: a text that a spreadsheet would take for a formula begins with an apostrophe.
+    """The rows for a CSV file, with an apostrophe before texts that a spreadsheet would take for a formula.
 
-    Such texts begin with =, +, -, @, a tab or a line end; numbers are none. Parquet holds every text as it is.
+    Such texts begin with =, +, -, @, a tab or a line end, and are not numbers. In Parquet, texts stay as they are.
     """
-    made = rows.copy()
-    for name in made.columns:
-        if made[name].dtype.kind == "O" or str(made[name].dtype) in ("str", "string", "category"):
-            texts = made[name].astype("str")
+    escaped = rows.copy()
+    for name in escaped.columns:
+        if escaped[name].dtype.kind == "O" or str(escaped[name].dtype) in ("str", "string", "category"):
+            texts = escaped[name].astype("str")
             formula = texts.str.match(r"[=+\-@\t\r\n]") & ~texts.str.fullmatch(r"[+-]?[0-9]+([.][0-9]+)?")
-            made[name] = texts.where(~formula.fillna(False).astype(bool), "'" + texts).where(rows[name].notna())
-    return made
+            escaped[name] = texts.where(~formula.fillna(False).astype(bool), "'" + texts).where(rows[name].notna())
+    return escaped
 
 
 def replay_to_file(
@@ -93,7 +93,7 @@ def replay_to_file(
     Raises
     ------
     HeedError
-        Nothing was raised in that time, too many actions have a type that nobody explained, or the file cannot be
+        No alert was raised in that time, too many actions have a type that nobody explained, or the file cannot be
         written.
     """
     import pandas as pd
@@ -120,7 +120,7 @@ def replay_to_file(
     if not (history["raised_at"] >= first).any():
         raise HeedError(
             f"no alert was raised from {first:%Y-%m-%d} to {until:%Y-%m-%d}",
-            "choose moments within your data",
+            "choose times within your data",
         )
     say(f"walking through {len(cuts)} cuts")
     leaks: dict[tuple[str, str], dict[str, Any]] = {}
@@ -135,7 +135,7 @@ def replay_to_file(
             row |= {"cuts": row["cuts"] + 1, "check": each.check, "finding": each.finding}
 
     open_alerts: list[pd.DataFrame] = []
-    made, baselines = replay(
+    scores, baselines = replay(
         history,
         read_rules(warehouse),
         first,
@@ -149,12 +149,14 @@ def replay_to_file(
         derive=cluster.history_features,
         on_open=open_alerts.append if open_out else None,
     )
-    _write(made, out, "--out")
+    _write(scores, out, "--out")
     if open_out:
         _write(pd.concat(open_alerts, ignore_index=True), open_out, "--open")
     horizon = timedelta(days=settings.outcome.horizon_days)
-    measured = compare(made, baselines, history, until, horizon)
-    return ReplayReport(out, len(made), len(cuts), round(time.monotonic() - started, 1), measured, list(leaks.values()))
+    measured = compare(scores, baselines, history, until, horizon)
+    return ReplayReport(
+        out, len(scores), len(cuts), round(time.monotonic() - started, 1), measured, list(leaks.values())
+    )
 
 
 def _write(rows: pd.DataFrame, out: Path, option: str) -> None:

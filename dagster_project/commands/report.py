@@ -1,10 +1,10 @@
-"""The evidence page of a warehouse: what `heed report` reads and writes.
+"""The evidence page of a warehouse, as `heed report` writes it.
 
-Belongs here: the queries behind the page, cut at the as-of, and the file.
-Does not belong here: what the page shows and how (`reporting/`), and what the numbers are (`triage/`, dbt).
+Belongs here: the queries behind the page, cut at the as-of, and writing the file.
+Does not belong here: what the page shows and how (`reporting/`), and computing the numbers (`triage/`, dbt).
 
-Flags, versions, decisions and evaluations are read as they were known at the as-of. What was loaded and set aside is
-shown as the newest run built it, and the page says so.
+Flags, versions, decisions and evaluations are read as they were known at the as-of. Loaded and rejected
+rows are shown as of the newest run, and the page says so.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dagster_project.errors import HeedError
 from dagster_project.private import share
 from dagster_project.reporting.evidence import Evidence, Scoring
 from dagster_project.resources.files.atomic_write import whole_file
-from dagster_project.resources.stores.models import ModelStore, contract_hash
-from dagster_project.resources.stores.undecodable import undecodable_rows
+from dagster_project.resources.inputs.undecodable import undecodable_rows
+from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
 
-# Off by less than this on average over ten bins: what was agreed for heed's real alerts, where nothing else is agreed.
+# Limit of the mean error over ten bins: agreed for heed's real alerts, and the default where nothing else is agreed.
 DECILE_ERROR = 0.05
 
 _NEWEST = """
@@ -66,7 +66,7 @@ FROM quality.flagged_alerts WHERE raised_at < $1
 def read_evidence(warehouse: Warehouse, settings: Settings, as_of: datetime | None = None) -> Evidence:
     """Everything the page shows.
 
-    as_of : the moment at which the page stands; None: the newest run's.
+    as_of : None: that of the newest run.
 
     Raises
     ------
@@ -75,40 +75,40 @@ def read_evidence(warehouse: Warehouse, settings: Settings, as_of: datetime | No
     """
     if warehouse.value("SELECT to_regclass('marts.load_reconciliation') IS NULL"):
         raise HeedError("there is nothing to report: no job has run yet", "run `heed run`")
-    prepare(warehouse)  # a warehouse of an earlier version lacks the newest tables
+    prepare(warehouse)  # an older warehouse lacks the newest tables
 
     def read(query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         return warehouse.read_arrow(query, parameters).to_pylist()
 
-    moment = as_of or warehouse.value(_NEWEST) or datetime.now(UTC)
+    as_of = as_of or warehouse.value(_NEWEST) or datetime.now(UTC)
     models = ModelStore(warehouse)
-    decisions = models.decisions(moment)[::-1]
-    scoring = _scoring(models, moment, decisions)
+    decisions = models.decisions(as_of)[::-1]
+    scoring = _scoring(models, as_of, decisions)
     version = scoring.model_version if scoring else ""
-    evaluation = warehouse.read(_EVALUATION, (version, moment))
-    # A limit of 1 asks nothing.
+    evaluation = warehouse.read(_EVALUATION, (version, as_of))
+    # A limit of 1 has no effect.
     limit = settings.gate.maximum_decile_error if settings.gate.maximum_decile_error < 1 else None
     loads = read(
         "SELECT started_at, kind, file, rows_read, rows_added FROM raw.loads "
         "WHERE finished_at IS NOT NULL ORDER BY started_at DESC, load_id DESC"
     )
     return Evidence(
-        as_of=moment.astimezone(UTC),
+        as_of=as_of.astimezone(UTC),
         scoring=scoring,
         evaluation=evaluation.drop(columns="as_of"),
-        reliability=warehouse.read(_RELIABILITY, (version, moment)),
+        reliability=warehouse.read(_RELIABILITY, (version, as_of)),
         evaluated_at=evaluation["as_of"].iloc[0].to_pydatetime() if len(evaluation) else None,
-        versions=models.versions(moment),
+        versions=models.versions(as_of),
         decisions=decisions,
         audits=models.audit(version) if scoring else None,
         band=warehouse.read(
             "SELECT day, alerts, expected, upper FROM quality.daily_volume_band WHERE day <= $1::timestamptz::date "
             "ORDER BY day",
-            (moment,),
+            (as_of,),
         ),
-        floods=warehouse.read(_FLOODS, (moment,)),
-        visibility_only=read(_RULES, (moment,)),
-        excluded=read(_EXCLUDED, (moment,))[0],
+        floods=warehouse.read(_FLOODS, (as_of,)),
+        visibility_only=read(_RULES, (as_of,)),
+        excluded=read(_EXCLUDED, (as_of,))[0],
         loaded=read(
             "SELECT source, raw_rows, clean_rows, duplicate_rows, rejected_rows FROM marts.load_reconciliation "
             "ORDER BY source"
@@ -131,8 +131,8 @@ def write_report(evidence: Evidence, out: Path) -> None:
         share(fresh)
 
 
-def _scoring(models: ModelStore, moment: datetime, decisions: list[dict[str, Any]]) -> Scoring | None:
-    champion = models.champion(moment)
+def _scoring(models: ModelStore, as_of: datetime, decisions: list[dict[str, Any]]) -> Scoring | None:
+    champion = models.champion(as_of)
     if champion is None:
         return None
     model = models.load(champion.model_version)
@@ -146,11 +146,11 @@ def _scoring(models: ModelStore, moment: datetime, decisions: list[dict[str, Any
         decided_by=last["decided_by"] or "unknown",
         reasons=champion.reasons,
         explanation=model.explanation,
-        contract_hash=contract_hash(model.contract),
+        contract_hash=str(model.contract.get("hash", "")),
         evidence=model.evidence,
     )
 
 
 def _name(file: str) -> str:
-    """The file's own name: where it stood on somebody's machine is nobody's business."""
+    """The file's name without its folder on somebody's machine, which is private."""
     return PureWindowsPath(PurePosixPath(file).name).name

@@ -1,6 +1,6 @@
-"""What stands now, for somebody who sees it for the first time.
+"""The current state of a warehouse on one screen, for a first look.
 
-Belongs here: the few queries and the screen of `heed summary` and `heed demo`.
+Belongs here: the queries and the screen of `heed summary` and `heed demo`.
 Does not belong here: evidence in depth (`heed report`), tables for analysts (`dbt_project/models/reporting`).
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from dagster_project.errors import HeedError, one_line
 from dagster_project.reporting.words import contender
-from dagster_project.resources.stores.action_types import MEANINGS, SeenType, clean_types, unknown_in_words
+from dagster_project.resources.inputs.action_types import MEANINGS, SeenType, clean_types, unknown_in_words
+from dagster_project.resources.inputs.undecodable import undecodable_rows
 from dagster_project.resources.stores.models import ModelStore
-from dagster_project.resources.stores.undecodable import undecodable_rows
 from dagster_project.resources.warehouse.connection import Warehouse
 
 _TOP = """
@@ -21,8 +21,6 @@ SELECT alert_id, raised_at, rule, entity, team, probability, reasons::text AS re
 FROM reporting.alert_scores_latest
 WHERE is_open AND probability IS NOT NULL ORDER BY flood, visibility_only, probability DESC, alert_id LIMIT 10
 """
-
-
 _REOPENED = """
 SELECT count(DISTINCT dismissals.alert_id) AS alerts FROM marts.actions AS reopenings
 JOIN marts.actions AS dismissals USING (alert_id)
@@ -33,7 +31,7 @@ WHERE reopenings.meaning = 'reopened' AND dismissals.meaning = 'dismissed' AND d
 def collect(warehouse: Warehouse) -> dict[str, Any]:
     """Everything the summary shows, as plain values."""
     if warehouse.value("SELECT to_regclass('reporting.alert_scores_latest') IS NULL"):
-        raise HeedError("there is nothing to sum up: no job has run yet", "run `heed run`")
+        raise HeedError("there is nothing to summarize: no job has run yet", "run `heed run`")
     read = lambda query: warehouse.read_arrow(query).to_pylist()  # noqa: E731
     champion = read(
         "SELECT model_version, as_of, reasons::text AS reasons FROM training.champion_decisions "
@@ -83,7 +81,7 @@ def collect(warehouse: Warehouse) -> dict[str, Any]:
 
 
 def _not_known(models: ModelStore, version: str) -> list[dict[str, Any]]:
-    """What the audit says was not known at the raise: taken out of learning, vouched for by a person, or a leak."""
+    """Columns that were not known at the raise according to the audit: withheld, vouched for by a person, or a leak."""
     findings = (models.audit(version) or {"leakage": []})["leakage"]
     return [
         {name: row[name] for name in ("subject", "verdict", "finding", "check")}
@@ -92,47 +90,47 @@ def _not_known(models: ModelStore, version: str) -> list[dict[str, Any]]:
     ]
 
 
-def show(found: dict[str, Any]) -> None:
+def show(document: dict[str, Any]) -> None:
     """Print the summary for people."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    # Evidence in words wants room; where nobody's terminal says how wide it is, 120 columns read well.
+    # Evidence in words needs room; without a terminal of known width, 120 columns read well.
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=120)
     plain = lambda value: Text(one_line(str(value)))  # noqa: E731  (names may look like markup, or steer a terminal)
 
     def table(title: str, *columns: str) -> Table:
-        made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
         for column in columns:
-            made.add_column(column, justify="right" if column in _NUMERIC else "left", overflow="fold", min_width=4)
-        return made
+            shown.add_column(column, justify="right" if column in _NUMERIC else "left", overflow="fold", min_width=4)
+        return shown
 
-    loaded = table("What came in", "table", "rows", "clean", "duplicates", "set aside")
-    for row in found["loaded"]:
+    loaded = table("What came in", "table", "rows", "clean", "duplicates", "rejected")
+    for row in document["loaded"]:
         loaded.add_row(
             *(plain(row[name]) for name in ("source", "raw_rows", "clean_rows", "duplicate_rows", "rejected_rows"))
         )
     console.print(loaded)
-    for row in found["rejected"]:
-        console.print(plain(f"  set aside: {row['rows']} {row['source']}: {row['reason']}"))
-    for row in found["fact_changes"]:
+    for row in document["rejected"]:
+        console.print(plain(f"  rejected: {row['rows']} {row['source']}: {row['reason']}"))
+    for row in document["fact_changes"]:
         console.print(
             plain(f"  {row['name']} changed after the raise for {row['alerts']} alerts; heed uses the first-seen value")
         )
-    if found["reopened"]:
+    if document["reopened"]:
         console.print(
             plain(
-                f"  {found['reopened']} alerts were dismissed and reopened: that dismissal does not count, and later "
-                "histories take them as undecided from the dismissal on"
+                f"  {document['reopened']} alerts were dismissed and reopened: that dismissal does not count, and "
+                "history features treat them as undecided since then"
             )
         )
-    _show_meanings(console, [SeenType(**each) for each in found["action_types"]], plain)
+    _show_meanings(console, [SeenType(**each) for each in document["action_types"]], plain)
 
     console.print()
     floods = table("Flagged as floods: a bug made them, not the business", "day", "scope", "alerts", "usual", "why")
-    for row in found["floods"]:
+    for row in document["floods"]:
         floods.add_row(
             plain(row["day"]),
             plain(f"{row['scope_kind']} {row['scope']}"),
@@ -140,26 +138,26 @@ def show(found: dict[str, Any]) -> None:
             plain(f"{row['expected']:.0f}"),
             plain(f"{row['status']}: {row['evidence']}"),
         )
-    console.print(floods if found["floods"] else "[bold]No flood was found.[/]")
-    console.print(plain(f"  {found['cleared']} more busy days were looked at and cleared: people acted on them."))
+    console.print(floods if document["floods"] else "[bold]No flood was found.[/]")
+    console.print(plain(f"  {document['cleared']} more busy days were examined and cleared: people acted on them."))
 
     console.print()
     rules = table("Visibility-only rules: nobody acts on them, by design", "rule", "decided", "why")
-    for row in found["visibility_only"]:
+    for row in document["visibility_only"]:
         rules.add_row(plain(row["rule"]), plain(row["alerts_decided"]), plain(f"{row['status']}: {row['evidence']}"))
-    console.print(rules if found["visibility_only"] else "[bold]No visibility-only rule was found.[/]")
+    console.print(rules if document["visibility_only"] else "[bold]No visibility-only rule was found.[/]")
 
     console.print()
-    for row in found["not_known_at_raise"]:
-        what = {"withheld": "learning went without it", "vouched": "kept: a person vouches for it"}
+    for row in document["not_known_at_raise"]:
+        what = {"withheld": "withheld from learning", "vouched": "kept: a person vouches for it"}
         console.print(
             plain(f"Not known at the raise: {row['subject']} ({what.get(row['verdict'], 'a leak')}): {row['finding']}.")
         )
-    _show_evaluation(console, found, table, plain)
+    _show_evaluation(console, document, table, plain)
 
     console.print()
-    top = table(f"Of {found['open_alerts']} open alerts, the ten most worth attention", "chance", "alert", "because")
-    for row in found["most_worth_attention"]:
+    top = table(f"Of {document['open_alerts']} open alerts, the ten most worth attention", "chance", "alert", "because")
+    for row in document["most_worth_attention"]:
         about = " · ".join(str(row[name]) for name in ("rule", "entity", "team") if row[name])
         top.add_row(plain(f"{row['probability']:.0%}"), plain(about), plain("; ".join(row["reasons"])))
     console.print(top)
@@ -169,7 +167,7 @@ _NUMERIC = {
     "rows",
     "clean",
     "duplicates",
-    "set aside",
+    "rejected",
     "alerts",
     "usual",
     "decided",
@@ -179,12 +177,12 @@ _NUMERIC = {
 }
 
 
-# A word that means neutral although this share of its alerts has no other decision may be the company's own decision.
+# A neutral type may really be a decision if more than this share of its actions is on alerts without one.
 _ENDS_ALERTS = 0.5
 
 
 def _show_meanings(console: Any, types: list[SeenType], plain: Any) -> None:
-    """What heed takes each action type for, and which ones need a person's word."""
+    """The meaning of each action type, and the types that a person should explain."""
     if not types:
         return
     console.print()
@@ -202,8 +200,8 @@ def _show_meanings(console: Any, types: list[SeenType], plain: Any) -> None:
         if each.meaning == "neutral" and each.defined_in == "project" and undecided > _ENDS_ALERTS * each.actions:
             console.print(
                 plain(
-                    f"  {each.action_type[:40]}: {undecided:,} alerts have it and no decision. If it is one, say so: "
-                    "`heed action-types`"
+                    f"  {each.action_type[:40]}: {undecided:,} alerts have it and no decision. If it is a decision, "
+                    "say so with `heed action-types`"
                 )
             )
 
@@ -211,32 +209,32 @@ def _show_meanings(console: Any, types: list[SeenType], plain: Any) -> None:
 _WORDS_SHOWN = 12
 
 
-def _show_evaluation(console: Any, found: dict[str, Any], table: Any, plain: Any) -> None:
-    if not found["evaluation"]:
-        console.print("[bold]There was too little to compare models on.[/]")
+def _show_evaluation(console: Any, document: dict[str, Any], table: Any, plain: Any) -> None:
+    if not document["evaluation"]:
+        console.print("[bold]There were too few alerts to compare models.[/]")
         return
     measured: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in found["evaluation"]:
+    for row in document["evaluation"]:
         measured.setdefault(row["contender"], {})[row["metric"]] = row
-    alerts = found["evaluation"][0]["alerts"]
-    made = table(
-        f"The model beside the simple baselines, on {alerts} later alerts none of them had seen (lower log-loss and "
+    alerts = document["evaluation"][0]["alerts"]
+    shown = table(
+        f"The model and the simple baselines, on {alerts} later alerts that none of them had seen (lower log-loss and "
         "higher AUC are better)",
         *("contender", "log-loss", "95% interval", "AUC"),
     )
     order = sorted(measured, key=lambda name: measured[name]["log_loss"]["value"])
     for name in order:
         loss, auc = measured[name]["log_loss"], measured[name]["roc_auc"]
-        made.add_row(
+        shown.add_row(
             plain(contender(name)),
             plain(_number(loss["value"], 4)),
             plain(f"{_number(loss['low'], 4)} to {_number(loss['high'], 4)}"),
             plain(_number(auc["value"], 3)),
         )
-    console.print(made)
-    if found["champion"]:
-        console.print(plain(f"  Scores now: {found['champion']['model_version']}."))
-        for reason in found["champion"]["reasons"]:
+    console.print(shown)
+    if document["champion"]:
+        console.print(plain(f"  Scores now: {document['champion']['model_version']}."))
+        for reason in document["champion"]["reasons"]:
             console.print(plain(f"  {reason[:1].upper()}{reason[1:]}."))
 
 

@@ -1,8 +1,8 @@
-"""Serving the Dagster UI and its daemon for this home.
+"""Serve the Dagster UI and its daemon for this home.
 
-Belongs here: starting and ending what `heed up` consists of, once per home; keeping the embedded warehouse alive
-meanwhile; starting the process that holds heed's code for Dagster again when it died.
-Does not belong here: what is scheduled (`automation.py`), the guard before the UI (`guard.py`).
+Belongs here: starting and ending the processes of `heed up`, once per home; keeping the embedded warehouse alive;
+restarting the process that holds heed's code for Dagster if it dies.
+Does not belong here: what is scheduled (`automation.py`), the guard in front of the UI (`guard.py`).
 
 The UI is served by this process, behind heed's guard. Dagster's daemon and its code server are children in a process
 group of their own, with all runs that they start. A third child, the keeper, ends that group when a pipe from this
@@ -38,21 +38,21 @@ from dagster_project.settings import PROJECT, heed_home, load_settings
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-LOOK_EVERY = 10.0  # seconds
-# What runs needs to end in order, and what a killed `heed up` may leave behind for, at most.
+CHECK_SECONDS = 10.0
+# The longest that runs may take to end in order, and that processes of a killed `heed up` may survive it.
 STOP_SECONDS = 30
 _LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries {
     name locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
 _RELOAD = "mutation ($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }"
-# The answers of Dagster name no policy of their own for these. It shows notebooks in frames of its own.
+# Dagster's responses set no such headers. It shows notebooks in frames of its own.
 _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
 }
-# Ends the process group $1 once its standard input closes: first by what Ctrl-C would send, after $2 fifths of a second
-# by force. In sh, because it must outlive this process and weigh nothing.
+# Ends the process group $1 once standard input closes: first with the signal of Ctrl-C, after $2 fifths of a second by
+# force. In sh, because it must outlive this process and use little memory.
 _KEEPER = """trap '' INT TERM HUP
 cat > /dev/null
 kill -s INT -- "-$1"
@@ -65,13 +65,13 @@ kill -s KILL -- "-$1"
 def serve_dagster(host: str, port: int, allowed_hosts: Sequence[str] = (), *, daemon: bool = True) -> int:
     """Run the UI and the daemon until they are stopped; returns the exit status.
 
-    The address is loopback unless told otherwise: the UI has no login of its own.
+    The address is loopback by default: the UI has no login of its own.
 
     Parameters
     ----------
     port : 0 means any free one.
-    allowed_hosts : further names by which it may be called, like a proxy's.
-    daemon : False: the UI alone, on the instance that DAGSTER_HOME names, where a daemon runs elsewhere.
+    allowed_hosts : further host names that requests may use, like a proxy's.
+    daemon : False: only the UI, on the instance in DAGSTER_HOME, if a daemon runs elsewhere.
 
     Raises
     ------
@@ -87,22 +87,22 @@ def serve_dagster(host: str, port: int, allowed_hosts: Sequence[str] = (), *, da
         listening = stack.enter_context(listen(host, port, "up"))
         lock = stack.enter_context(_only_one(home)) if daemon else None
         warehouse = Warehouse(home)
-        prepare(warehouse)  # this process stays a user of the embedded server as long as the UI is up
+        prepare(warehouse)  # this process remains a user of the embedded server while the UI is up
         os.environ.update({"HEED_HOME": str(home), "GX_ANALYTICS_ENABLED": "false", "PYTHONWARNINGS": "ignore"})
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda number, frame: stopping.set())
         services = stack.enter_context(_Services.started(home, lock, stopping)) if lock is not None else None
         _say(f"the lineage is on {address_of(host, listening)}/asset-groups, the warehouse is {warehouse.describe()}")
         if not is_loopback(host):
-            _say("it answers everybody who reaches this address: put a proxy with a login in front")
+            _say("it answers everybody who can reach this address: put a proxy with a login in front")
         ui = stack.enter_context(_serving(listening, [host, *allowed_hosts], services))
-        # The UI has no login and answers on every interface it listens on: asked is this machine.
-        asked = address_of("127.0.0.1" if host in ("0.0.0.0", "::") else host, listening)
-        threading.Thread(target=keep_code_loaded, args=(f"{asked}/graphql", stopping), daemon=True).start()
+        # Where the UI listens on every interface, ask it on this machine's own.
+        own_address = address_of("127.0.0.1" if host in ("0.0.0.0", "::") else host, listening)
+        threading.Thread(target=keep_code_loaded, args=(f"{own_address}/graphql", stopping), daemon=True).start()
         while not stopping.wait(0.5):
             ended = "the UI" if not ui.is_alive() else services.ended() if services else None
             if ended:
-                _say(f"{ended} ended by itself, so that all ends; see above for why", "error")
+                _say(f"{ended} ended by itself, so everything is stopped; see above for the reason", "error")
                 return 1
     return 0
 
@@ -112,18 +112,18 @@ def _say(line: str, level: str = "info") -> None:
 
 
 def _log_format() -> list[str]:
-    """How Dagster's processes are to write their log."""
+    """The options for the log format of Dagster's processes."""
     return ["--log-format", "json"] if in_json() else []
 
 
 @contextmanager
 def _only_one(home: Path) -> Iterator[IO[str]]:
-    """A lock that says that `heed up` runs for this home: the file, for the daemon to hold as well.
+    """Lock this home for one `heed up`. Gives the lock file, which the daemon holds as well.
 
     Raises
     ------
     HeedError
-        It runs already, or what a killed one left behind does not end.
+        It runs already, or processes that a killed one left behind do not end.
     """
     private_directory(home)
     with (home / "up.lock").open("a+") as lock:
@@ -135,7 +135,7 @@ def _only_one(home: Path) -> Iterator[IO[str]]:
             except BlockingIOError:
                 lock.seek(0)
                 pid = lock.read().strip()
-                # Its daemon holds the lock as well, and ends a moment after a `heed up` that was killed.
+                # The daemon holds the lock as well, and ends shortly after a `heed up` that was killed.
                 if _is_alive(pid) or time.monotonic() > until:
                     raise HeedError(
                         f"`heed up` runs for {home} already (process {pid})", "use that one, or stop it first"
@@ -154,13 +154,13 @@ def _is_alive(pid: str) -> bool:
         return False
     except PermissionError:  # another account's
         return True
-    with suppress(OSError):  # one that was killed and that nobody has buried yet
+    with suppress(OSError):  # a zombie does not count
         return Path(f"/proc/{int(pid)}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     return True
 
 
 class _Services:
-    """The code server, the daemon and the keeper. workspace : the file that tells where the code server listens."""
+    """The code server, the daemon and the keeper. workspace : the file that says where the code server listens."""
 
     def __init__(self, directory: Path, lock: IO[str], stopping: threading.Event) -> None:
         self.workspace = directory / "workspace.yaml"
@@ -175,14 +175,14 @@ class _Services:
             stderr=subprocess.DEVNULL,
             process_group=0,
         )
-        # The daemon and the UI look for the code once when they start: it should be there.
+        # The daemon and the UI look for the code once, when they start, so it should be there.
         while not (stopping.is_set() or self._answers() or self._code.poll() is not None):
             time.sleep(0.1)
         self._daemon = subprocess.Popen(
             [sys.executable, "-m", "dagster._daemon", "run", "-w", str(self.workspace), *_log_format()],
             cwd=PROJECT,
             process_group=self._group,
-            pass_fds=[lock.fileno()],  # never two daemons: the lock is free once the daemon is gone as well
+            pass_fds=[lock.fileno()],  # never two daemons: the lock is held until the daemon is gone as well
         )
 
     @classmethod
@@ -198,23 +198,23 @@ class _Services:
                 services.end()
 
     def ended(self) -> str | None:
-        """Which of them ended although nobody stopped it; a code server that did run is started again instead."""
+        """Which process ended by itself; restarts a code server that had run for a while instead."""
         if self._daemon.poll() is not None:
             return "Dagster's daemon"
         if self._keeper.poll() is not None:
             return "the keeper of its processes"
         if self._code.poll() is not None:
-            if time.monotonic() - self._code_began < LOOK_EVERY:
+            if time.monotonic() - self._code_began < CHECK_SECONDS:
                 return "Dagster's code server"
-            _say("Dagster's code server ended; it is started again", "warning")
+            _say("Dagster's code server ended; restarting it", "warning")
             self._code = self._start_code(self._group)
         return None
 
     def end(self) -> None:
-        """End them in order, with the runs that they started, and wait for it."""
+        """End them in order, with the runs that they started, and wait."""
         assert self._keeper.stdin is not None
         self._keeper.stdin.close()
-        while self._keeper.poll() is None:  # it waits for processes that are ended but not buried
+        while self._keeper.poll() is None:  # the keeper waits until ended processes are reaped
             self._daemon.poll()
             self._code.poll()
             time.sleep(0.1)
@@ -264,7 +264,7 @@ def _serving(listening: socket.socket, hosts: Sequence[str], services: _Services
         dagster_instance(heed_home()) if own else DagsterInstance.get() as instance,
         WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)]), version=__version__) as context,
     ):
-        # As `dagster-webserver` does: a statement may take 15 s, a connection lives for an hour; 20 more in a rush.
+        # As `dagster-webserver` does: 15 s per statement, an hour per connection, up to 20 more connections under load.
         instance.optimize_for_webserver(15_000, 3_600, 20)
         server = server_of(guarded(create_app_from_workspace_process_context(context), hosts), web_sockets=True)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -277,36 +277,36 @@ def _serving(listening: socket.socket, hosts: Sequence[str], services: _Services
 
 
 def guarded(app: ASGIApp, hosts: Sequence[str]) -> ASGIApp:
-    """Dagster's application behind heed's guard. hosts : further names by which it may be called."""
+    """Dagster's application behind heed's guard. hosts : further host names that requests may use."""
     from dagster_project.guard import Guard
 
-    # Dagster runs what a GET to /graphql asks for, mutations as well, and never needs it: its pages use POST.
+    # Dagster would also run mutations from a GET to /graphql. Its own pages use POST.
     return Guard(app, hosts, _HEADERS, queries_by_post=["/graphql"])
 
 
 def keep_code_loaded(address: str, stopping: threading.Event) -> None:
-    """Have heed's code loaded again whenever its process is found dead, until `stopping`.
+    """Reload heed's code whenever its process is found dead, until `stopping`.
 
-    Dagster's code server answers also when the process died that holds the code: no run would start any more. Code that
-    cannot be loaded is another matter, and the UI shows why.
+    Dagster's code server still answers when the process that holds the code died, but no run would start any more.
+    Code that cannot be loaded is left alone; the UI shows why.
 
-    address : of the UI's GraphQL interface.
+    address : the UI's GraphQL endpoint.
     """
     dead: set[str] = set()
-    while not stopping.wait(LOOK_EVERY):
+    while not stopping.wait(CHECK_SECONDS):
         try:
             unreachable = unreachable_code(address)
-            for name in unreachable & dead:  # twice in a row: a moment without an answer is no death
+            for name in unreachable & dead:  # twice in a row: one missing answer does not mean that it is dead
                 _say(f"the process that holds heed's code for Dagster ended; {name} is loaded again", "warning")
                 _ask(address, _RELOAD, name=name)
                 unreachable.remove(name)
             dead = unreachable
-        except (OSError, ValueError, LookupError, TypeError):  # no UI yet, or one that is just ending
+        except (OSError, ValueError, LookupError, TypeError):  # the UI is starting or ending
             dead = set()
 
 
 def unreachable_code(address: str) -> set[str]:
-    """The names of code locations whose process gives no answer, as the UI at `address` sees them."""
+    """The names of code locations whose process does not answer, according to the UI at `address`."""
     entries = _ask(address, _LOCATIONS)["workspaceOrError"]["locationEntries"]
     states = {each["name"]: each["locationOrLoadError"] or {} for each in entries}
     return {name for name, state in states.items() if "DagsterUserCodeUnreachableError" in state.get("message", "")}

@@ -1,7 +1,7 @@
 """Chunks of a file to rows as the raw tables hold them: attributes as one JSON object, and a hash of the content.
 
-Belongs here: assembling attributes, the hash by which two versions of a row are told apart.
-Does not belong here: reading (`readers.py`), and comparing with what is stored (`load.py`).
+Belongs here: assembling attributes, the hash that distinguishes versions of a row.
+Does not belong here: reading (`readers/`), and comparing with what is stored (`versions.py`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dagster_project.loading import arrow_text
 from dagster_project.loading.contract import COLUMNS, Kind
-from dagster_project.loading.readers import Chunk
+from dagster_project.loading.readers import arrow_text
+from dagster_project.loading.readers.chunk import Chunk
 from dagster_project.loading.values import trimmed
 
 # 128 bits: among a hundred billion rows two differ and look equal with a probability of 1e-17.
@@ -23,7 +23,7 @@ HASH_BYTES = 16
 
 
 def incoming_schema(kind: Kind) -> pa.Schema:
-    """The staging table's columns: order in the file, what was set aside (reason, content), the row and its hash."""
+    """The staging table's columns: order in the file, reason and content of rejected rows, the row and its hash."""
     texts = [(name, pa.string()) for name in ("reason", "content", *COLUMNS[kind], "row_hash")]
     return pa.schema([("seq", pa.int64()), ("line", pa.int64()), *texts])
 
@@ -38,20 +38,22 @@ def incoming_batch(kind: Kind, chunk: Chunk, seq: int) -> pa.RecordBatch:
     columns["row_hash"] = row_hashes(columns)
     # Staging trims ids: rows whose ids differ in outer blanks only are versions of one row, and must be so here.
     columns |= {name: trimmed(columns[name]) for name in COLUMNS[kind] if name.endswith("_id")}
-    aside = chunk.set_aside
-    rows = chunk.rows + len(aside)
+    rejected = chunk.rejected
+    rows = chunk.rows + len(rejected)
 
     def padded(values: pa.Array) -> pa.Array:
-        return pa.concat_arrays([values, pa.nulls(len(aside), pa.string())]) if aside else values
+        return pa.concat_arrays([values, pa.nulls(len(rejected), pa.string())]) if rejected else values
 
-    def only_aside(values: list[str]) -> pa.Array:
+    def only_rejected(values: list[str]) -> pa.Array:
         return pa.concat_arrays([pa.nulls(chunk.rows, pa.string()), pa.array(values, pa.string())])
 
     arrays = {
         "seq": pa.array(np.arange(seq, seq + rows)),
-        "line": pa.concat_arrays([pa.nulls(chunk.rows, pa.int64()), pa.array([a.line for a in aside], pa.int64())]),
-        "reason": only_aside([one.reason for one in aside]),
-        "content": only_aside([one.content for one in aside]),
+        "line": pa.concat_arrays(
+            [pa.nulls(chunk.rows, pa.int64()), pa.array([row.line for row in rejected], pa.int64())]
+        ),
+        "reason": only_rejected([row.reason for row in rejected]),
+        "content": only_rejected([row.content for row in rejected]),
         **{name: padded(values) for name, values in columns.items()},
     }
     schema = incoming_schema(kind)
@@ -77,7 +79,7 @@ def _attributes(further: list[tuple[str, pa.Array]], explicit: pa.Array) -> pa.A
     """One JSON object per row out of the further columns, keys in order of their names; null where all are empty.
 
     A file's own attributes are merged in, and win. Where they are no JSON object they are kept as they are: alone as
-    the raw text, beside further columns under the key "unreadable", which is where staging would put them.
+    the raw text, with further columns under the key "unreadable", which is where staging would put them.
     """
     filled = [(name, values) for name, values in further if values.null_count < len(values)]
     if not filled:
@@ -111,7 +113,7 @@ def _merged(built: str | None, own: str | None, names: set[str]) -> str | None:
     if not content:
         return built
     if names.isdisjoint(content):
-        # The common case, without writing the file's own numbers anew.
+        # The common case, without rewriting the file's own numbers.
         return f"{built[:-1]},{own.strip()[1:]}"
     return _dump({**json.loads(built), **content})
 

@@ -1,7 +1,7 @@
-"""What a mapping and a file's own conventions make of cells: joined ids, empty texts, decimal commas.
+"""Cells as a mapping and a file's own conventions define them: joined ids, empty texts, decimal commas.
 
 Belongs here: changes of a cell's text that are needed before rows are compared, each for a whole column at a time.
-Does not belong here: types (dbt's staging models read them), and which column is what (`contract.py`).
+Does not belong here: types (dbt's staging models read them), and which column is what (`columns.py`).
 """
 
 from __future__ import annotations
@@ -111,14 +111,14 @@ class NumberEvidence:
 
 def decimals(evidence: dict[str, NumberEvidence]) -> dict[str, str]:
     """Column -> decimal sign. A column decides by its own cells, else by those of the file's other number columns."""
-    known = {sign for found in evidence.values() if (sign := found.decimal())}
+    known = {sign for column in evidence.values() if (sign := column.decimal())}
     shared = known.pop() if len(known) == 1 else None
     chosen = {}
-    for name, found in evidence.items():
-        sign = found.decimal() or (None if found.contradictory() else shared)
-        if sign is None and found.separated and not found.contradictory() and not found.ambiguous[","]:
+    for name, column in evidence.items():
+        sign = column.decimal() or (None if column.contradictory() else shared)
+        if sign is None and column.separated and not column.contradictory() and not column.ambiguous[","]:
             sign = "."  # only blanks between thousands
-        if sign == "," or (sign == "." and found.separated):
+        if sign == "," or (sign == "." and column.separated):
             chosen[name] = sign
     return chosen
 
@@ -126,16 +126,13 @@ def decimals(evidence: dict[str, NumberEvidence]) -> dict[str, str]:
 def plain_numbers(texts: pa.Array, decimal: str) -> pa.Array:
     """Numbers written with this decimal sign, and with thousands separators or not, as staging reads them: 1234.5.
 
-    Cells that are not written so stay as they are.
+    Other cells stay as they are.
     """
     bare = _without_spaces(pc.utf8_trim(texts, BLANKS))
     pattern, thousands = (_COMMA, ".") if decimal == "," else (_GROUPS, ",")
     plain = pc.replace_substring(pc.replace_substring(bare, thousands, ""), ",", ".")
-    return pc.if_else(pc.match_substring_regex(bare, pattern), plain, pc.if_else(_is_spaced(texts), bare, texts))
-
-
-def _is_spaced(texts: pa.Array) -> pa.Array:
-    return pc.match_substring_regex(pc.utf8_trim(texts, BLANKS), _SPACED)
+    is_spaced = pc.match_substring_regex(pc.utf8_trim(texts, BLANKS), _SPACED)
+    return pc.if_else(pc.match_substring_regex(bare, pattern), plain, pc.if_else(is_spaced, bare, texts))
 
 
 def _without_spaces(texts: pa.Array) -> pa.Array:

@@ -1,5 +1,5 @@
-"""What heed draws for people: figures as text, for the Dagster UI and for reports.
+"""Reports for people: the evidence page, its figures, and figures for the Dagster UI.
 
-Belongs here: pure functions from frames to SVG. Does not belong here: what the numbers are (`triage`, dbt), and where
-a figure is shown (`assets/showing.py`, reports).
+Belongs here: pure functions from frames to HTML and SVG. Does not belong here: computing the numbers (`triage`, dbt),
+and attaching figures to assets (`assets/showing.py`).
 """

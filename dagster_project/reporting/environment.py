@@ -1,6 +1,6 @@
-"""The Jinja environment of every page of heed: escaping, strict names, and the words of `words.py` as filters.
+"""The Jinja environment of all pages: escaping, strict names, and the functions of `words.py` as filters.
 
-Belongs here: what all templates share. Does not belong here: what one page shows (`page.py`, `serving/board/pages.py`).
+Belongs here: what all templates share. Does not belong here: single pages (`page.py`, `serving/board/pages.py`).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dagster_project.reporting import words
 
 
 def environment(folder: Path) -> jinja2.Environment:
-    """Templates of `folder`; every value is escaped, and a name that is not given is an error."""
-    made = jinja2.Environment(
+    """Templates of `folder`. Every value is escaped, and an undefined name is an error."""
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    templates.filters |= {
         "short": words.short,
         "clean": lambda text: words.short(text, words.LONG),
         "sentence": words.sentence,
@@ -29,4 +29,4 @@ def environment(folder: Path) -> jinja2.Environment:
         "percent": words.percent,
         "moment": words.moment,
     }
-    return made
+    return templates

@@ -1,8 +1,8 @@
-"""What the evidence page is made of, and how its tables are taken from the stored evaluation.
+"""The data of the evidence page, and look-ups in the stored evaluation.
 
-Belongs here: the data object that `page.py` renders, and look-ups in it. Pure: frames in, plain values out.
-Does not belong here: reading the warehouse (`dagster_project/commands/report.py`), judging (`verdict.py`), measuring
-(`triage`).
+Belongs here: the data object that `page.py` renders. Pure: frames in, plain values out.
+Does not belong here: reading the warehouse (`dagster_project/commands/report.py`), the verdict (`verdict.py`),
+computing metrics (`triage`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def saved_at(rate: str) -> str:
 
 @dataclass(frozen=True)
 class Number:
-    """A measured value with its 95% interval; None: too few alerts, or not defined."""
+    """A metric with its 95% interval; None: too few alerts, or not defined."""
 
     value: float | None = None
     low: float | None = None
@@ -62,7 +62,7 @@ class Scoring:
 
     @property
     def contender(self) -> str:
-        """Its name in the evaluation."""
+        """The name of the version's forecasts in the evaluation."""
         return MODEL if self.kind == "lightgbm" else self.kind
 
 
@@ -70,15 +70,15 @@ class Scoring:
 class Evidence:
     """Everything the page shows.
 
-    as_of : the moment at which the page stands. scoring : None: no version scores yet.
+    as_of : the page uses data through this time. scoring : None: no version scores yet.
     evaluation : slice, slice_value, contender, metric, value, low, high, alerts, acted, of the version that scores;
-        reliability : contender, bin, mean_forecast, acted_share, low, high, alerts, acted; evaluated_at : their moment.
+        reliability : contender, bin, mean_forecast, acted_share, low, high, alerts, acted; evaluated_at : when.
     versions, decisions : newest first. audits : None: not audited; else 'leakage' (list of findings: check, subject,
         finding, value, limit, verdict), 'shortcut' (verdict, reason, value, low, high) and 'scorecard' (list of teams),
         each of which may be absent.
     band : day, alerts, expected, upper. floods : day, scope_kind, scope, volume, expected, acted_share, status,
-        evidence. excluded : counts of flagged alerts. calibration_limit : the decile error that still counts as
-        calibrated, and calibration_basis where it comes from.
+        evidence. excluded : counts of flagged alerts. calibration_limit : the largest decile error
+        that counts as calibrated; calibration_basis : where that limit comes from.
     """
 
     as_of: datetime
@@ -102,7 +102,7 @@ class Evidence:
 
     @property
     def shown(self) -> str | None:
-        """The contender whose evidence leads: what scores; where that is a simple rule, still that rule."""
+        """The contender that the page is about: the one that scores, model or simple rule; None: not evaluated."""
         name = self.scoring.contender if self.scoring else None
         return name if name in self.contenders() else None
 
@@ -116,19 +116,19 @@ class Evidence:
         return list(dict.fromkeys(by["contender"]))
 
     def best_baseline(self, part: str = HEADLINE) -> str | None:
-        """The baseline with the lowest log-loss on the slice's own alerts; None where that is not known."""
+        """The baseline with the lowest log-loss on the slice's own alerts; None if it is not known."""
         for name in self.contenders(part):
             if name != MODEL and self.number(name, "log_loss", part).value is not None:
                 return name
         return None
 
     def number(self, contender: str | None, metric: str, part: str = HEADLINE, value: str = "") -> Number:
-        """One measure."""
-        found = self._index.get((part, value, contender or "", metric))
-        if found is None or not known(found[0]):
+        """One metric of one contender on one slice."""
+        row = self._index.get((part, value, contender or "", metric))
+        if row is None or not known(row[0]):
             return Number()
-        low, high = (float(end) if known(end) else None for end in found[1:3])
-        return Number(float(found[0]), low, high)
+        low, high = (float(end) if known(end) else None for end in row[1:3])
+        return Number(float(row[0]), low, high)
 
     def support(self, part: str = HEADLINE, value: str = "") -> tuple[int, int]:
         """(alerts, acted) of a slice."""
@@ -138,7 +138,7 @@ class Evidence:
         return 0, 0
 
     def values_of(self, part: str) -> list[str]:
-        """The values of a slice: by name for months, by number of alerts else."""
+        """The values of a slice: months in order, others by number of alerts."""
         here = self.evaluation
         here = here[here["slice"] == part] if len(here) else here
         if not len(here):

@@ -1,7 +1,7 @@
-"""The figures of the evidence page as SVG text, in the page's own colours and readable without them.
+"""The figures of the evidence page as SVG text, readable with and without colour.
 
 Belongs here: pure functions from plain numbers to one SVG string each, with a title and a description.
-Does not belong here: the volume of days, which the Dagster UI shows too (`plots.py`), and what the numbers are.
+Does not belong here: the daily volume, which the Dagster UI shows too (`plots.py`), and computing the numbers.
 
 Colours are the page's custom properties; lines and words take the colour of the text.
 """
@@ -18,13 +18,13 @@ from dagster_project.reporting.evidence import Number
 
 WIDTH = 720
 LABEL, ROW = 190, 30
-# Room for the figure in words at the end of a bar.
+# Room for the number at the end of a bar.
 ENDING = 175
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: what it is called, its number, and whether it is the one that the page is about."""
+    """One bar: its label, its number, and whether the page is about it."""
 
     label: str
     number: Number
@@ -34,9 +34,9 @@ class Bar:
 def bars_svg(
     bars: Sequence[Bar], title: str, description: str, least: float = -0.5, prefix: str = "bars", label: int = LABEL
 ) -> str:
-    """Horizontal bars from zero with their intervals; what lies below `least` is cut off, and its number says so.
+    """Horizontal bars from zero with their intervals. Values below `least` are cut off, with a mark.
 
-    The numbers are shares (0.12 is written 12%). A number that is not known is written 'too few'.
+    The numbers are shares (0.12 is written 12%). An unknown number is written 'too few'.
     """
     ends = [end for bar in bars for end in (bar.number.value, bar.number.low, bar.number.high) if end is not None]
     bottom = max(least, min([0.0, *ends]))
@@ -74,15 +74,15 @@ def bars_svg(
             parts.append(f'<path d="M{left + 10} {middle - 8} l-6 8 l6 8" class="torn"/>')
         elif low is not None and high is not None:
             parts.append(_whisker(x(low), x(high), middle))
-        said = words.percent(value) + (f" ({words.percent_interval(low, high)})" if low is not None else "")
-        parts.append(f'<text x="{right + 12}" y="{middle + 4}" class="small {kind}">{said}</text>')
+        ending = words.percent(value) + (f" ({words.percent_interval(low, high)})" if low is not None else "")
+        parts.append(f'<text x="{right + 12}" y="{middle + 4}" class="small {kind}">{ending}</text>')
     return "".join([*parts, "</svg>"])
 
 
 def reliability_svg(rows: Sequence[dict], title: str, description: str) -> str:
-    """What was said (across) against what happened (up), with intervals, and how many alerts each bin holds.
+    """Forecast (x) against observed share (y), with intervals, and the number of alerts in each bin.
 
-    rows : mean_forecast, acted_share, low, high (None: too few), alerts. Perfect calibration lies on the diagonal.
+    rows : mean_forecast, acted_share, low, high (None: too few), alerts. Perfect calibration is on the diagonal.
     """
     size, left, top, counts = 340, 58, 14, 54
     width, height = 480, top + size + counts + 58
@@ -120,19 +120,19 @@ def reliability_svg(rows: Sequence[dict], title: str, description: str) -> str:
                 f'<path d="M{at} {y(row["low"])} V{y(row["high"])} M{at - 4:.1f} {y(row["low"])} h8 '
                 f'M{at - 4:.1f} {y(row["high"])} h8" class="whisker"/>'
             )
-        said = (
-            f"said {words.percent(row['mean_forecast'], 1)}, happened {words.percent(row['acted_share'], 1)}, "
+        label = (
+            f"forecast {words.percent(row['mean_forecast'], 1)}, observed {words.percent(row['acted_share'], 1)}, "
             f"{words.count(row['alerts'])} alerts"
         )
         parts.append(
-            f'<circle cx="{at}" cy="{y(row["acted_share"])}" r="5" class="dot"><title>{escape(said)}</title></circle>'
+            f'<circle cx="{at}" cy="{y(row["acted_share"])}" r="5" class="dot"><title>{escape(label)}</title></circle>'
         )
     parts.append(
         f'<text x="{left + size / 2}" y="{height - 6}" text-anchor="middle" class="small">'
-        "what was said; the bars count alerts</text>"
+        "forecast; the bars count alerts</text>"
         f'<text transform="translate(14 {top + size / 2}) rotate(-90)" text-anchor="middle" class="small">'
-        "what happened: share acted on</text>"
-        f'<text x="{left + size + 8}" y="{y(reach) + 4}" class="small">right</text>'
+        "observed share acted on</text>"
+        f'<text x="{left + size + 8}" y="{y(reach) + 4}" class="small">ideal</text>'
     )
     return "".join([*parts, "</svg>"])
 
@@ -149,7 +149,7 @@ def _whisker(low: float, high: float, y: float) -> str:
 
 
 def _step(value: float) -> float:
-    """The next tenth (or twentieth, below a fifth) that holds the value."""
+    """The value rounded up to a tenth, or to a twentieth below a fifth."""
     unit = 0.05 if value < 0.2 else 0.1
     return round(math.ceil(value / unit - 1e-9) * unit, 10)
 

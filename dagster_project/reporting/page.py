@@ -1,8 +1,8 @@
 """The evidence page: one data object in, one self-contained HTML text out.
 
-Belongs here: what each section shows and in which order. The markup is in `templates/report.html.j2`; autoescape is on,
-so text from outside cannot become markup.
-Does not belong here: reading anything (`dagster_project/commands/report.py`), judging (`verdict.py`), figures
+Belongs here: what each section shows, and in which order. The markup is in `templates/report.html.j2`; autoescape is
+on, so text from outside cannot become markup.
+Does not belong here: reading the warehouse (`dagster_project/commands/report.py`), the verdict (`verdict.py`), figures
 (`figures.py`).
 
 The same evidence gives the same bytes: nothing here reads a clock.
@@ -39,7 +39,7 @@ from dagster_project.reporting.verdict import judge
 TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS = {
     "verdict": "Verdict",
-    "skill": "Skill against the simple rules",
+    "skill": "Skill compared with the simple rules",
     "calibration": "Calibration",
     "workload": "Workload saved",
     "teams": "Teams",
@@ -48,15 +48,15 @@ SECTIONS = {
     "audits": "Audits",
     "floods": "Flagged days",
     "visibility": "Visibility-only rules",
-    "loaded": "What was loaded and set aside",
+    "loaded": "Loaded and rejected rows",
     "lineage": "The model and its history",
     "depth": "Every number",
 }
-# Rows of long tables; what is left out is counted.
+# Rows shown of long tables; the others are counted.
 MOST_FLOODS, MOST_RULES, MOST_REJECTED, MOST_VERSIONS, MOST_LOADS, MOST_FINDINGS = 25, 25, 12, 15, 10, 40
 
 _COMPARED = ("log_loss", "brier", SKILL_OVER_CONSTANT, SKILL, "roc_auc", "pr_auc", "decile_error")
-_BESIDE = (
+_SIDE_BY_SIDE = (
     *(SKILL, SKILL_OVER_CONSTANT, "log_loss", "brier", "roc_auc", "pr_auc", "prevalence"),
     *("calibration_slope", "decile_error", *(saved_at(rate) for rate in MISS_RATES)),
 )
@@ -80,7 +80,7 @@ def render(evidence: Evidence) -> str:
         workload=_workload(evidence),
         workload_figure=_workload_figure(evidence, name),
         parts={part: _parts(evidence, part, name) for part in ("team", "severity", "rule age", "month")},
-        beside=_beside(evidence, name),
+        side_by_side=_side_by_side(evidence, name),
         last_cut=_compared(evidence, LAST_CUT),
         audits=_audits(evidence),
         floods=_floods(evidence),
@@ -128,9 +128,9 @@ def _skill_figure(evidence: Evidence) -> Markup | None:
     ]
     if not bars:
         return None
-    said = "; ".join(f"{bar.label} {words.percent(bar.number.value)}" for bar in bars)
+    text = "; ".join(f"{bar.label} {words.percent(bar.number.value)}" for bar in bars)
     title = "Skill over the constant rate of heed's model and of every simple rule, with 95% intervals"
-    return Markup(bars_svg(bars, title, said, prefix="skill-figure"))
+    return Markup(bars_svg(bars, title, text, prefix="skill-figure"))
 
 
 def _calibration(evidence: Evidence, name: str | None) -> dict[str, Any]:
@@ -138,11 +138,12 @@ def _calibration(evidence: Evidence, name: str | None) -> dict[str, Any]:
     rows = table[table["contender"] == name].sort_values("bin").to_dict("records") if len(table) and name else []
     figure = None
     if rows:
-        said = "; ".join(
-            f"said {words.percent(row['mean_forecast'])}, happened {words.percent(row['acted_share'])}" for row in rows
+        text = "; ".join(
+            f"forecast {words.percent(row['mean_forecast'])}, observed {words.percent(row['acted_share'])}"
+            for row in rows
         )
-        title = f"Reliability of {words.contender(str(name))}: what was said against what happened"
-        figure = Markup(reliability_svg(rows, title, said))
+        title = f"Reliability of {words.contender(str(name))}: forecasts and observed shares"
+        figure = Markup(reliability_svg(rows, title, text))
     named = ("calibration_slope", "calibration_intercept", "decile_error")
     return {
         "rows": rows,
@@ -174,13 +175,13 @@ def _workload_figure(evidence: Evidence, name: str | None) -> Markup | None:
         for rate in MISS_RATES
         for each in pairs
     ]
-    said = "; ".join(f"{bar.label}: {words.percent(bar.number.value)}" for bar in bars)
+    text = "; ".join(f"{bar.label}: {words.percent(bar.number.value)}" for bar in bars)
     title = "Share of alerts that could have waited, by share of acted-on alerts among them"
-    return Markup(bars_svg(bars, title, said, prefix="workload-figure", label=250))
+    return Markup(bars_svg(bars, title, text, prefix="workload-figure", label=250))
 
 
 def _parts(evidence: Evidence, part: str, name: str | None) -> list[dict[str, Any]]:
-    """One row per value of a slice, with one word about it."""
+    """One row per value of a slice, with a verdict in a few words."""
     rows = []
     for value in evidence.values_of(part):
         alerts, acted = evidence.support(part, value)
@@ -210,7 +211,7 @@ def _parts(evidence: Evidence, part: str, name: str | None) -> list[dict[str, An
     return rows
 
 
-def _beside(evidence: Evidence, name: str | None) -> list[dict[str, Any]]:
+def _side_by_side(evidence: Evidence, name: str | None) -> list[dict[str, Any]]:
     return [
         {
             "label": words.metric(metric),
@@ -218,12 +219,12 @@ def _beside(evidence: Evidence, name: str | None) -> list[dict[str, Any]]:
                 _figure(metric, evidence.number(name, metric, part)) for part in (HEADLINE, EVERYTHING, LAST_CUT)
             ],
         }
-        for metric in _BESIDE
+        for metric in _SIDE_BY_SIDE
     ]
 
 
 def _audits(evidence: Evidence) -> dict[str, Any] | None:
-    """Findings, those that accuse first; None: not audited."""
+    """Findings, leaks first; None: not audited."""
     if not evidence.audits:
         return None
     order = {"leak": 0, "withheld": 0, "vouched": 0, "suspicious": 1, "not checked": 2, "clean": 3}
@@ -234,11 +235,11 @@ def _audits(evidence: Evidence) -> dict[str, Any] | None:
         shortcut["number"] = _figure(SKILL, Number(*(_finite(shortcut.get(end)) for end in ("value", "low", "high"))))
     teams = []
     for row in evidence.audits.get("scorecard") or []:
-        made = dict(row)
+        team = dict(row)
         for name in ("skill", "auc", "ceiling", "inconsistency"):
             ends = (_finite(row.get(end)) for end in (name, f"{name}_low", f"{name}_high"))
-            made[name] = _figure(SKILL if name == "skill" else name, Number(*ends))
-        teams.append(made)
+            team[name] = _figure(SKILL if name == "skill" else name, Number(*ends))
+        teams.append(team)
     return {
         "findings": [
             {**row, "state": states.get(str(row.get("verdict")), "unknown")} for row in findings[:MOST_FINDINGS]
@@ -269,12 +270,12 @@ def _volume(evidence: Evidence) -> Markup | None:
     if not len(evidence.band):
         return None
     drawn = volume_svg(evidence.band, evidence.floods[["day", "status", "scope"]])
-    # Inside a page the name space is known; without it the page holds no address at all.
+    # HTML needs no namespace for SVG, and without it the page contains no URL at all.
     return Markup(drawn.replace(' xmlns="http://www.w3.org/2000/svg"', "", 1))
 
 
 def _everything(evidence: Evidence) -> list[dict[str, Any]]:
-    """Every contender and metric of the headline, for those who want all of it."""
+    """Every metric of every contender, on the three main slices."""
     table = evidence.evaluation
     if not len(table):
         return []
@@ -301,10 +302,10 @@ def _everything(evidence: Evidence) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
-    made = environment(TEMPLATES)
-    made.filters |= {
+    templates = environment(TEMPLATES)
+    templates.filters |= {
         "contender": words.contender,
         "day": lambda value: f"{pd.Timestamp(value):%Y-%m-%d}" if value is not None else "",
     }
-    made.globals |= {"percent_interval": words.percent_interval, "number": words.number}
-    return made.get_template("report.html.j2")
+    templates.globals |= {"percent_interval": words.percent_interval, "number": words.number}
+    return templates.get_template("report.html.j2")

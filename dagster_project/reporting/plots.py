@@ -1,8 +1,8 @@
-"""Figures as SVG text, readable on light and on dark pages.
+"""Figures as SVG text, readable on light and dark pages.
 
-Belongs here: pure functions from frames to one SVG string. Lines and words take the colour of the page's own text
-(`currentColor`); where nothing hands it down, as in an image, a middle grey that shows on both. Does not belong here:
-what the numbers are, and where a figure is shown.
+Belongs here: pure functions from frames to one SVG string. Lines and words take the colour of the page's text
+(`currentColor`), or a middle grey where there is none to inherit, as in an image. Does not belong here: computing the
+numbers, and where a figure is shown.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from html import escape
 import pandas as pd
 
 STATUS_COLOURS = {"confirmed": "#d1495b", "suspected": "#e09f3e", "cleared": "#3a9d6e"}
-"""Of the three statuses: 3:1 at least against white and against black, and apart for red-green colour blindness by
-lightness and by the words in the legend."""
+"""Contrast of at least 3:1 against white and black. Red-green colour-blind readers can distinguish them by lightness
+and by the legend."""
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 24
 
@@ -24,14 +24,14 @@ def volume_svg(band: pd.DataFrame, flood_days: pd.DataFrame) -> str:
 
     Parameters
     ----------
-    band : day (date), alerts, expected, upper (alerts a day; nan: not known), as `triage.floods.daily_band` makes it;
-        or the columns of that name of `reporting.exclusion_daily`. Any order.
-    flood_days : day (date), status ('confirmed', 'suspected', 'cleared'), scope. Of several floods on a day the most
-        serious status colours the bar, and the bar's title names all.
+    band : day (date), alerts, expected, upper (alerts a day; nan: not known), from `triage.flags.floods.daily_band`;
+        or the columns of those names of `reporting.exclusion_daily`. Any order.
+    flood_days : day (date), status ('confirmed', 'suspected', 'cleared'), scope. If a day has several
+        floods, the most serious status colours the bar, and the bar's title names all.
 
     Returns
     -------
-    One `<svg>` element with a title, a description and no script. Nothing in the data can break out of it.
+    One `<svg>` element with a title and no script. All text from the data is escaped.
     """
     rows = band.sort_values("day").to_dict("records")
     parts = [
@@ -108,7 +108,7 @@ def _number(value: object, otherwise: float = 0.0) -> float:
 
 
 def _runs(rows: list[dict]) -> list[list[dict]]:
-    """Stretches of rows whose band is known."""
+    """Runs of consecutive rows whose band is known."""
     runs: list[list[dict]] = [[]]
     for row in rows:
         if all(math.isfinite(_number(row[name], math.nan)) for name in ("expected", "upper")):

@@ -1,7 +1,7 @@
-"""The verdict: yes, not yet or no, in one plain sentence, and the points it rests on.
+"""The verdict: yes, not yet or no, in one plain sentence, with the points that it rests on.
 
-Belongs here: which measured numbers make which verdict. Does not belong here: measuring (`triage`), and how the verdict
-looks (`page.py`).
+Belongs here: which numbers lead to which verdict. Does not belong here: computing them (`triage`), and the verdict's
+layout (`page.py`).
 
 A claim needs its whole interval on the right side. What is neither shown nor refuted is "not yet".
 """
@@ -15,13 +15,13 @@ from dagster_project.reporting.evidence import HEADLINE, LAST_CUT, MODEL, SKILL,
 
 YES, NOT_YET, NO = "Yes", "Not yet", "No"
 GOOD, UNSURE, BAD, UNKNOWN = "good", "unsure", "bad", "unknown"
-# What a manager may assume is not being asked here: `missed` of the alerts that somebody acts on.
+# The share of acted-on alerts that a manager may accept to miss, in the point about saved workload.
 MISSED = "5%"
 
 
 @dataclass(frozen=True)
 class Point:
-    """One thing that the verdict rests on. state : good, unsure, bad or unknown. source : table and slice."""
+    """One point that the verdict rests on. state : good, unsure, bad or unknown. source : table and slice."""
 
     title: str
     state: str
@@ -44,14 +44,14 @@ class Verdict:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Whether the scores deserve trust for putting likely alerts first."""
+    """Whether the scores can be trusted to put likely alerts first."""
     scoring = evidence.scoring
     if scoring is None:
-        return Verdict(NOT_YET, "no version scores yet: nothing was learned from your alerts so far.", ())
+        return Verdict(NOT_YET, "no version scores yet: nothing has been trained on your alerts so far.", ())
     if scoring.kind == "prior" or not evidence.contenders():
         return Verdict(
             NOT_YET,
-            "too little is known to compare a model with anything: every alert has the same score for now.",
+            "too little is known for any comparison: for now, every alert has the same score.",
             (),
         )
     name = evidence.shown or MODEL
@@ -68,18 +68,18 @@ def judge(evidence: Evidence) -> Verdict:
     gain = evidence.number(MODEL, SKILL)
     by = f"{words.percent(gain.value)} ({words.percent_interval(gain.low, gain.high)})"
     if audits.state == BAD:
-        return Verdict(NO, f"the audit found that the model knows what it could not have known: {audits.text}", points)
+        return Verdict(NO, f"the audit found that the model uses information from the future: {audits.text}", points)
     if scoring.kind != "lightgbm":
         own = f"a simple rule ({words.contender(scoring.kind)}) scores"
         if gain.below_zero:
             return Verdict(NO, f"heed's model is worse than {rival}, so {own}.", points)
         if gain.value is None:
-            return Verdict(NOT_YET, f"too few outcomes are known to teach or test a model, so {own}.", points)
+            return Verdict(NOT_YET, f"too few outcomes are known to train or test a model, so {own}.", points)
         if gain.above_zero:
             return Verdict(
                 NOT_YET, f"a model now beats {rival} by {by}, but the gate has not let it score: {own}.", points
             )
-        return Verdict(NOT_YET, f"no model is better than {rival} beyond doubt, so {own}.", points)
+        return Verdict(NOT_YET, f"no model is significantly better than {rival}, so {own}.", points)
     if gain.value is None:
         return Verdict(NOT_YET, "too few outcomes are known to compare the model with the simple rules.", points)
     if gain.below_zero:
@@ -87,7 +87,7 @@ def judge(evidence: Evidence) -> Verdict:
     if not gain.above_zero:
         return Verdict(
             NOT_YET,
-            f"the model is not better than {rival} beyond doubt: its gain is {by}, which includes zero.",
+            f"the model is not significantly better than {rival}: its gain is {by}, which includes zero.",
             points,
         )
     beats = f"the model's forecasts are better than those of {rival} by {by}"
@@ -96,9 +96,9 @@ def judge(evidence: Evidence) -> Verdict:
     if calibration.state == BAD:
         return Verdict(NOT_YET, f"{beats}, but its percentages do not mean what they say.", points)
     if calibration.state != GOOD:
-        return Verdict(NOT_YET, f"{beats}, but it is not shown that its percentages mean what they say.", points)
+        return Verdict(NOT_YET, f"{beats}, but there is no proof yet that its percentages mean what they say.", points)
     worth = f"; {saving.text}" if saving.state == GOOD else "."
-    unaudited = " It is not audited yet." if audits.state == UNKNOWN else ""
+    unaudited = " It has not been audited yet." if audits.state == UNKNOWN else ""
     return Verdict(YES, f"{beats}, and its percentages mean what they say{worth}{unaudited}", points)
 
 
@@ -118,12 +118,12 @@ def _skill(evidence: Evidence) -> Point:
 
 
 def _skill_words(gain: Number) -> tuple[str, str]:
-    said = {
+    comparison = {
         GOOD: "less wrong than the best simple rule",
         BAD: "more wrong than the best simple rule",
         UNSURE: "the interval includes zero: no difference is shown",
     }[_sign(gain)]
-    return words.percent(gain.value), f"{said}; 95% interval {words.percent_interval(gain.low, gain.high)}"
+    return words.percent(gain.value), f"{comparison}; 95% interval {words.percent_interval(gain.low, gain.high)}"
 
 
 def _sign(number: Number) -> str:
@@ -135,12 +135,12 @@ def _calibration(evidence: Evidence, name: str) -> Point:
     source = _source(evidence, "decile_error")
     title = "Do the percentages mean what they say?"
     if error.value is None or error.low is None or error.high is None:
-        return Point(title, UNKNOWN, words.TOO_FEW, "too few outcomes to say", source)
+        return Point(title, UNKNOWN, words.TOO_FEW, "too few outcomes to tell", source)
     state = GOOD if error.high <= limit else BAD if error.low > limit else UNSURE
     points = f"{100 * error.value:.1f} points"
     text = (
-        "off on average between what is said and what happens; 95% interval "
-        f"{100 * error.low:.1f} to {100 * error.high:.1f}, at most {100 * limit:g} are allowed"
+        "average difference between forecast and observed share; 95% interval "
+        f"{100 * error.low:.1f} to {100 * error.high:.1f}, at most {100 * limit:g} is allowed"
     )
     return Point(title, state, points, text, source)
 
@@ -150,10 +150,10 @@ def _saving(evidence: Evidence, name: str) -> Point:
     source = _source(evidence, saved_at(MISSED))
     title = "What would it save?"
     if saved.value is None:
-        return Point(title, UNKNOWN, words.TOO_FEW, "too few outcomes to say", source)
+        return Point(title, UNKNOWN, words.TOO_FEW, "too few outcomes to tell", source)
     text = (
         f"of 1,000 alerts about {1000 * saved.value:.0f} ({words.interval(_k(saved.low), _k(saved.high), 0)}) could "
-        f"have waited, with {MISSED} of those that somebody acted on among them."
+        f"have waited, with {MISSED} of the acted-on alerts among them."
     )
     return Point(title, GOOD if saved.value > 0 else UNSURE, words.percent(saved.value), text, source)
 
@@ -175,7 +175,7 @@ def _audits(evidence: Evidence) -> Point:
     title, source = "Audited?", "training.audit_findings"
     if not evidence.audits:
         return Point(
-            title, UNKNOWN, "not audited", "whether it sees the future or repeats habits was not checked", source
+            title, UNKNOWN, "not audited", "nobody has checked whether it sees the future or repeats habits", source
         )
     findings = evidence.audits.get("leakage") or []
     leaks = [row for row in findings if row.get("verdict") == "leak"]
@@ -185,9 +185,9 @@ def _audits(evidence: Evidence) -> Point:
         named = words.listed(words.short(row.get("subject") or row.get("check"), 40) for row in leaks[:3])
         return Point(title, BAD, f"{len(leaks)} leaks" if len(leaks) > 1 else "a leak", f"{named}.", source)
     if doubts:
-        return Point(title, UNSURE, f"{len(doubts)} to look at", "a person should look at what the audit found", source)
+        return Point(title, UNSURE, f"{len(doubts)} to review", "somebody should review what the audit found", source)
     if habit in ("repeats", "mostly habit"):
-        return Point(title, UNSURE, habit, "most of what it says is the habit of the past", source)
+        return Point(title, UNSURE, habit, "most of its forecasts repeat past habits", source)
     checked = [row for row in findings if row.get("verdict") == "clean"]
     if not checked:
         return Point(title, UNKNOWN, "not checked", "there was not enough to check", source)

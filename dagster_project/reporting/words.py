@@ -1,7 +1,7 @@
 """Numbers and names as people read them.
 
-Belongs here: how a number, an interval, a moment and a name from outside are written, and what contenders and metrics
-are called. Does not belong here: what the numbers are.
+Belongs here: formatting of numbers, intervals, times and outside text, and the names of contenders and metrics.
+Does not belong here: computing the numbers.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ METRICS = {
     "roc_auc": "AUC (ROC)",
     "pr_auc": "AUC (precision-recall)",
     "prevalence": "share acted on (prevalence)",
-    "calibration_slope": "calibration slope (1 is right)",
-    "calibration_intercept": "calibration intercept (0 is right)",
+    "calibration_slope": "calibration slope (ideal: 1)",
+    "calibration_intercept": "calibration intercept (ideal: 0)",
     "decile_error": "decile error",
     "workload_saved_at_1%_missed": "workload saved at 1% missed",
     "workload_saved_at_2%_missed": "workload saved at 2% missed",
@@ -45,43 +45,43 @@ METRICS = {
 }
 TOO_FEW = "too few"
 
-# A table cell shows so much of a name from outside; its tooltip shows `LONG` of it.
+# Characters of an outside name in a table cell, and in its tooltip.
 SHORT, LONG = 60, 300
-_TURNING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+_BIDIRECTIONAL = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
 def contender(name: str) -> str:
-    """What a contender is called."""
+    """The display name of a contender."""
     return CONTENDERS.get(name, name.replace("_", " "))
 
 
 def metric(name: str) -> str:
-    """What a metric is called."""
+    """The display name of a metric."""
     return METRICS.get(name, name.replace("_", " "))
 
 
 def known(value: Any) -> bool:
-    """Whether there is a number."""
+    """Whether the value is a finite number."""
     return value is not None and value == value and math.isfinite(float(value))
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """0.123, with a real minus sign; 'too few' where there is none."""
+    """0.123, with a real minus sign; 'too few' if there is none."""
     return f"{_unsigned(float(value), digits):.{digits}f}".replace("-", "−") if known(value) else TOO_FEW
 
 
 def percent(value: Any, digits: int = 0) -> str:
-    """12%; 'too few' where there is none."""
+    """12%; 'too few' if there is none."""
     return f"{_unsigned(100 * float(value), digits):.{digits}f}%".replace("-", "−") if known(value) else TOO_FEW
 
 
 def interval(low: Any, high: Any, digits: int = 3) -> str:
-    """'0.120 to 0.340'; empty where it is not known."""
+    """'0.120 to 0.340'; empty if it is not known."""
     return f"{number(low, digits)} to {number(high, digits)}" if known(low) and known(high) else ""
 
 
 def percent_interval(low: Any, high: Any, digits: int = 0) -> str:
-    """'12% to 34%'; empty where it is not known."""
+    """'12% to 34%'; empty if it is not known."""
     return f"{percent(low, digits)} to {percent(high, digits)}" if known(low) and known(high) else ""
 
 
@@ -96,25 +96,25 @@ def moment(value: datetime | None) -> str:
 
 
 def clean(text: Any) -> str:
-    """Text from outside on one line, without characters that control a screen or turn the reading direction."""
+    """Outside text on one line, without control characters or changes of reading direction."""
     kept = (
         " " if unicodedata.category(letter) in ("Cc", "Zl", "Zp") else letter
         for letter in str(text)[: 20 * LONG]
-        if ord(letter) not in _TURNING and not 0xD800 <= ord(letter) <= 0xDFFF
+        if ord(letter) not in _BIDIRECTIONAL and not 0xD800 <= ord(letter) <= 0xDFFF
     )
     return re.sub(r"\s+", " ", "".join(kept)).strip()
 
 
 def short(text: Any, most: int = SHORT) -> str:
     """`clean`, cut to `most` characters with an ellipsis."""
-    made = clean(text)
-    return made if len(made) <= most else made[: most - 1].rstrip() + "…"
+    line = clean(text)
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
 def sentence(text: Any, most: int = 600) -> str:
-    """`short` with a capital in front and a full stop behind."""
-    made = short(text, most)
-    return made if not made else made[0].upper() + made[1:] + ("" if made[-1] in ".!?…" else ".")
+    """`short` with a capital letter and a full stop."""
+    line = short(text, most)
+    return line if not line else line[0].upper() + line[1:] + ("" if line[-1] in ".!?…" else ".")
 
 
 def listed(items: Iterable[str]) -> str:
@@ -124,5 +124,5 @@ def listed(items: Iterable[str]) -> str:
 
 
 def _unsigned(value: float, digits: int) -> float:
-    """No minus sign before a zero."""
+    """Rounded, without a minus sign before zero."""
     return round(value, digits) + 0.0

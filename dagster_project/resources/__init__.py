@@ -1,5 +1,5 @@
-"""What assets reach the world through: the warehouse, the feature files, the model store, the expectations.
+"""Everything outside the process that assets use: warehouse, feature files, model store, expectations, dbt.
 
 Belongs here: reading and writing, connections, file layouts.
-Does not belong here: computations (`triage/`) and the order of things (assets, `automation.py`).
+Does not belong here: computations (`triage/`) and the order of steps (assets, `automation.py`).
 """

@@ -1,7 +1,7 @@
-"""A Dask cluster that stands already: where history features and trees are made when `[compute] dask` names it.
+"""An existing Dask cluster that computes history features and trees if `[compute] dask` names it.
 
-Belongs here: connecting, refusing a cluster that would answer differently, sending parts and collecting answers,
-and LightGBM's Dask interface.
+Belongs here: connecting, refusing a cluster that would give other results, sending parts and collecting results, and
+LightGBM's Dask interface.
 Does not belong here: what a part is (`triage/features/history/parts.py`), which trees are wanted
 (`triage/learning/training.py`), starting a cluster.
 
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from dagster_project.triage.learning.boosting import Fit
 
 SECONDS_TO_CONNECT = 10
-# Below so many rows and events together this machine computes features itself (in well under a second): a connection
-# with its checks takes about as long.
+# With fewer rows and events together, this machine computes features itself, in well under a second: connecting to the
+# cluster and checking it takes as long.
 WORTH_A_CLUSTER = 500_000
-# Parts of a key for each thread of the cluster: with one, all wait for the largest; with many, messages cost more.
+# Parts of a key per thread of the cluster: with one, all wait for the largest; with many, messages cost more.
 PARTS_PER_THREAD = 2
-# What must be the same here and on every worker for the same answer: the packages that compute or carry frames.
+# Packages that compute or transfer frames. For equal results they must be the same here and on every worker.
 PACKAGES = ("dask", "distributed", "lightgbm", "numba", "numpy", "pandas")
 
-# LightGBM's own names, as its interface in the manner of scikit-learn calls them: it sets these itself otherwise.
+# LightGBM's names and those of its scikit-learn interface, which would set its own defaults otherwise.
 _PARAMETERS = {
     "min_data_in_leaf": "min_child_samples",
     "lambda_l2": "reg_lambda",
@@ -51,9 +51,9 @@ _PARAMETERS = {
 
 
 class Cluster:
-    """The cluster at `address`, like "tcp://scheduler:8786"; this machine when empty, and then it is false.
+    """The cluster at `address`, like "tcp://scheduler:8786"; if empty, this machine, and the object is false.
 
-    Nothing is contacted before it is used, and each use connects anew: a scheduler may be replaced between steps.
+    Nothing is contacted before it is used. Each use connects again: a scheduler may be replaced between steps.
     """
 
     def __init__(self, address: str = "", worth: int = WORTH_A_CLUSTER) -> None:
@@ -79,16 +79,16 @@ class Cluster:
                 at,
                 features,
                 lookback,
-                lambda parts: _answers(client, parts, 2 * threads),
+                lambda parts: _results(client, parts, 2 * threads),
                 PARTS_PER_THREAD * threads,
                 min(self.worth, 200_000) // 2,
             )
 
     def fit(self, asked: Fit) -> str:
-        """Trees made by LightGBM on all workers together: their text. The parameters are those of a fit on one machine.
+        """Train trees with LightGBM on all workers together; returns their text. Parameters are those of a local fit.
 
-        Bins and sums are made of what each worker holds, so that the trees are not the same as on one machine, but
-        as good. A cluster of one worker makes the same trees.
+        Bins and sums come from the rows of each worker, so the trees are not the same as on one machine, but as good.
+        A cluster of one worker trains the same trees.
         """
         with self._connected() as client:
             import dask.array as da
@@ -98,8 +98,8 @@ class Cluster:
             shares = min(len(workers), max(1, len(asked.acted)))
 
             def dealt(array: np.ndarray) -> Any:
-                # Every n-th alert: a worker finds the bins of its columns in what it holds, and a stretch of time
-                # would show it one season only.
+                # Every n-th alert: a worker derives bins from its own rows, and a contiguous period would show it
+                # one season only.
                 pieces = [np.ascontiguousarray(array[i::shares]) for i in range(shares)]
                 placed = [client.scatter(p, workers=[w]) for p, w in zip(pieces, workers, strict=False)]
                 shapes = [p.shape for p in pieces]
@@ -107,7 +107,7 @@ class Cluster:
                     [da.from_delayed(f, shape=s, dtype=array.dtype) for f, s in zip(placed, shapes, strict=True)]
                 )
 
-            # Not the classifier: each worker would number the outcomes that it sees, and might see only one.
+            # Not the classifier: each worker would encode the outcomes that it sees, and might see only one.
             model = lightgbm.dask.DaskLGBMRegressor(
                 client=client,
                 n_estimators=asked.trees,
@@ -125,7 +125,7 @@ class Cluster:
             return model.booster_.model_to_string()
 
     def check(self) -> str:
-        """What stands there, in a few words; `HeedError` when it cannot be used."""
+        """The cluster in a few words; `HeedError` if it cannot be used."""
         with self._connected() as client:
             threads = client.nthreads()
             return f"{self.address}: {len(threads)} workers, {sum(threads.values())} threads"
@@ -152,35 +152,35 @@ class Cluster:
             ) from error
         try:
             _require_equal_workers(client, self.address)
-            # dask would otherwise warn of, and spill, what a part holds on purpose.
+            # dask would otherwise warn about the size of parts, which is intended, and spill them.
             with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}):
                 yield client
         except (KilledWorker, CommClosedError, OSError, TimeoutError) as error:
             raise HeedError(
-                f"the Dask cluster at {self.address} was lost at work ({_first_line(error)})",
-                "look at its workers' logs (most often their memory was too small), then run again",
+                f"the Dask cluster at {self.address} was lost ({_first_line(error)})",
+                "look at its workers' logs (usually they ran out of memory), then run again",
             ) from error
         finally:
             client.close(timeout=SECONDS_TO_CONNECT)
 
 
-def _answers(client: Client, parts: Iterable[Part], at_once: int) -> Iterator[tuple[Part, np.ndarray]]:
-    """Each part with its answer. At most `at_once` parts are away at a time: they are copies."""
+def _results(client: Client, parts: Iterable[Part], at_once: int) -> Iterator[tuple[Part, np.ndarray]]:
+    """Each part with its result. At most `at_once` parts are submitted at a time, since they are copies."""
     from distributed import as_completed
 
     from dagster_project.triage.features.history.parts import compute_part
 
-    away: dict[Any, Part] = {}
+    submitted: dict[Any, Part] = {}
     waiting = as_completed(loop=client.loop)
     for part in parts:
         future = client.submit(compute_part, client.scatter(part, hash=False), pure=False)
-        away[future.key] = part
+        submitted[future.key] = part
         waiting.add(future)
-        if len(away) >= at_once:
+        if len(submitted) >= at_once:
             done = next(waiting)
-            yield away.pop(done.key), done.result()
+            yield submitted.pop(done.key), done.result()
     for done in waiting:
-        yield away.pop(done.key), done.result()
+        yield submitted.pop(done.key), done.result()
 
 
 def _workers(client: Client) -> list[str]:
@@ -188,25 +188,25 @@ def _workers(client: Client) -> list[str]:
 
 
 def versions_here() -> dict[str, str]:
-    """What decides the answer in this process: Python, packages, and heed's own domain code."""
+    """The versions that determine results in this process: Python, packages, and heed's own domain code."""
     import dagster_project
 
-    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    versions = {"python": ".".join(platform.python_version_tuple()[:2])}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "missing"
+            versions[package] = "missing"
     digest = hashlib.sha256()
     domain = Path(dagster_project.__file__).parent / "triage"
     for path in sorted(domain.rglob("*.py")):
         digest.update(path.relative_to(domain).as_posix().encode() + b"\0" + path.read_bytes())
-    found["heed"] = digest.hexdigest()[:12]
-    return found
+    versions["heed"] = digest.hexdigest()[:12]
+    return versions
 
 
 def _require_equal_workers(client: Client, address: str) -> None:
-    """Raise `HeedError` where there are no workers, or one of them would compute with other code."""
+    """Raise `HeedError` if there are no workers, or one of them would compute with other code."""
     if not client.nthreads():
         raise HeedError(f"the Dask scheduler at {address} has no workers", "start at least one, then run again")
     here = versions_here()

@@ -1,11 +1,11 @@
-"""Telling people that a run failed, and that it works again.
+"""Notify people that a run failed, and that the job works again.
 
-Belongs here: the record of how runs ended (`scoring.run_ends`), deciding who is told what, and sending it with Apprise.
-Does not belong here: why a run failed (`failures.py`), and when it is asked (`commands/run.py`, `automation.py`).
+Belongs here: recording how runs ended (`scoring.run_ends`), choosing the message, and sending it with Apprise.
+Does not belong here: why a run failed (`failures.py`), and the callers (`commands/run.py`, `automation.py`).
 
-One message per failed run and one when the same job works again. Several processes may learn of one end (the command
-that ran it, a sensor, the next run that finds it cut off): the first that records it tells. Where the warehouse is away
-nothing can be recorded, and the message is sent all the same.
+There is one message per failed run, and one when the same job works again. Several processes may learn that a run
+ended (the command that ran it, a sensor, the next run that finds it cut off): the first to record it sends the message.
+If the warehouse is unreachable, nothing can be recorded, and the message is still sent.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 SUCCEEDED, FAILED = "succeeded", "failed"
-# A run has ended when this is sent, and its command waits no longer than this for a slow destination.
+# The run has ended by then; its command waits no longer than this for a slow destination.
 SEND_SECONDS = 20.0
-MOST_CHARACTERS = 1500  # a text message of the strictest services holds no more
+MOST_CHARACTERS = 1500  # the limit of the strictest services
 
 _RECORD = """
 INSERT INTO scoring.run_ends (run_id, job, as_of, status, what) VALUES ($1, $2, $3::timestamptz, $4, $5)
@@ -56,13 +56,13 @@ class RunEnd:
 
 
 def end_of(run: DagsterRun, status: str, what: str = "") -> RunEnd:
-    """How a run of Dagster's ended."""
+    """The end of a Dagster run."""
     as_of = parse_moment(run.tags[AS_OF_TAG]) if AS_OF_TAG in run.tags else None
     return RunEnd(run.run_id, run.job_name, as_of, status, what)
 
 
 def tell_of_abandoned_runs(instance: DagsterInstance, warehouse: Warehouse, settings: Settings, say: Say) -> None:
-    """Close the runs whose process is gone, and tell of them: they could not do so themselves."""
+    """Close runs whose process is gone, and notify about them, which they could not do themselves."""
     for run_id, what in close_abandoned_runs(instance, warehouse).items():
         say(f"run {run_id[:8]} was cut off: {what}")
         run = instance.get_run_by_id(run_id)
@@ -71,7 +71,7 @@ def tell_of_abandoned_runs(instance: DagsterInstance, warehouse: Warehouse, sett
 
 
 def run_ended(warehouse: Warehouse, settings: Settings, end: RunEnd, say: Say = lambda line: None) -> None:
-    """Record how a run ended, and send what there is to say. Never raises: the run is what counts."""
+    """Record how a run ended, and send a message if needed. Never raises, so that it cannot fail the run."""
     try:
         message = _message(warehouse, end)
     except Exception as error:  # the warehouse may be why the run failed
@@ -83,12 +83,13 @@ def run_ended(warehouse: Warehouse, settings: Settings, end: RunEnd, say: Say = 
         if destinations(settings):
             send(settings, *message)
     except Exception as error:
-        say(f"nobody could be told: {one_line(error.cause) if isinstance(error, HeedError) else type(error).__name__}")
+        reason = one_line(error.cause) if isinstance(error, HeedError) else type(error).__name__
+        say(f"nobody could be notified: {reason}")
 
 
 def _message(warehouse: Warehouse, end: RunEnd) -> tuple[str, str] | None:
-    """Record it; (title, text) of what to send, or None: somebody else told, or there is nothing to tell."""
-    with warehouse.outside_the_turn().transaction() as cursor:
+    """Record the end. Returns (title, text) to send; None: another process recorded it, or there is nothing to say."""
+    with warehouse.unguarded().transaction() as cursor:
         cursor.execute(_RECORD, parameters=(end.run_id, end.job, end.as_of, end.status, end.what))
         if cursor.fetchone() is None:
             return None
@@ -99,12 +100,12 @@ def _message(warehouse: Warehouse, end: RunEnd) -> tuple[str, str] | None:
     if before is None or before[1] != FAILED:
         return None
     since = before[2].astimezone(UTC)
-    text = f"Run {end.run_id[:8]} ended well. Run {before[0][:8]} had failed at {since:%Y-%m-%d %H:%M} UTC."
+    text = f"Run {end.run_id[:8]} succeeded. Run {before[0][:8]} had failed at {since:%Y-%m-%d %H:%M} UTC."
     return f"heed: {end.job} works again", text
 
 
 def _failure(end: RunEnd) -> tuple[str, str]:
-    text = f"{end.what or 'it does not say why'}. Published scores stay as they are. `heed doctor` tells more."
+    text = f"{end.what or 'the reason is unknown'}. Published scores stay as they are. `heed doctor` tells more."
     return f"heed: {end.job} failed", one_line(text)[:MOST_CHARACTERS]
 
 
@@ -119,30 +120,30 @@ def send(settings: Settings, title: str, text: str) -> int:
     Raises
     ------
     HeedError
-        There is none, an address cannot be read, or a destination did not take it in time. Quotes no address.
+        There is no destination, an address is invalid, or a destination did not accept it in time. Quotes no address.
     """
     import apprise
 
-    logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its messages name addresses
+    logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its messages contain addresses
     variable = settings.notify.urls_from
     urls = destinations(settings)
     if not urls:
-        raise HeedError(f"there is nobody to tell: {variable} is not set", f"set {variable}, see docs/operations.md")
-    refused: list[str] = []
+        raise HeedError(f"there is nobody to notify: {variable} is not set", f"set {variable}, see docs/operations.md")
+    failures: list[str] = []
     threads = []
     for number, url in enumerate(urls, 1):
         name = f"destination {number} of {variable} ({url.partition(':')[0][:20]})"
-        known = apprise.Apprise.instantiate(url)
-        if known is None:
-            refused.append(f"{name} is no address that Apprise knows")
+        destination = apprise.Apprise.instantiate(url)
+        if destination is None:
+            failures.append(f"{name} is not an address that Apprise knows")
             continue
 
-        def deliver(name: str = name, service: Any = known) -> None:
+        def deliver(name: str = name, service: Any = destination) -> None:
             try:
                 if not service.notify(title=title, body=text):
-                    refused.append(f"{name} did not take the message")
+                    failures.append(f"{name} did not accept the message")
             except Exception as error:
-                refused.append(f"{name} did not take the message ({type(error).__name__})")
+                failures.append(f"{name} did not accept the message ({type(error).__name__})")
 
         thread = threading.Thread(target=deliver, name=name, daemon=True)
         thread.start()
@@ -150,7 +151,7 @@ def send(settings: Settings, title: str, text: str) -> int:
     for thread in threads:
         thread.join(SEND_SECONDS)
         if thread.is_alive():
-            refused.append(f"{thread.name} did not answer within {SEND_SECONDS:.0f} s")
-    if refused:
-        raise HeedError("; ".join(refused), f"correct {variable}, and try it with `heed notify --test`")
+            failures.append(f"{thread.name} did not answer within {SEND_SECONDS:.0f} s")
+    if failures:
+        raise HeedError("; ".join(failures), f"correct {variable}, and try it with `heed notify --test`")
     return len(urls)

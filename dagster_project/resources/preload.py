@@ -1,10 +1,10 @@
-"""Loading heavy libraries while this process waits for another one.
+"""Preload heavy libraries while this process waits for dbt.
 
-Belongs here: what the steps after dbt's will import, and the thread that does so.
+Belongs here: what the steps after dbt's import, and the thread that imports it.
 Does not belong here: what is compiled once, at installation (`commands/precompile.py`).
 
-While dbt and the warehouse clean, the process that runs the job has nothing to do. What the next steps import costs it
-some 8 s of processor time (Great Expectations 5 s, LightGBM with scikit-learn 2 s, numba's kernels 1 s).
+While dbt and the warehouse clean, the process that runs the job is idle. The imports of the next steps take it some 8 s
+of processor time (Great Expectations 5 s, LightGBM with scikit-learn 2 s, numba's kernels 1 s).
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _started = threading.Event()
 
 
 def preload() -> None:
-    """Begin to load them in a thread of their own; at once when they are loaded or being loaded."""
+    """Start loading them in a thread, unless that was started before."""
     if not _started.is_set():
         _started.set()
-        threading.Thread(target=load, name="load-meanwhile", daemon=True).start()
+        threading.Thread(target=load, name="preload", daemon=True).start()
 
 
 def load() -> None:
     """Load them now."""
-    # Whatever goes wrong here goes wrong again, and is told, in the step that needs it.
+    # Any error here occurs again, and is reported, in the step that needs the import.
     with suppress(Exception):
         from dagster_project.resources.expectations.validation import load_suite
 

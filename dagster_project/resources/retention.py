@@ -1,11 +1,11 @@
-"""Retention: what may go by policy, and what evidence needs and stays.
+"""Retention: what the policy removes, and what stays because evidence needs it.
 
 Belongs here: what `heed prune` and its schedule remove, each with the condition that keeps what is needed.
 Does not belong here: the policy's numbers (`[retention]` in heed.toml), and raw rows, which are never removed.
 
-What stays whatever its age: the first and the newest score of each alert (every published quality figure and its
-revisions come from first scores) and each score that feedback is about; publications; draws of the holdout; feedback;
-all decisions about models; every version that was ever champion, that a score or feedback names, or that is the newest.
+Kept at any age: the first and the newest score of each alert (every published quality figure and its revisions come
+from first scores) and each score with feedback; publications; holdout draws; feedback; all decisions about models;
+every version that was ever champion, that a score or feedback names, or that is the newest; the newest end of each job.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from dagster_project.settings import Settings
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-# What a failed or killed run left for whoever looks for the cause: dbt's compiled SQL and half-written files.
+# Files of a failed or killed run, kept to find the cause: dbt's compiled SQL and half-written files.
 LEFTOVER_DAYS = 7
-# A home may be a directory that holds a `logs` or `dbt` of somebody else: only names that heed gives are removed.
+# A home may contain a `logs` or `dbt` folder that is not heed's, so only names that heed gives are removed.
 _RUN_LOG = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.log")
 _DBT_RUN = re.compile(r"[0-9a-f]{12}")
-# Features of another contract are of use only when a setting is taken back; they can be derived again.
+# Features of another contract are useful only if a setting is reverted; they can be derived again.
 OTHER_CONTRACT_DAYS = 30
 
 _OLD_SCORES = """
@@ -47,7 +47,7 @@ ctid IN (
           SELECT FROM scoring.feedback AS f WHERE f.alert_id = old.alert_id AND f.model_version = old.model_version)
 )
 """
-# Evidence of a version goes with the version, never before it.
+# Evidence about a version is removed with the version, never earlier.
 _OLD_VERSIONS = """
 model_version IN (
     SELECT model_version FROM training.model_versions AS v
@@ -60,12 +60,16 @@ model_version IN (
       AND NOT EXISTS (SELECT FROM scoring.feedback AS f WHERE f.model_version = v.model_version)
 )
 """
+# The newest end of each job stays: the next one is compared with it, and metrics show it.
+_OLD_ENDS = """
+ended_at < $1 AND ended_at < (SELECT max(ended_at) FROM scoring.run_ends AS newest WHERE newest.job = run_ends.job)
+"""
 _EVIDENCE = ("model_evaluations", "reliability", "audit_findings", "team_scorecards")
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What went of one thing, or would go. note : why nothing did, where something should have."""
+    """How much of one thing was removed, or would be. note : why nothing was, where something should have been."""
 
     what: str
     removed: int
@@ -89,69 +93,56 @@ def prune(
     now: datetime | None = None,
     dry_run: bool = False,
 ) -> list[Pruned]:
-    """Remove what the policy lets go, each table in one transaction. The caller has the turn.
+    """Remove what the policy allows, each table in one transaction. The caller holds the run lock.
 
-    now : the moment from which ages count. dry_run : count, and remove nothing.
+    now : ages count from this time. dry_run : count, and remove nothing.
     """
-    policy, moment = settings.retention, now or datetime.now(UTC)
-    before = lambda days: moment - timedelta(days=days)  # noqa: E731
-    scores = f"older than {policy.scores_days:g} days, neither first nor newest of their alert"
-    made = [
-        _rows(
-            warehouse,
+    policy, now = settings.retention, now or datetime.now(UTC)
+    logs, dbt_runs = warehouse.home / "logs", warehouse.home / "dbt"
+    features_days = max(policy.features_days, settings.learning.training_days)
+
+    def rows(what: str, days: float, tables: list[str], condition: str, more: str = "") -> Pruned:
+        age = f"older than {days:g} days{more}"
+        return _rows(warehouse, what, age, tables, condition, now - timedelta(days=days), dry_run)
+
+    def files(what: str, days: float, paths: Iterator[Path]) -> Pruned:
+        return _files(what, f"older than {days:g} days", paths, dry_run)
+
+    return [
+        rows(
             "superseded scores",
-            scores,
+            policy.scores_days,
             ["scoring.alert_scores"],
             _OLD_SCORES,
-            before(policy.scores_days),
-            dry_run,
+            ", neither first nor newest of their alert",
         ),
-        _rows(
-            warehouse,
-            "readings of the watch over scores",
-            f"older than {policy.scores_days:g} days",
-            ["scoring.monitoring"],
-            "as_of < $1",
-            before(policy.scores_days),
-            dry_run,
-        ),
-        _rows(
-            warehouse,
+        rows("monitoring readings", policy.scores_days, ["scoring.monitoring"], "as_of < $1"),
+        rows(
             "model versions that never scored, with their evidence",
-            f"older than {policy.models_days:g} days",
+            policy.models_days,
             [*(f"training.{name}" for name in _EVIDENCE), "training.model_versions"],
             _OLD_VERSIONS,
-            before(policy.models_days),
-            dry_run,
+        ),
+        files(
+            "days of features",
+            features_days,
+            _old_features(warehouse, settings, (now - timedelta(days=features_days)).date()),
+        ),
+        _runs(instance, now - timedelta(days=policy.runs_days), f"older than {policy.runs_days:g} days", dry_run),
+        rows(
+            "records of how runs ended",
+            policy.runs_days,
+            ["scoring.run_ends"],
+            _OLD_ENDS,
+            ", not the newest of their job",
+        ),
+        files("logs of runs", policy.runs_days, _untouched(logs, _RUN_LOG, policy.runs_days)),
+        files(
+            "directories of dbt runs that failed",
+            LEFTOVER_DAYS,
+            (path for path in _untouched(dbt_runs, _DBT_RUN, LEFTOVER_DAYS) if path.is_dir()),
         ),
     ]
-    days = max(policy.features_days, settings.learning.training_days)
-    made.append(
-        _files(
-            "days of features",
-            f"older than {days:g} days",
-            _old_features(warehouse, settings, before(days).date()),
-            dry_run,
-        )
-    )
-    made.append(_runs(instance, before(policy.runs_days), f"older than {policy.runs_days:g} days", dry_run))
-    made.append(
-        _files(
-            "logs of runs",
-            f"older than {policy.runs_days:g} days",
-            _untouched(warehouse.home / "logs", _RUN_LOG, policy.runs_days),
-            dry_run,
-        )
-    )
-    made.append(
-        _files(
-            "directories of dbt runs that failed",
-            f"older than {LEFTOVER_DAYS} days",
-            (path for path in _untouched(warehouse.home / "dbt", _DBT_RUN, LEFTOVER_DAYS) if path.is_dir()),
-            dry_run,
-        )
-    )
-    return made
 
 
 def _rows(
@@ -160,11 +151,11 @@ def _rows(
     policy: str,
     tables: list[str],
     condition: str,
-    moment: datetime,
+    before: datetime,
     dry_run: bool,
 ) -> Pruned:
-    """Counts the rows of the last table; those of the tables before it go with them."""
-    count = int(warehouse.value(f"SELECT count(*) FROM {tables[-1]} WHERE {condition}", (moment,)))
+    """Remove rows that meet the condition from all tables; counts those of the last one."""
+    count = int(warehouse.value(f"SELECT count(*) FROM {tables[-1]} WHERE {condition}", (before,)))
     if dry_run or not count:
         return Pruned(what, count, policy)
     for table in tables:
@@ -173,7 +164,7 @@ def _rows(
             return Pruned(what, 0, policy, note)
     with warehouse.transaction() as cursor:
         for table in tables:
-            cursor.execute(f"DELETE FROM {table} WHERE {condition}", parameters=(moment,))
+            cursor.execute(f"DELETE FROM {table} WHERE {condition}", parameters=(before,))
     return Pruned(what, count, policy)
 
 
@@ -192,20 +183,20 @@ def _old_features(warehouse: Warehouse, settings: Settings, first: date) -> Iter
                 yield path
 
 
-def _runs(instance: DagsterInstance, moment: datetime, policy: str, dry_run: bool) -> Pruned:
-    """Runs that ended, with their events; the newest of each job stays."""
+def _runs(instance: DagsterInstance, before: datetime, policy: str, dry_run: bool) -> Pruned:
+    """Remove ended runs with their events; the newest of each job stays."""
     from dagster import DagsterRunStatus, RunsFilter
 
     ended = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
     newest: dict[str, str] = {}
     for record in instance.get_run_records(RunsFilter(statuses=ended), limit=200):  # the newest first
         newest.setdefault(record.dagster_run.job_name, record.dagster_run.run_id)
-    old = instance.get_run_records(RunsFilter(statuses=ended, created_before=moment))
-    gone = [record.dagster_run.run_id for record in old if record.dagster_run.run_id not in newest.values()]
+    old = instance.get_run_records(RunsFilter(statuses=ended, created_before=before))
+    removed = [record.dagster_run.run_id for record in old if record.dagster_run.run_id not in newest.values()]
     if not dry_run:
-        for run_id in gone:
+        for run_id in removed:
             instance.delete_run(run_id)
-    return Pruned("runs in Dagster's history, with their events", len(gone), policy)
+    return Pruned("runs in Dagster's history, with their events", len(removed), policy)
 
 
 def _files(what: str, policy: str, paths: Iterator[Path], dry_run: bool) -> Pruned:

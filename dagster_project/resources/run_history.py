@@ -1,11 +1,11 @@
-"""Dagster's run history in SQLite, with connections that are kept for a moment.
+"""Dagster's run history in SQLite, with connections that are kept open for a second.
 
 Belongs here: how Dagster's own storage opens its files. `dagster.yaml` names the class (`instance.py`).
-Does not belong here: what is recorded (Dagster's business) and the warehouse (`warehouse/connection.py`).
+Does not belong here: what is recorded (Dagster decides) and the warehouse (`warehouse/connection.py`).
 
-Dagster opens its SQLite files anew for every event, makes SQLAlchemy learn the dialect anew, and closes them again,
-which moves the write-ahead log into the file every time. A run over a year of days records 1,300 events: 16 s of
-processor time, 2 s with connections that are kept (measured on 60,000 alerts over 200 days).
+For every event, Dagster opens its SQLite files, lets SQLAlchemy initialize the dialect, and closes them again, which
+moves the write-ahead log into the file every time. A run over a year of days records 1,300 events: 16 s of
+processor time, or 2 s with connections that are kept open (measured on 60,000 alerts over 200 days).
 """
 
 import os
@@ -20,10 +20,10 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import StaticPool
 
-# Who watches a run (the UI) is told when the file itself changes, and with an open connection that happens only when
-# the log has grown by 4 MB. So a connection is closed once it is this old: the UI lags by no more.
+# The UI follows a run by watching the file. While a connection is open, the file changes only when the log has grown by
+# 4 MB, so a connection is closed once it is this old, and the UI lags by no more.
 KEPT_SECONDS = 1.0
-BUSY_SECONDS = 60.0  # another process writes: wait, as Dagster's own connections do
+BUSY_SECONDS = 60.0  # how long to wait while another process writes, as Dagster's own connections do
 
 
 @dataclass
@@ -65,7 +65,7 @@ class _Connections:
     def _drop(self, url: str) -> None:
         kept = self._kept.pop(url, None)
         if kept is not None:
-            # A forked child must not close its parent's files: SQLite's locks would go with them.
+            # A forked child must not close its parent's files: that would release SQLite's locks.
             kept.engine.dispose(close=kept.process == os.getpid())
 
 
@@ -79,7 +79,7 @@ class EventLog(SqliteEventLogStorage):
         super().__init__(base_dir)
 
     def has_table(self, table_name: str) -> bool:
-        # Asked with every event about a check or an asset. What exists stays; what does not may come by migration.
+        # Called for every event about a check or an asset. Existing tables stay; others may appear by migration.
         if table_name not in self._tables and super().has_table(table_name):
             self._tables.add(table_name)
         return table_name in self._tables
@@ -92,7 +92,7 @@ class EventLog(SqliteEventLogStorage):
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
         if shard not in self._initialized_dbs:
-            with super()._connect(shard):  # makes the file
+            with super()._connect(shard):  # creates the file
                 pass
         with self._db_lock, self._connections.connect(self.conn_string_for_shard(shard)) as connection:
             yield connection
@@ -109,7 +109,7 @@ class EventLog(SqliteEventLogStorage):
 
 
 class RunHistory(DagsterSqliteStorage):
-    """Dagster's own storage, in the same files, but for the event log's connections."""
+    """Dagster's own storage in the same files, except for the event log's connections."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(base_dir, inst_data)

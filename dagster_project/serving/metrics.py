@@ -1,10 +1,10 @@
-"""`GET /metrics`: what monitoring reads, in Prometheus' format.
+"""`GET /metrics`: numbers for monitoring, in Prometheus' format.
 
 Belongs here: the names, meanings and units of metrics, and the queries behind them.
-Does not belong here: routes (`app.py`), and judging (`heed doctor`, `/health`): alerting rules do that.
+Does not belong here: routes (`api/openapi.py`), and verdicts (`heed doctor`, `/health`): alerting rules give those.
 
-A scrape asks the warehouse a few quick questions, none about single alerts. Where it is away, `heed_warehouse_up`
-is 0 and what the service knows of itself is still told. Labels are bounded: never an alert, a rule or a team.
+A scrape runs a few fast queries, none about single alerts. If the warehouse cannot be reached, `heed_warehouse_up` is 0
+and the service's own metrics are still there. Labels are bounded: never an alert, a rule or a team.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dagster_project.serving.problem import Problem
 Labelled = Mapping[tuple[str, ...], float]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-# From what a score takes (a few ms) to where the pool gives up (10 s): seconds.
+# Seconds, from what a score takes (a few ms) to when the pool gives up (10 s).
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 _MAY_READ = """
@@ -71,7 +71,7 @@ class Metrics:
 
 
 class Counted:
-    """An ASGI application that answers as another one does, and counts each request once its answer has ended."""
+    """An ASGI application around another one that counts each request when its answer has ended."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.inner = app
@@ -92,24 +92,24 @@ class Counted:
 
 
 class _Warehouse(Collector):
-    """What the warehouse says at the moment of the scrape."""
+    """Metrics read from the warehouse during the scrape."""
 
     def __init__(self, pool: Pool, refresh_cron: str, clock: Callable[[], datetime]) -> None:
         self._pool, self._cron, self._clock = pool, refresh_cron, clock
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing is asked of the warehouse before the first scrape."""
+        """Queries nothing: this is called when the collector is registered."""
         yield GaugeMetricFamily("heed_warehouse_up", "")
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("heed_warehouse_up", "1: the warehouse answered this scrape.")
         try:
-            found = self._pool.read(self._read)
+            metrics = self._pool.read(self._read)
         except Problem:
-            found = None
-        up.add_metric([], 0 if found is None else 1)
+            metrics = None
+        up.add_metric([], 0 if metrics is None else 1)
         yield up
-        yield from found or []
+        yield from metrics or []
 
     def _read(self, cursor: Cursor) -> list[Metric]:
         metrics: list[Metric] = []
@@ -126,21 +126,19 @@ class _Warehouse(Collector):
 
         now = self._clock()
         if ask("scoring.alert_scores", "SELECT 1") and (fresh := read_freshness(cursor, self._cron, now)):
-            gauge(
-                "scores_as_of_seconds", "Moment at which published scores stand (Unix).", {(): fresh.as_of.timestamp()}
-            )
+            gauge("scores_as_of_seconds", "Published scores use data through (Unix).", {(): fresh.as_of.timestamp()})
             gauge("scores_age_seconds", "Age of the published scores.", {(): fresh.age.total_seconds()})
-            gauge("scores_stale", "1: scheduled refreshes were missed, scores are stale.", {(): float(fresh.is_stale)})
+            gauge(
+                "scores_stale", "1: scheduled refreshes were missed, so scores are stale.", {(): float(fresh.is_stale)}
+            )
         if newest := ask("scoring.publications", _OPEN, now=now):
             gauge("open_alerts", "Open alerts at the newest publication.", {(): newest[0]["alerts"]})
         if flagged := ask("reporting.excluded_alerts", _FLAGGED):
-            text = "Alerts that a flag keeps out of learning and headline metrics."
+            text = "Alerts that a flag keeps out of training and headline metrics."
             gauge("flagged_alerts", text, {(name,): number for name, number in flagged[0].items()}, ("flag",))
         if rejected := ask("marts.load_reconciliation", _REJECTED):
             values: Labelled = {(row["source"],): float(row["rejected_rows"] or 0) for row in rejected}
-            gauge(
-                "rejected_rows", "Loaded rows that cannot be used; marts.rejected_rows says why.", values, ("source",)
-            )
+            gauge("rejected_rows", "Rejected rows; marts.rejected_rows says why.", values, ("source",))
         if ends := ask("scoring.run_ends", _RUNS):
             failed: Labelled = {(row["job"],): float(row["status"] == "failed") for row in ends}
             gauge("run_failed", "1: the newest ended run of the job failed.", failed, ("job",))

@@ -1,9 +1,9 @@
-"""Connections of the service: a few that can only read, and one at a time that writes feedback.
+"""The service's connections: a few that can only read, and one at a time that writes feedback.
 
-Belongs here: opening, sharing, checking and discarding connections, and what their failures are called.
+Belongs here: opening, sharing, checking and discarding connections, and naming their errors.
 Does not belong here: queries.
 
-psycopg2 rather than ADBC: rows are few, and its errors tell a missing table from a missing server.
+psycopg2 rather than ADBC: rows are few, and its errors distinguish a missing table from a missing server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WAIT_SECONDS = 10.0
 CONNECT_SECONDS = 5
 # The longest query is the board's, once per publication.
 STATEMENT_SECONDS = 60
-# An upgrade replaces reporting views; a reader that falls into that moment tries once more after this long.
+# An upgrade replaces reporting views; a reader that finds one missing tries once more after this long.
 REPLACED_SECONDS = 0.3
 
 _SESSION = f"SET timezone = 'UTC'; SET jit = off; SET statement_timeout = '{STATEMENT_SECONDS}s'"
@@ -47,15 +47,14 @@ class Pool:
         self._permits = threading.BoundedSemaphore(size)
 
     def read(self, work: Callable[[Cursor], Result]) -> Result:
-        """What `work` makes of a cursor (rows are dicts) in one read-only snapshot.
+        """Call `work` with a cursor (rows are dicts) in one read-only snapshot, and return its result.
 
-        `work` may be called twice: a connection that died while idle, or a view that was just being replaced, is no
-        reason to fail.
+        `work` may be called twice: after a connection that died while idle, or a view that was just being replaced.
 
         Raises
         ------
         Problem
-            503: the warehouse is not there, holds no scores yet, or is too slow.
+            503: the warehouse cannot be reached, holds no scores yet, or is too slow.
         """
         if not self._permits.acquire(timeout=WAIT_SECONDS):
             raise Problem(503, "the service is busy", "try again in a moment")
@@ -83,7 +82,7 @@ class Pool:
 
     @contextmanager
     def write(self) -> Iterator[Cursor]:
-        """A cursor on a connection of its own, in one transaction. For what people say: rare, and never retried."""
+        """A cursor on a connection of its own, in one transaction. Writes are rare, and never retried."""
         try:
             connection = self._open(read_only=False)
             try:
@@ -93,19 +92,19 @@ class Pool:
                 connection.close()
         except (errors.UndefinedTable, errors.UndefinedFunction) as error:
             raise Problem(
-                503, "the warehouse has no place for it", "start `heed serve` once with a role that may create it"
+                503, "the warehouse has no table for it", "start `heed serve` once with a role that may create it"
             ) from error
         except psycopg2.Error as error:
             raise _named(error, self._warehouse) from error
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close idle connections."""
         while self._idle:
             self._idle.pop().close()
 
     def _take(self, *, fresh: bool) -> Connection:
         if fresh:
-            self.close()  # what one idle connection suffered, the others did too
+            self.close()  # what broke one idle connection broke the others
         try:
             return self._idle.pop()
         except IndexError:
@@ -127,15 +126,15 @@ class Pool:
         return connection
 
 
-# A missing relation may be a view in the middle of its replacement; PostgreSQL then also speaks of a lost cache entry.
+# A missing relation may be a view that is being replaced; PostgreSQL then also reports a failed cache lookup.
 _LOST: tuple[type[Exception], ...] = (psycopg2.OperationalError, psycopg2.InterfaceError)
 _MOMENTARY: tuple[type[Exception], ...] = (*_LOST, errors.UndefinedTable, errors.InternalError_)
 
 
 def _named(error: BaseException, warehouse: Warehouse) -> BaseException:
-    """The error in the service's own words, without secrets; a bug stays what it is."""
+    """A database error as a Problem, without secrets; any other error unchanged."""
     if isinstance(error, errors.QueryCanceled):
-        return Problem(503, "the warehouse took too long to answer", "try again; `heed doctor` tells more")
+        return Problem(503, "the warehouse took too long to answer", "try again; `heed doctor` says more")
     if isinstance(error, (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)):
         return Problem(503, "the warehouse holds no published scores yet", "run `heed run`, then ask again")
     if isinstance(error, errors.InsufficientPrivilege):
@@ -144,12 +143,12 @@ def _named(error: BaseException, warehouse: Warehouse) -> BaseException:
         )
     if isinstance(error, _LOST):
         return Problem(
-            503, f"the warehouse is not reachable: {warehouse.describe()}", "start it; `heed doctor` tells more"
+            503, f"the warehouse is not reachable: {warehouse.describe()}", "start it; `heed doctor` says more"
         )
     return error
 
 
 def rows(cursor: Cursor, query: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """All rows of a query as dicts. Values are bound as `%(name)s`, never written into the text."""
+    """All rows of a query as dicts. Values are bound as `%(name)s`, never formatted into the text."""
     cursor.execute(query, parameters or {})
     return [dict(row) for row in cursor.fetchall()]

@@ -1,7 +1,7 @@
-"""What goes wrong while a request is answered.
+"""Errors of a request.
 
 Belongs here: `Problem`, an error with a cause, a remedy and an HTTP status.
-Does not belong here: how it is written as JSON or as a page (`app.py`).
+Does not belong here: writing it as JSON or as a page (`app.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dagster_project.errors import HeedError
 
 
 class Problem(HeedError):
-    """A `HeedError` that knows the status of its answer."""
+    """A `HeedError` with the HTTP status of its answer."""
 
     def __init__(self, status: int, cause: str, remedy: str) -> None:
         super().__init__(cause, remedy)

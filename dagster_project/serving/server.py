@@ -1,7 +1,7 @@
 """`heed serve`: the process that listens.
 
-Belongs here: what is prepared and checked before it listens, starting and stopping.
-Does not belong here: what is answered (`app.py`), the socket and its limits (`listening.py`).
+Belongs here: preparing, starting and stopping it.
+Does not belong here: answers (`app.py`), the socket and its limits (`listening.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str
     Raises
     ------
     HeedError
-        The settings, the address or the warehouse do not allow it.
+        The settings, the address or the warehouse prevent it.
     """
     settings = load_settings()
     writers = Writers.of(os.environ.get(TOKEN_VARIABLE), settings.serving.user_header)
@@ -43,24 +43,23 @@ def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str
         from dagster_project.serving.pool import Pool
 
         pool = Pool(warehouse)
-        board = read_ahead(pool, settings.schedule.refresh_scores)
+        board = preload_board(pool, settings.schedule.refresh_scores)
         app = create_app(
             pool, settings.schedule.refresh_scores, hosts=[host, *allowed_hosts], board=board, writers=writers
         )
         say(f"the board is on {address_of(host, listening)}/, the warehouse is {warehouse.describe()}")
         if not is_loopback(host):
-            say("it answers everybody who reaches this address: put a proxy with a login in front")
+            say("it answers anyone who can reach this address: put a proxy with a login in front")
         try:
             server_of(app).run(sockets=[listening])
-        except KeyboardInterrupt:  # being stopped is how it ends
+        except KeyboardInterrupt:  # the usual way to stop it
             pass
         finally:
             pool.close()
 
 
-def read_ahead(pool: Pool, refresh_cron: str) -> Board:
-    """The board with its open alerts, so that the first to ask does not wait for them; without them when there are
-    none yet."""
+def preload_board(pool: Pool, refresh_cron: str) -> Board:
+    """The board with its open alerts, so that the first request does not wait for them; empty without scores."""
     from dagster_project.serving.board.board import Board
     from dagster_project.serving.board.pages import compile_pages
     from dagster_project.serving.freshness import read_freshness
@@ -75,7 +74,7 @@ def read_ahead(pool: Pool, refresh_cron: str) -> Board:
 
 
 def prepare_feedback(warehouse: Warehouse, say: Callable[[str], None]) -> None:
-    """Create the table for feedback where it is missing; a login that may only read serves scores without it.
+    """Create the table for feedback if it is missing; a login that may only read serves scores without it.
 
     Raises
     ------
@@ -87,4 +86,4 @@ def prepare_feedback(warehouse: Warehouse, say: Callable[[str], None]) -> None:
     try:
         prepare(warehouse)
     except HeedError as error:
-        say(f"scores are served, feedback is refused: {error.cause}; {error.remedy}")
+        say(f"serving scores, refusing feedback: {error.cause}; {error.remedy}")

@@ -135,7 +135,7 @@ class WorldConfig:
         return self.predictability if isinstance(self.predictability, str) else "mixed"
 
     def resolved(self) -> WorldConfig:
-        """The same configuration with every None replaced by the number it stands for."""
+        """The same configuration with every None replaced by its default."""
         # 40 rules at 60,000 alerts and 170 at a million: companies add rules more slowly than alerts.
         rules = self.rules or max(4, round(40 * math.sqrt(self.alerts / 60_000)))
         entities = self.entities or max(10, self.alerts // 40)

@@ -1,8 +1,8 @@
-"""The world as files: tidy Parquet, or the untidy CSV that real systems export.
+"""The world as files: the untidy CSV that real systems export.
 
 Belongs here: writing, and every kind of mess with its exact count.
 Does not belong here: what the alerts are. Mess never changes which alerts there are or what became of them:
-whoever cleans the files well gets the world's alerts back.
+cleaning the files well gives the world's alerts back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
-import pyarrow.parquet
 
 from dagster_project.simulator.config import WorldConfig
 from dagster_project.simulator.decisions import ACTION_TYPES
@@ -67,7 +66,7 @@ class MessyExport:
     `counts["alerts" | "actions" | "rules"]` holds, in rows: `rows` (in the file), `clean`, and then
 
     - duplicates: `identical_duplicate`, `changed_duplicate` (the same id, other content; of alerts the true
-      row stands earlier in the file, of actions later);
+      row is earlier in the file, of actions later);
     - rejects: `empty_id`, `unreadable_time`, `future_time`, and for alerts `empty_rule`, for actions
       `orphan`, `empty_type` and `before_alert` (by days);
     - what a good cleaner repairs, counted inside `clean`: `letter_case`, `blanks`, `nulls` (optional fields
@@ -84,40 +83,6 @@ class MessyExport:
     action_types: Path
     counts: dict[str, dict[str, int]]
 
-    def clean(self, table: str) -> int:
-        """Rows that a good cleaner keeps."""
-        return self.counts[table]["clean"]
-
-    def duplicates(self, table: str) -> int:
-        """Rows beside the one that is kept."""
-        return sum(self.counts[table].get(kind, 0) for kind in ("identical_duplicate", "changed_duplicate"))
-
-    def rejected(self, table: str) -> int:
-        """Rows that cannot be kept."""
-        kinds = (
-            "empty_id",
-            "unreadable_time",
-            "future_time",
-            "empty_rule",
-            "orphan",
-            "empty_type",
-            "before_alert",
-        )
-        return sum(self.counts[table].get(kind, 0) for kind in kinds)
-
-
-def export_parquet(world: World, directory: str | Path) -> dict[str, Path]:
-    """Write the clean alerts, actions (up to the export) and rules as Parquet; returns name -> path."""
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    frames = {"alerts": world.alerts, "actions": world.actions.drop(columns="meaning"), "rules": world.rules}
-    paths = {}
-    for name, frame in frames.items():
-        paths[name] = folder / f"{name}.parquet"
-        table = pa.Table.from_pandas(frame.drop(columns="loaded_at"), preserve_index=False).replace_schema_metadata()
-        pa.parquet.write_table(table, paths[name], compression="zstd")
-    return paths
-
 
 def export_messy(world: World, directory: str | Path, seed: int = 0) -> MessyExport:
     """Write alerts.csv.gz, actions.csv.gz, rules.csv and action_types.csv as a real system would.
@@ -129,7 +94,7 @@ def export_messy(world: World, directory: str | Path, seed: int = 0) -> MessyExp
     Parameters
     ----------
     world : what to export.
-    directory : made when absent; files in it are overwritten.
+    directory : created when absent; files in it are overwritten.
     seed : of the mess only.
     """
     folder = Path(directory)

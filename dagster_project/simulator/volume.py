@@ -194,7 +194,7 @@ def _draw_days(config: WorldConfig, rng: np.random.Generator, count: int) -> lis
 def _incidents(config: WorldConfig, company: Company, share: np.ndarray, taken: np.ndarray) -> list[Burst]:
     """Real and busy days: a few rules of one team, two to ten times their volume, mostly acted on."""
     rng = config.stream("incidents")
-    found: list[Burst] = []
+    bursts: list[Burst] = []
     assert config.incident_days is not None
     # A random team acts at random, in an incident too: it has none, or it would be predictable.
     steady = company.predictability >= 0.3 if config.mode in ("mixed", "predictable") else company.predictability >= 0
@@ -210,7 +210,7 @@ def _incidents(config: WorldConfig, company: Company, share: np.ndarray, taken: 
         rules = candidates[company.rule_team[candidates] == team]
         rules = np.sort(rng.choice(rules, size=min(rules.size, int(rng.integers(2, 5))), replace=False))
         taken[rules, day] = True
-        found.append(
+        bursts.append(
             Burst(
                 event=event,
                 day=day,
@@ -224,13 +224,13 @@ def _incidents(config: WorldConfig, company: Company, share: np.ndarray, taken: 
                 probability=float(rng.uniform(0.6, 0.9)),
             )
         )
-    return found
+    return bursts
 
 
 def _floods(config: WorldConfig, company: Company, share: np.ndarray, taken: np.ndarray) -> list[Burst]:
     """Bugs: one rule, one source with all its rules, or one whole team; one to three days on end."""
     rng = config.stream("floods")
-    found: list[Burst] = []
+    bursts: list[Burst] = []
     assert config.floods is not None
     event = 0
     for first in _draw_days(config, rng, config.floods):
@@ -249,9 +249,9 @@ def _floods(config: WorldConfig, company: Company, share: np.ndarray, taken: np.
         for burst in chosen:
             # The scope rests on the days around it, so that one flood is one flood.
             taken[burst.rules, max(0, burst.day - 1) : burst.day + 2] = True
-        found += chosen
+        bursts += chosen
         event += bool(chosen)
-    return found
+    return bursts
 
 
 def _draft_flood(

@@ -1,13 +1,13 @@
-"""The world as frames: what a warehouse would hold, and the truth beside it.
+"""The world as frames: what a warehouse would hold, and the truth about it.
 
-Belongs here: `World` and `simulate`, which puts company, volume and decisions together.
+Belongs here: `World` and `simulate`, which puts company, volume, facts and decisions together.
 Does not belong here: files (`export`), and how anything is drawn.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -28,16 +28,9 @@ from dagster_project.simulator.company import (
     source_of,
 )
 from dagster_project.simulator.config import WorldConfig
-from dagster_project.simulator.decisions import (
-    ACTION_TYPES,
-    Answers,
-    Decided,
-    Facts,
-    best_reachable_auc,
-    decide,
-    state_facts,
-)
-from dagster_project.simulator.volume import DAY_US, Burst, Raised, microseconds, raise_alerts
+from dagster_project.simulator.decisions import ACTION_TYPES, Answers, Decided, decide
+from dagster_project.simulator.facts import Facts, state_facts
+from dagster_project.simulator.volume import DAY_US, Burst, Raised, raise_alerts
 
 ATTRIBUTES = (
     "platform", "country", "campaign_type", "account", "account_manager", "budget_band", "campaign_status",
@@ -70,8 +63,7 @@ class World:
         (JSON list), expected (ordinary alerts of the scope that day), factor, alerts (those of the bug),
         probability.
     incidents : the same for incidents, with incident_id; `alerts` are all of its alerts.
-    teams : name, predictability (0 to 1), alerts, acted_share, best_reachable_auc; the last three without
-        floods and visibility-only rules.
+    teams : name, predictability (0 to 1).
     """
 
     config: WorldConfig
@@ -89,66 +81,6 @@ class World:
     def actions(self) -> pd.DataFrame:
         """The actions that the export can know: `acted_at` up to and including `config.end`."""
         return self.all_actions[self.all_actions["acted_at"] <= self.config.end].reset_index(drop=True)
-
-    def history(self, horizon_days: float = 14, as_of: pd.Timestamp | None = None) -> pd.DataFrame:
-        """The alerts with their outcomes, as `marts.alerts` joined with `marts.alert_outcomes`.
-
-        Parameters
-        ----------
-        horizon_days : how long an action counts, from `raised_at`, its end included.
-        as_of : time-zone-aware moment. Given: only alerts raised before it, and outcomes known later are
-            null. None: every outcome, also those known only after the export; then mind `known_at` yourself.
-
-        Returns
-        -------
-        DataFrame : the columns of `alerts`, and horizon_ends_at, outcome ("acted", "not_acted" or null),
-            acted (1.0, 0.0 or nan), known_at (null when the outcome is).
-        """
-        frame = self.alerts.copy()
-        raised = _as_us(frame["raised_at"])
-        ends = raised + round(horizon_days * DAY_US)
-        decisive = self.all_actions[self.all_actions["meaning"] != "neutral"]
-        row = pd.Index(frame["alert_id"]).get_indexer(decisive["alert_id"])
-        time = _as_us(decisive["acted_at"])
-        fits = (row >= 0) & (time >= raised[row]) & (time <= ends[row])
-        row, time = row[fits], time[fits]
-        meaning = (decisive["meaning"] == "acted").to_numpy()[fits]
-        # In order of time already; the first per alert decides.
-        row, first = np.unique(row, return_index=True)
-        acted, known = np.zeros(raised.size), ends.copy()
-        acted[row], known[row] = meaning[first], time[first]
-        frame["horizon_ends_at"] = _times(ends)
-        known_at = _times(known)
-        if as_of is not None:
-            if as_of.tzinfo is None:
-                raise HeedError(f"as_of = {as_of} has no time zone", "Give a moment in UTC")
-            unknown = known > microseconds(as_of)
-            acted[unknown] = np.nan
-            known_at = known_at.mask(unknown)
-        outcome = np.where(acted == 1, "acted", "not_acted")
-        frame["outcome"] = pd.Series(outcome, dtype="str").mask(np.isnan(acted))
-        frame["acted"], frame["known_at"] = acted, known_at
-        return frame if as_of is None else frame[frame["raised_at"] < as_of].reset_index(drop=True)
-
-    def without_floods(self) -> World:
-        """The same company, to the byte, to which the floods did not happen: every other alert and action
-        stays.
-        """
-        keep = ~self.truth["is_flood"].to_numpy()
-        ids = set(self.truth["alert_id"][~keep])
-
-        def cut(frame: pd.DataFrame) -> pd.DataFrame:
-            return frame[keep].reset_index(drop=True)
-
-        actions = self.all_actions[~self.all_actions["alert_id"].isin(ids)].reset_index(drop=True)
-        return replace(
-            self,
-            alerts=cut(self.alerts),
-            all_actions=actions,
-            truth=cut(self.truth),
-            facts=cut(self.facts),
-            floods=self.floods.iloc[:0],
-        )
 
 
 def simulate(config: WorldConfig | None = None, *, shown_scores: np.ndarray | None = None) -> World:
@@ -182,11 +114,6 @@ def simulate(config: WorldConfig | None = None, *, shown_scores: np.ndarray | No
     facts = state_facts(config, company, raised)
     decided, answers = decide(config, company, raised, facts, shown_scores)
     return _frames(config, company, raised, facts, decided, answers)
-
-
-def _as_us(times: pd.Series) -> np.ndarray:
-    """int64 microseconds since the epoch."""
-    return times.dt.tz_localize(None).to_numpy().astype("datetime64[us]").astype(np.int64)
 
 
 def _times(us: np.ndarray) -> pd.Series:
@@ -282,17 +209,7 @@ def _frames(
             "known_at": _times(decided.known),
         }
     )
-    headline = ~(flood | visibility)
-    member = [np.flatnonzero(headline & (facts.team == t)) for t in range(company.team.size)]
-    teams = pd.DataFrame(
-        {
-            "name": pd.Series(company.team, dtype="str"),
-            "predictability": company.predictability,
-            "alerts": [rows.size for rows in member],
-            "acted_share": [decided.acted[rows].mean() if rows.size else np.nan for rows in member],
-            "best_reachable_auc": [best_reachable_auc(decided.probability[rows]) for rows in member],
-        }
-    )
+    teams = pd.DataFrame({"name": pd.Series(company.team, dtype="str"), "predictability": company.predictability})
     in_incident = np.bincount(raised.incident[raised.incident >= 0], minlength=len(raised.incidents))
     return World(
         config=config,

@@ -8,16 +8,16 @@ Does not belong here: who asked for it, undoing and tables (`resources/stores/au
 The miss rate of a threshold is the share of a rule's acted alerts whose first score lies below it: those that would
 have been closed although somebody acts. Learn-then-Test (Angelopoulos, Bates, Candès, Jordan, Lei: arXiv:2110.01052):
 each threshold of a grid that was fixed beforehand is the hypothesis "its miss rate is above the budget". Its p-value is
-the exact binomial one. They are tested from the lowest threshold up, each at the whole level, until the first is not
+the exact binomial one. They are tested from the lowest threshold up, each at the full level, until the first is not
 rejected (fixed-sequence testing, which keeps the family-wise error). The last one rejected is the threshold: its miss
 rate is above the budget with a probability of at most `LEVEL`, as long as the future is like the past.
 
-Whether it is, three monitors watch: the check sample, the scores of acted alerts, and the scores of all alerts, which
-are known days before what becomes of them. All are e-processes, and so is their mean, however they hang together: it
-stays below 1 / level for ever with a probability of 1 - level (Ville), so that one may look after every run. Each is a
-mixture over alternatives and over the moments since when the alternative holds, so that a long quiet time does not make
-it deaf (the mixture of e-detectors: Shin, Ramdas, Rinaldo, arXiv:2203.03532). Long before the evidence is enough to
-stop, it is enough to doubt: then alerts stay open until it has gone.
+Three monitors watch whether it is: the check sample, the scores of acted alerts, and the scores of all alerts, which
+are known days before their outcomes. All are e-processes, and so is their mean, however they depend on each other: it
+stays below 1 / level forever with a probability of 1 - level (Ville), so that one may look after every run. Each is a
+mixture over alternatives and over their starting times, so that a long quiet time does not make it insensitive (the
+mixture of e-detectors: Shin, Ramdas, Rinaldo, arXiv:2203.03532). Well before the evidence is enough to stop, it is
+enough to doubt: alerts then stay open until the doubt is gone.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ LEVEL = 0.05
 # Steps of 2.2% up to one half: an alert that is more likely acted upon than not is never closed. A finer grid costs no
 # confidence in fixed-sequence testing. It starts low because a rule on which 1% are acted has its threshold near 0.1%.
 GRID = np.geomspace(1e-4, 0.5, 400)
-# Of alerts below the threshold so many stay open, drawn at random. With 10% instead, the realised miss rate of a
+# This share of the alerts below the threshold stays open, drawn at random. With 10%, the realised miss rate of a
 # stationary rule exceeded 2% in 7.0% of 200 simulated runs, and in 13% to 18% under the mildest drifts; with 20% in
 # 3.5%, and 5.5% to 11%. benchmarks/autoclose.md has the figures of the present code.
 CHECK_SHARE = 0.20
-# The test may spend the allowed miss rate but for this part of it, which is kept for changes that are too small to see:
+# The test may spend the allowed miss rate except this part, which is reserved for changes that are too small to see:
 # without it 11.5% of 200 simulated runs under the mildest slide exceeded, and 9.0% with it.
 RESERVE = 0.05
 # Alternatives of the check sample, as multiples of the budget.
 EXCESSES = np.array([1.5, 2.0, 3.0, 5.0])
-# Alternatives of the shift: the scores of acted alerts fall by so many of their own standard deviations. On the same
+# Alternatives of the shift: the scores of acted alerts fall by this many of their own standard deviations. On the same
 # runs a band of scores just above the threshold, watched by its count alone, let 56% to 70% of drifting runs exceed.
 SHIFTS = np.array([0.25, 0.5, 1.0])
-# Alternatives of the crowd: so many times as many alerts as before among the so-many lowest scores (a new kind that
-# scores low), or so many times as few among the highest (acted alerts that fell). The last one is a shift of all.
+# Alternatives of the crowd: (share, factor): the factor by which the number of alerts changes among the lowest share of
+# scores (a new kind that scores low) or among the highest (acted alerts that fell). The last one is a shift of all.
 LOWEST = np.array([(0.001, 30.0), (0.003, 10.0), (0.01, 4.0), (0.03, 2.5), (0.1, 1.5), (0.3, 1.2)])
 HIGHEST = np.array([(0.1, 0.3), (0.2, 0.5)])
 ALL_SHIFT = 0.5
-# An alternative may begin with every so-many-th alert; start number k has the weight 1 / (k (k + 1)).
+# An alternative may begin with every BLOCK-th alert; start number k has the weight 1 / (k (k + 1)).
 BLOCK, CROWD_BLOCK = 20, 200
-# The crowd is compared with the latest alerts before the test, at most so many.
+# The crowd is compared with at most this many of the latest alerts before the test.
 MOST_BEFORE = 5_000
-# With so much evidence alerts stay open until it is less, or enough to stop. Where nothing changes, that is about 1% of
+# With this much evidence alerts stay open until it is less, or enough to stop. Without a change that is about 1% of
 # the time; after a sudden deep fall of acted alerts' scores 12.5% of 200 simulated runs exceeded without it, 4.5% with.
 DOUBT = 2.0
 
@@ -72,7 +72,7 @@ DOUBTED = "below the threshold, but the monitors have doubts"
 
 @dataclass(frozen=True)
 class Threshold:
-    """What the test says.
+    """The result of the test.
 
     status : 'found'; 'waiting': there are too few acted alerts for any threshold; 'refused': there are enough, and
         too many of them lie below even the lowest threshold.
@@ -151,7 +151,7 @@ def find_threshold(scores: np.ndarray, budget: float, level: float = LEVEL, grid
     _require(budget, 0)
     scores = np.sort(np.asarray(scores, float))
     if len(scores) and not (scores[0] >= 0 and scores[-1] <= 1):  # also false for nan
-        raise HeedError("a score is not between 0 and 1", "score the alerts anew")
+        raise HeedError("a score is not between 0 and 1", "score the alerts again")
     acted = len(scores)
     below = np.searchsorted(scores, grid, side="left")
     allowed = most_misses(acted, budget, level)
@@ -177,7 +177,7 @@ def _require(budget: float, count: int) -> None:
     if not 0 < budget < 1:
         raise HeedError(f"a miss rate of {budget} is impossible", "name one above 0 and below 1, like 0.02")
     if count < 0:
-        raise HeedError(f"{count} alerts are impossible", "count them anew")
+        raise HeedError(f"{count} alerts are impossible", "count them again")
 
 
 def is_drawn(alert_id: str, salt: str, share: float = CHECK_SHARE) -> bool:
@@ -196,9 +196,9 @@ def decide(
 ) -> tuple[str, str]:
     """The decision about one alert and its reason: ('close' or 'leave open', why).
 
-    keep_open : why it stays open whatever its score is; None: nothing speaks against closing. The draw comes before the
+    keep_open : why it stays open whatever its score; None: nothing prevents closing. The draw comes before the
     score, so that the check sample is a fair one. lowest : the lowest score of any alert, acted or not, from before the
-    test: nothing is known of alerts below it. in_doubt : whether the monitors are.
+    test: nothing is known of alerts below it. in_doubt : whether the monitors have doubts.
     """
     if keep_open is not None:
         return LEAVE_OPEN, keep_open
@@ -220,18 +220,18 @@ def evidence_after(logs: np.ndarray, lengths: Sequence[int], block: int = BLOCK)
     """The e-process of a sequence of log e-values, mixed over alternatives and over when they begin.
 
     logs : float[alerts in order of time, alternatives]: each the logarithm of a number of expectation at most 1 given
-        what came before, if nothing changed. block : an alternative may begin with every so-many-th alert.
-    lengths : after how many alerts. Returns float[lengths], the process's value after so many.
+        what came before, if nothing changed. block : an alternative may begin with every `block`-th alert.
+    lengths : after how many alerts. Returns float[lengths], the process's value after each.
     """
     total = np.vstack([np.zeros((1, logs.shape[1])), np.cumsum(logs, axis=0)])
-    made = np.ones(len(lengths))
+    values = np.ones(len(lengths))
     for position, length in enumerate(lengths):
         starts = np.arange(0, length, block)
         number = np.arange(1, len(starts) + 1)
         grown = np.exp(np.minimum(total[length] - total[starts], 300)).mean(axis=1)
         # Starts that are still to come hold the rest of the stake.
-        made[position] = (grown / (number * (number + 1))).sum() + 1 / (len(starts) + 1)
-    return made
+        values[position] = (grown / (number * (number + 1))).sum() + 1 / (len(starts) + 1)
+    return values
 
 
 def excess_logs(missed: np.ndarray, budget: float) -> np.ndarray:
@@ -274,7 +274,7 @@ def shift_logs(before: np.ndarray, scores: np.ndarray, seed: int) -> np.ndarray:
 
 
 def crowd_logs(before: np.ndarray, scores: np.ndarray, seed: int) -> np.ndarray:
-    """Log e-values of each alternative of the crowd, per new alert, whatever becomes of it.
+    """Log e-values of each alternative of the crowd, per new alert, whatever its outcome.
 
     before : float[alerts before the test]. scores, seed : as for `conformal_ranks`.
     """
@@ -292,7 +292,7 @@ def _shifted(rank: np.ndarray, shifts: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Watch:
-    """What the monitors say about the alerts decided since the threshold was found.
+    """The monitors' result on the alerts decided since the threshold was found.
 
     checked, missed : acted alerts of the check sample, and those below the threshold.
     above : acted alerts at or above the threshold.
@@ -309,12 +309,12 @@ class Watch:
 
     @property
     def evidence(self) -> float:
-        """That something changed for the worse: the mean of the three, an e-process itself."""
+        """Evidence of a change for the worse: the mean of the three, an e-process itself."""
         return mean_evidence(self.check_evidence, self.shift_evidence, self.crowd_evidence)
 
     @property
     def doubt(self) -> str | None:
-        """Why alerts stay open for now, in words; None: they need not."""
+        """Why alerts stay open for now, in words; None: no doubt."""
         if self.evidence < DOUBT:
             return None
         return f"the monitors' evidence of a change is {self.evidence:.1f}; at {1 / LEVEL:.0f} closing stops"
@@ -337,7 +337,7 @@ def watch(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Watch:
-    """Whether what came after still agrees with what the threshold was found on.
+    """Whether later alerts still agree with those that the threshold was found on.
 
     Three monitors, whose mean is looked at. The check sample: does its miss rate exceed the budget? It is small,
     so harm would show late. The shift: do acted alerts at or above the threshold, all of which are seen, score lower
@@ -349,8 +349,8 @@ def watch(
     threshold : in use. budget : the miss rate allowed. before : float: the scores it was found on.
     scores, checked : float and bool[acted alerts seen, in the order in which they became known]: those that were not
         closed. checked: drawn for the check sample (all of them, where nothing was closed).
-    all_before, all_scores : float: the scores of all alerts, whatever became of them: before the test, and decided
-        about since, in order of time. None: the crowd is not watched.
+    all_before, all_scores : float: the scores of all alerts, whatever their outcome: before the test, and decided
+        since, in order of time. None: the crowd is not watched.
     """
     scores, checked = np.asarray(scores, float), np.asarray(checked, bool)
     before = np.asarray(before, float)
@@ -363,7 +363,7 @@ def watch(
         crowd = evidence(crowd_logs(all_before, all_scores, seed), CROWD_BLOCK)
     stop = None
     if mean_evidence(check, shift, crowd) >= 1 / level:
-        # The one that says most is named.
+        # The strongest one is named.
         if check >= max(shift, crowd):
             stop = (
                 f"{int(missed.sum()):,} of {len(missed):,} acted alerts of the check sample scored below the threshold"
@@ -376,7 +376,7 @@ def watch(
         else:
             recent = all_scores[-CROWD_BLOCK:]
             stop = (
-                f"alerts score otherwise than before the test: {np.mean(recent < threshold):.0%} of the last "
-                f"{len(recent):,} lie below the threshold, it was {np.mean(all_before < threshold):.0%}"
+                f"alerts score differently than before the test: {np.mean(recent < threshold):.0%} of the last "
+                f"{len(recent):,} are below the threshold, it was {np.mean(all_before < threshold):.0%}"
             )
     return Watch(int(checked.sum()), int(missed.sum()), int((~below).sum()), check, shift, crowd, stop)

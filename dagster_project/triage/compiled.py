@@ -1,7 +1,7 @@
-"""How loops are compiled: numba, ahead of use, kept on disk.
+"""How loops are compiled: by numba, when their module is imported, with a cache on disk.
 
 Belongs here: the decorator and the argument types that all compiled loops share.
-Does not belong here: any loop (`features/history/kernels.py`, `trees/kernels.py`).
+Does not belong here: any loop (`features/history/kernels.py`, `flags/floods/kernels.py`, `learning/trees/kernels.py`).
 
 Importing this module imports numba, which takes a second: import it where something is computed.
 """
@@ -16,7 +16,7 @@ from numba import types
 
 
 def read_only(dtype: types.Type, dimensions: int = 1) -> types.Array:
-    """An array that is only read: pandas hands out read-only views, and they share one specialisation."""
+    """An array that is only read: pandas returns read-only views, and both kinds share one specialisation."""
     return types.Array(dtype, dimensions, "C", readonly=True)
 
 
@@ -32,7 +32,7 @@ def compiled(signature: Any) -> Callable[[Callable[..., Any]], Any]:
         try:
             return compiler(signature, nogil=True, cache=True, error_model="numpy")(function)
         except (RuntimeError, OSError):
-            # No directory can take the cache (a read-only image): compile in every process rather than fail.
+            # No folder is writable for the cache (a read-only image): compile in every process rather than fail.
             return compiler(signature, nogil=True, error_model="numpy")(function)
 
     return decorate

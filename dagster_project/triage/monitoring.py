@@ -1,13 +1,12 @@
-"""Is what heed says still good, and is it still about the world it learned from?
+"""Monitoring: are the scores still good, and do the data still look like those heed learned from?
 
 Belongs here: drift of inputs and scores, performance as estimated before outcomes are known and as realised after,
-coverage, the pause since the last alert, and volume: each one number with the limit it is held against.
+coverage, the pause since the last alert, and volume: each as a number with its limit.
 Does not belong here: the tables they are read from and the asset checks that show them (`assets/monitoring.py`).
 
 Everything is judged on alerts without a flag: a flood would drown each of these numbers, and has its own alarm.
-The limits are judgements. `make benchmark-monitoring` measures how often they warn for nothing and what they
-notice; its page is not there yet. In one company of 42 days (a development seed) one check warned for nothing on one
-day, and each of six things that were broken was noticed.
+The limits are judgements. `make benchmark-monitoring` measures how often they raise false warnings and what they
+notice (benchmarks/monitoring.md).
 
 Sources: Jensen-Shannon distance (Lin 1991; base 2, so from 0 to 1); performance from calibrated probabilities
 (confidence-based performance estimation, CBPE, NannyML).
@@ -36,24 +35,24 @@ CHECKS = (
     "alert_volume",
 )
 
-# The days that are judged, and those they are held against: before the champion's cut for facts, before the days
-# judged for scores.
+# The days that are judged, and those they are compared with: before the champion's cut for facts, before the judged
+# days for scores.
 RECENT, REFERENCE = timedelta(days=7), timedelta(days=56)
-# The days before the recent ones whose scores are held against them; and of outcomes that are judged.
+# The days before the recent ones whose scores they are compared with; and the days of outcomes that are judged.
 JUDGED = timedelta(days=28)
 BINS = 10
 # Fewer alerts on either side say nothing about a distribution.
 MINIMUM = 200
-MOST_ROWS = 20_000  # of either side: more change no digit that matters and cost seconds
+MOST_ROWS = 20_000  # of either side: more rows cost seconds and change no digit that matters
 
-# Limits. How often they are passed for nothing, and what they notice, is in MEASURED.
+# Limits. Their false warnings, and what they notice, are in MEASURED.
 INPUT_DISTANCE = 0.2
 SCORE_DISTANCE = 0.2
 AUC_LOST = 0.05
 SHARE_OFF = 0.05
 PAUSES = 2.0
 VOLUME_SPREADS = 5.0
-# What was measured of each limit: benchmarks/monitoring.md, where these sentences stand as well.
+# What was measured for each limit, as in benchmarks/monitoring.md.
 MEASURED = {
     "input_drift": "11 of 1,344 ordinary days of simulated companies were above 0.2, in 1 of 12 "
     "companies; when severities are written in another way, it warned in 12 of 12, in the"
@@ -78,10 +77,11 @@ Verdict = Literal["well", "warning", "too few"]
 
 @dataclass(frozen=True)
 class Reading:
-    """One check at one moment.
+    """One check at one as-of.
 
-    check : one of `CHECKS`. subject : what it is about (a column), or empty. value : the number; nan: too few. limit :
-    what it is held against. low, high : its 95% interval, nan where there is none. alerts : how many it rests on.
+    check : one of `CHECKS`. subject : what it is about (a column), or empty. value : the number; nan: too few.
+    limit : what it is compared with. low, high : its 95% interval, nan where there is none. alerts : how
+    many it is based on.
     """
 
     check: str
@@ -138,18 +138,18 @@ def column_distance(reference: pd.Series, recent: pd.Series) -> float:
 
 
 def input_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """The facts that drift is asked of: rule, team, severity, value, value over threshold, and attributes that are no
-    ids (at most 50 words in the frame, or numbers)."""
-    made = frame[["rule", "team", "severity", "value"]].copy()
-    made["value over threshold"] = frame["value"] / frame["threshold"].where(frame["threshold"] != 0)
+    """The facts that are checked for drift: rule, team, severity, value, value over threshold, and attributes that are
+    not ids (at most 50 words in the frame, or numbers)."""
+    columns = frame[["rule", "team", "severity", "value"]].copy()
+    columns["value over threshold"] = frame["value"] / frame["threshold"].where(frame["threshold"] != 0)
     for name, values in attribute_columns(frame["attributes"]).items():
         column = pd.Series(values, index=frame.index)
         numbers = pd.to_numeric(column, errors="coerce")
         if numbers.notna().sum() == column.notna().sum() > 0:
-            made[f"attribute {name}"] = numbers
+            columns[f"attribute {name}"] = numbers
         elif column.nunique() <= 50:
-            made[f"attribute {name}"] = column
-    return made
+            columns[f"attribute {name}"] = column
+    return columns
 
 
 def input_drift(reference: pd.DataFrame, recent: pd.DataFrame) -> list[Reading]:
@@ -173,7 +173,7 @@ def input_drift(reference: pd.DataFrame, recent: pd.DataFrame) -> list[Reading]:
                 distance,
                 INPUT_DISTANCE,
                 "warning" if far else "well",
-                f"{name}: the last {RECENT.days} days lie {distance:.2f} from what the champion learned from",
+                f"{name}: the last {RECENT.days} days are {distance:.2f} away from what the champion learned from",
                 n,
             )
         )
@@ -186,16 +186,14 @@ def score_drift(reference: pd.Series, recent: pd.Series) -> Reading:
     if min(len(reference), n) < MINIMUM:
         return _too_few("score_drift", SCORE_DISTANCE, n, MINIMUM)
     distance = column_distance(reference.astype("float64"), recent.astype("float64"))
-    said = (
-        f"scores of the last {RECENT.days} days lie {distance:.2f} from those of the weeks before; their mean went from"
-    )
     return Reading(
         "score_drift",
         "",
         distance,
         SCORE_DISTANCE,
         "warning" if distance > SCORE_DISTANCE else "well",
-        f"{said} {reference.mean():.1%} to {recent.mean():.1%}",
+        f"the scores of the last {RECENT.days} days are {distance:.2f} away from those of the weeks before; their mean "
+        f"went from {reference.mean():.1%} to {recent.mean():.1%}",
         n,
     )
 
@@ -209,7 +207,7 @@ def estimated_auc(probability: np.ndarray) -> float:
 
 
 def estimated_performance(probability: np.ndarray, evaluated_auc: float) -> Reading:
-    """What recent scores, whose outcomes are not known yet, will turn out to be worth if they are calibrated (CBPE).
+    """What recent scores, whose outcomes are not known yet, are worth if they are calibrated (CBPE).
 
     evaluated_auc : of the champion, on alerts it had not seen; nan where it was not evaluated.
     """
@@ -223,37 +221,37 @@ def estimated_performance(probability: np.ndarray, evaluated_auc: float) -> Read
         auc,
         evaluated_auc - AUC_LOST,
         "warning" if auc < evaluated_auc - AUC_LOST else "well",
-        f"an AUC of {auc:.3f} and an acted share of {np.mean(probability):.1%} are to be expected of the last "
-        f"{RECENT.days} days, if scores are calibrated; the champion was evaluated at {evaluated_auc:.3f}",
+        f"an AUC of {auc:.3f} and an acted share of {np.mean(probability):.1%} are expected of the last "
+        f"{RECENT.days} days if scores are calibrated; the champion was evaluated at {evaluated_auc:.3f}",
         n,
     )
 
 
 def realised_performance(frame: pd.DataFrame, replicates: int = 300, seed: int = 7) -> Reading:
-    """What scores turned out to be worth: said against happened, with a block bootstrap interval by rule and day.
+    """What scores turned out to be worth: predicted against actual, with a block bootstrap interval by rule and day.
 
     frame : rule, raised_at, probability (the first score), acted, of alerts whose horizon is over.
     """
     n = len(frame)
     if n < MINIMUM:
         return _too_few("realised_performance", SHARE_OFF, n, MINIMUM)
-    acted, said = (frame[name].to_numpy(dtype=np.float64) for name in ("acted", "probability"))
-    off = acted - said
+    acted, predicted = (frame[name].to_numpy(dtype=np.float64) for name in ("acted", "probability"))
+    off = acted - predicted
     low, high = metrics.interval(
         lambda w: float(np.dot(w, off) / max(w.sum(), 1e-300)), rule_day_blocks(frame), replicates, seed
     )
     value = float(off.mean())
     beyond = abs(value) > SHARE_OFF and (low > 0 or high < 0)
     base = metrics.log_loss(np.full(n, acted.mean()), acted)
-    skill = 1 - metrics.log_loss(said, acted) / base if base > 0 else float("nan")
+    skill = 1 - metrics.log_loss(predicted, acted) / base if base > 0 else float("nan")
     return Reading(
         "realised_performance",
         "acted share minus mean probability",
         value,
         SHARE_OFF,
         "warning" if beyond else "well",
-        f"{acted.mean():.1%} were acted on where scores said {said.mean():.1%}; their log-loss skill over it is "
-        f"{skill:.2f}",
+        f"{acted.mean():.1%} were acted on; the mean probability was {predicted.mean():.1%}; the log-loss skill over "
+        f"the base rate is {skill:.2f}",
         n,
         low,
         high,
@@ -275,16 +273,16 @@ def coverage(still_open: int, without_score: int) -> Reading:
 
 
 def freshness(raised_at: pd.Series, as_of: datetime) -> Reading:
-    """How long no alert has come, against the longest pause of the weeks before.
+    """The time since the last alert, against the longest pause of the weeks before.
 
     raised_at : of all alerts of the weeks before `as_of`, flagged ones included.
     """
     n = len(raised_at)
     if n < MINIMUM:
         return _too_few("freshness", float("nan"), n, MINIMUM)
-    moments = raised_at.sort_values()
-    pause = (pd.Timestamp(as_of) - moments.iloc[-1]).total_seconds() / 3600
-    longest = float(moments.diff().max().total_seconds() / 3600)
+    times = raised_at.sort_values()
+    pause = (pd.Timestamp(as_of) - times.iloc[-1]).total_seconds() / 3600
+    longest = float(times.diff().max().total_seconds() / 3600)
     return Reading(
         "freshness",
         "hours since the last alert",
@@ -299,7 +297,7 @@ def freshness(raised_at: pd.Series, as_of: datetime) -> Reading:
 def alert_volume(daily: pd.Series) -> Reading:
     """Yesterday's alerts against the same weekday of the weeks before, on square roots, in their usual spread.
 
-    daily : alerts without a flag per whole UTC day, in order and without gaps, the last one being judged.
+    daily : alerts without a flag per full UTC day, in order and without gaps, the last one being judged.
     """
     if len(daily) < 29 or daily.iloc[:-1].mean() < 5:
         return _too_few("alert_volume", VOLUME_SPREADS, len(daily), 29, "days of 5 alerts")
@@ -316,7 +314,7 @@ def alert_volume(daily: pd.Series) -> Reading:
         value,
         VOLUME_SPREADS,
         "warning" if abs(value) > VOLUME_SPREADS else "well",
-        f"{daily.iloc[-1]:,.0f} alerts without a flag came on the last whole day, where about "
+        f"{daily.iloc[-1]:,.0f} alerts without a flag came on the last full day, where about "
         f"{np.median(same) ** 2:,.0f} are usual for that weekday",
         int(daily.iloc[-1]),
     )
@@ -339,17 +337,17 @@ def readings(
     """Every reading at `as_of`, in the order of the checks; the drifting columns farthest first.
 
     history : alerts from `needed_from` on, with outcomes as known at `as_of`, in order of time. flagged : bool[alerts].
-    scores : alert_id, probability: the first score of each. cut : up to when the champion's trees know the world.
+    scores : alert_id, probability: the first score of each. cut : of the champion's trees.
     evaluated_auc : as for `estimated_performance`.
     """
     now = pd.Timestamp(as_of)
     unflagged = history[~flagged]
     recent = unflagged["raised_at"] >= now - RECENT
-    taught = (unflagged["raised_at"] >= pd.Timestamp(cut - REFERENCE)) & (
+    trained_on = (unflagged["raised_at"] >= pd.Timestamp(cut - REFERENCE)) & (
         unflagged["raised_at"] < min(pd.Timestamp(cut), now - RECENT)
     )
     scored = unflagged.merge(scores[["alert_id", "probability"]], on="alert_id", how="inner", validate="one_to_one")
-    of_late = scored["raised_at"] >= now - RECENT
+    recent_scores = scored["raised_at"] >= now - RECENT
     weeks_before = scored["raised_at"] >= now - RECENT - JUDGED
     over = scored["horizon_ends_at"] <= now
     judged = over & (scored["horizon_ends_at"] > now - JUDGED) & scored["acted"].notna()
@@ -359,9 +357,9 @@ def readings(
     days = pd.date_range(weeks.floor("D"), now.floor("D"), freq="D", inclusive="left")
     daily = unflagged["raised_at"].dt.floor("D").value_counts().reindex(days, fill_value=0)
     return [
-        *input_drift(unflagged[taught], unflagged[recent]),
-        score_drift(scored.loc[weeks_before & ~of_late, "probability"], scored.loc[of_late, "probability"]),
-        estimated_performance(scored.loc[of_late, "probability"].to_numpy(), evaluated_auc),
+        *input_drift(unflagged[trained_on], unflagged[recent]),
+        score_drift(scored.loc[weeks_before & ~recent_scores, "probability"], scored.loc[recent_scores, "probability"]),
+        estimated_performance(scored.loc[recent_scores, "probability"].to_numpy(), evaluated_auc),
         realised_performance(scored[judged]),
         coverage(len(still_open), int(without.sum())),
         freshness(history.loc[history["raised_at"] >= weeks, "raised_at"], as_of),
@@ -376,4 +374,4 @@ def _thin(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _too_few(check: str, limit: float, n: int, needed: int, unit: str = "alerts") -> Reading:
-    return Reading(check, "", float("nan"), limit, "too few", f"{n:,} {unit} are there, {needed:,} are needed", n)
+    return Reading(check, "", float("nan"), limit, "too few", f"{n:,} {unit} are too few: {needed:,} are needed", n)

@@ -1,9 +1,9 @@
-"""The steps from history to scores, each one function: production, backfill, replay and tests all call these.
+"""The pipeline from history to scores: production, backfill, replay and tests all call these functions.
 
-Belongs here: how the pieces of `triage/` fit together at one as-of.
+Belongs here: how the parts of `triage/` fit together at one as-of.
 Does not belong here: any statistic (its own module), and where rows come from or go to (assets, `replay.py`).
 
-Time: a caller passes a history that may reach further than the as-of; each step cuts it itself.
+Time: the history that callers pass may reach beyond the as-of; each function cuts it off itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dagster_project.triage.flags.exclusion import excluded_since, flag_alerts, 
 
 if TYPE_CHECKING:
     from dagster_project.triage.learning.candidates import LearningSettings
-    from dagster_project.triage.learning.training import Model
+    from dagster_project.triage.learning.model import Model
 
 
 def training_frame(
@@ -29,61 +29,61 @@ def training_frame(
     cut: datetime,
     training_days: float,
 ) -> pd.DataFrame:
-    """What there is to learn from at `cut`: alerts raised in [cut - training_days, cut) whose outcome is known then.
+    """The training frame at `cut`: alerts raised in [cut - training_days, cut) whose outcome is known by then.
 
     Returns the features with `acted` (0.0 or 1.0), `known_at`, `excluded` (flood or visibility-only as known at the
-    cut; kept as rows so that evaluation can show both sides, left out by `train`) and `excluded_since` (when that
-    was decided; null where it was not).
+    cut; such rows are kept because evaluation shows both sides, and `train` leaves them out) and `excluded_since`
+    (when that was decided; null where it was not).
     """
-    moment = pd.Timestamp(cut)
+    as_of = pd.Timestamp(cut)
     known = history.loc[
-        (history["known_at"] <= moment) & (history["raised_at"] < moment), ["alert_id", "acted", "known_at"]
+        (history["known_at"] <= as_of) & (history["raised_at"] < as_of), ["alert_id", "acted", "known_at"]
     ]
     ids = pd.Index(known["alert_id"])
     if not ids.is_unique or not features["alert_id"].is_unique:
         raise ValueError("an alert_id occurs twice")
-    first = moment - timedelta(days=training_days)
+    first = as_of - timedelta(days=training_days)
     place = ids.get_indexer(features["alert_id"])
-    taught = ((features["raised_at"] < moment) & (features["raised_at"] >= first)).to_numpy(dtype=bool) & (place >= 0)
-    # Found by their ids alone: the features are wide, and are copied once.
-    frame = features[taught].reset_index(drop=True)
-    outcomes = known[["acted", "known_at"]].iloc[place[taught]].reset_index(drop=True)
-    decided = _decided(flood_days, moment)
-    flags = flag_alerts(frame, decided, visibility_only, as_of=moment)
-    since = excluded_since(frame, decided, visibility_only, moment).array
-    marks = pd.DataFrame(
+    chosen = ((features["raised_at"] < as_of) & (features["raised_at"] >= first)).to_numpy(dtype=bool) & (place >= 0)
+    # Selected by their ids alone: the features are wide, and are copied only once.
+    frame = features[chosen].reset_index(drop=True)
+    outcomes = known[["acted", "known_at"]].iloc[place[chosen]].reset_index(drop=True)
+    decided = _decided(flood_days, as_of)
+    flags = flag_alerts(frame, decided, visibility_only, as_of=as_of)
+    since = excluded_since(frame, decided, visibility_only, as_of).array
+    exclusions = pd.DataFrame(
         {"excluded": (flags["flood"] | flags["visibility_only"]).to_numpy(), "excluded_since": since}, index=frame.index
     )
-    return pd.concat([frame, outcomes, marks], axis=1)
+    return pd.concat([frame, outcomes, exclusions], axis=1)
 
 
 def at_most_flagged(
     alerts: pd.DataFrame, flood_days: pd.DataFrame, visibility_only: pd.DataFrame, cut: datetime, most: int
 ) -> np.ndarray:
-    """Which of the alerts `training_frame` needs, bool[alerts]: all but those that it would mark as excluded at the
-    cut, and of these at most `most`, one in so many. The model does not learn from them, and evaluation looks at a part
-    of them (its earlier cuts also learn from those that were flagged later): without this, a flood of millions would
-    stand in memory whole wherever something is learned.
+    """Which of the alerts `training_frame` needs, bool[alerts]: all that it would not mark as excluded at the cut, and
+    at most `most` of the others, evenly spaced. The model does not learn from excluded alerts, and evaluation looks at
+    a part of them (its earlier cuts also learn from those that were flagged later). Without this limit, training would
+    hold a flood of millions of alerts in memory.
 
-    alerts : in order of time, with what `flag_alerts` looks at.
+    alerts : in order of time, with the columns that `flag_alerts` reads.
     """
-    moment = pd.Timestamp(cut)
-    flags = flag_alerts(alerts, _decided(flood_days, moment), visibility_only, as_of=moment)
+    as_of = pd.Timestamp(cut)
+    flags = flag_alerts(alerts, _decided(flood_days, as_of), visibility_only, as_of=as_of)
     flagged = (flags["flood"] | flags["visibility_only"]).to_numpy()
     needed = ~flagged
     needed[np.flatnonzero(flagged)[:: max(1, -(-int(flagged.sum()) // most))]] = True
     return needed
 
 
-def _decided(flood_days: pd.DataFrame, moment: pd.Timestamp) -> pd.DataFrame:
-    """The floods that were decided at a moment. What is only suspected may still be cleared: an incident must not
-    vanish from what is learned."""
-    known = known_by(flood_days, moment)
+def _decided(flood_days: pd.DataFrame, as_of: pd.Timestamp) -> pd.DataFrame:
+    """The floods decided by `as_of`. A suspected flood may still be cleared: an incident must not vanish from
+    training."""
+    known = known_by(flood_days, as_of)
     return known[known["status"] != "suspected"]
 
 
-def untaught(as_of: datetime, settings: LearningSettings) -> Model:
-    """The model of somebody who knows nothing yet: every alert gets the prior."""
+def prior_model(as_of: datetime, settings: LearningSettings) -> Model:
+    """The model before there is anything to learn from: every alert gets the prior."""
     from dagster_project.triage.learning.training import train
 
     nothing = pd.DataFrame(
@@ -103,7 +103,7 @@ def score(model: Model, features: pd.DataFrame, flags: pd.DataFrame) -> pd.DataF
     Parameters
     ----------
     features : as `build_features` returns them.
-    flags : as `flag_alerts` returns them for the same rows, at the moment of scoring.
+    flags : as `flag_alerts` returns them for the same rows, at the time of scoring.
 
     Returns
     -------
@@ -124,15 +124,14 @@ def score(model: Model, features: pd.DataFrame, flags: pd.DataFrame) -> pd.DataF
 
 
 def reasons(model: Model, features: pd.DataFrame, flags: pd.DataFrame) -> list[list[str]]:
-    """What is said beside the scores: at most three sentences for each alert, the strongest first.
+    """The reasons shown with the scores: at most three sentences per alert, strongest first.
 
-    Parameters are those of `score`. An alert of a flood has one reason, the flood: what else moved its score is beside
-    the point, and to find that out for each of millions would hold up the scores of all others on the day of the flood.
+    Parameters are those of `score`. For flood alerts, the only reason is the flood: nothing else about them matters,
+    and explaining millions of them would delay the scores of all other alerts.
     """
     flood = flags["flood"].to_numpy(dtype=bool)
-    made = [[text] for text in flags["flag_reason"]]
-    for row, said in zip(
-        np.flatnonzero(~flood), model.reasons(features[~flood]) if not flood.all() else [], strict=True
-    ):
-        made[row] = said
-    return made
+    texts = [[text] for text in flags["flag_reason"]]
+    explained = model.reasons(features[~flood]) if not flood.all() else []
+    for row, sentences in zip(np.flatnonzero(~flood), explained, strict=True):
+        texts[row] = sentences
+    return texts

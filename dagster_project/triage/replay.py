@@ -1,9 +1,9 @@
 """Replay: what production would have said, walking through time.
 
-Belongs here: the walk. At each cut it calls the functions that production calls (`flags`, `steps`, `model`, `gate`)
-with what was known then. The columns that the audit of single columns calls leaks at a cut are taken out of what is
-learned there; later outcomes have no say in that.
-Does not belong here: a second way to compute anything; reading and writing (`cli/`).
+Belongs here: the walk. At each cut it calls the functions that production calls (flags, features, learning, the
+decision about the champion) with what was known then. Columns that the audit calls leaks at a cut are withheld from
+learning there, whatever later outcomes say.
+Does not belong here: a second way to compute anything; reading and writing (`commands/replay.py`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.errors import HeedError
-from dagster_project.triage.audit.withholding import Withholding, knows, learn_without_leaks, withhold
-from dagster_project.triage.champion import gate
+from dagster_project.triage.audit.withholding import Withholding, learn_without_leaks, withhold
+from dagster_project.triage.champion.decide import Standing, decide_champion
+from dagster_project.triage.champion.gate import Targets
 from dagster_project.triage.champion.reading import as_read, learn_reading
-from dagster_project.triage.champion.recalibration import recalibrate
 from dagster_project.triage.evaluation import evidence
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.evaluation.measures import evaluate
@@ -30,13 +30,14 @@ from dagster_project.triage.flags.exclusion import flag_alerts, known_by
 from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.learning.baselines import Baseline, fit_baselines
 from dagster_project.triage.learning.candidates import LearningSettings
-from dagster_project.triage.learning.training import LIGHTGBM, Model, usable_alerts
-from dagster_project.triage.pipeline import score, training_frame, untaught
+from dagster_project.triage.learning.model import LIGHTGBM, Model
+from dagster_project.triage.learning.past import usable_alerts
+from dagster_project.triage.pipeline import score, training_frame
 
 
 @dataclass(frozen=True)
 class ReplayStep:
-    """One cut of a replay: what was decided, how many alerts the champion scored, and what learning went without."""
+    """One cut of a replay: the decision, how many alerts the champion scored, and what was withheld from learning."""
 
     cut: datetime
     model_version: str
@@ -47,7 +48,7 @@ class ReplayStep:
 
 
 def cuts_between(first: datetime, until: datetime, every: timedelta) -> list[datetime]:
-    """The moments of retraining: `first`, then `every` later, before `until`."""
+    """The moments of retraining: `first`, then one `every` so often, all before `until`."""
     if until <= first:
         raise HeedError("the replay ends before it begins", "give --to a later moment than --from")
     if every <= timedelta(0):
@@ -65,7 +66,7 @@ def replay(
     training_days: float,
     tell: Callable[[ReplayStep, int, int], None] = lambda step, number, of: None,
     overrides: pd.DataFrame | None = None,
-    targets: gate.Targets | None = None,
+    targets: Targets | None = None,
     derive: Callable[..., pd.DataFrame] | None = None,
     on_open: Callable[[pd.DataFrame], None] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -76,8 +77,8 @@ def replay(
     history : all alerts raised before `until` with `acted` and `known_at` as known at `until`.
     every : how often production retrains.
     tell : called after each step with the step, its number from 1 and how many there are.
-    overrides : what people said about flags; each holds from its `created_at` on.
-    targets : of the gate; None asks what the gate asks by default.
+    overrides : people's decisions about flags; each holds from its `created_at` on.
+    targets : of the gate; None for its defaults.
     derive : as in `build_features`.
     on_open : called at each cut with the alerts that were open then, as `as_read` gives them.
 
@@ -86,7 +87,7 @@ def replay(
     scores : one row per alert, in order of time: alert_id, raised_at, model_cut, model_version, probability (never
         null), flood_at_scoring and visibility_only_at_scoring (as known at `raised_at`), flood and visibility_only (as
         decided by `until`), status.
-    baselines : the probability of every baseline, taught at the same cuts on the same past, row by row beside it.
+    baselines : for the same rows, the probability of every baseline, fitted at the same cuts on the same past.
     """
     cuts = cuts_between(first, until, every)
     flood_days, visibility_only = find_flags(history, rules, until, overrides=overrides)
@@ -94,64 +95,56 @@ def replay(
         history, flood_days, visibility_only, first - timedelta(days=training_days), until, settings.features, derive
     )
     at_raise = flag_alerts(features, flood_days, visibility_only, as_of="at_raise")
-    champion: Model | None = None  # as it was taught
+    champion: Model | None = None
     parts: list[pd.DataFrame] = []
-    beside: list[pd.DataFrame] = []
+    baseline_parts: list[pd.DataFrame] = []
     for number, cut in enumerate(cuts, start=1):
         then = (known_by(flood_days, cut), known_by(visibility_only, cut))
         frame = training_frame(features, history, *then, cut=cut, training_days=training_days)
         withholding = withhold(frame, history, cut, settings)
         proven = champion is not None and champion.kind == LIGHTGBM
         learned = learn_without_leaks(frame, cut, settings, withholding, proven)
-        candidate = learned.model
-        unusable = ""
-        if champion is not None and (known_to := knows(champion, withholding)):
-            unusable, champion = gate.why_it_knows(champion.version, known_to), None
-        decision = gate.decide(
-            candidate,
+        outcome = decide_champion(
+            learned.model,
+            learned.forecasts,
             evidence.measure(learned.forecasts, headline_only=True),
-            targets or gate.Targets(),
-            champion is not None,
-            gate.compare(candidate, learned.forecasts, champion, frame) if champion is not None else None,
-            unusable=unusable,
+            frame,
+            Standing(champion.version, champion) if champion is not None else None,
+            cut=cut,
+            horizon=settings.horizon,
+            targets=targets,
+            withholding=withholding,
         )
-        if decision.decision == "promoted":
-            champion = model = candidate
-        else:
-            model = recalibrate(champion, frame, cut, settings.horizon) if champion else untaught(cut, settings)
-        require_same_contract(model.contract, candidate.contract)
+        champion = outcome.scores
+        assert champion is not None  # only a leak refuses a first candidate, and no leak is passed here
+        require_same_contract(champion.contract, learned.model.contract)
         if on_open is not None:
             said = pd.concat([*(part.set_index("alert_id")["probability"] for part in parts), _said(learned.forecasts)])
-            on_open(
-                _open_alerts(
-                    features, history, model, then, said[~said.index.duplicated()], cut, training_days, settings
-                )
-            )
+            at_raise_so_far = said[~said.index.duplicated()]
+            on_open(_open_alerts(features, history, champion, then, at_raise_so_far, cut, training_days, settings))
         window = (features["raised_at"] >= cut) & (features["raised_at"] < min(cut + every, until))
         alerts = features[window].reset_index(drop=True)
-        scores = score(model, alerts, at_raise[window.to_numpy()])
-        parts.append(scores.assign(model_cut=pd.Timestamp(model.cut)))
+        scores = score(champion, alerts, at_raise[window.to_numpy()])
+        parts.append(scores.assign(model_cut=pd.Timestamp(champion.cut)))
         baselines = _baselines_at(frame, cut, replace(settings, withheld=tuple(withholding.withheld)))
-        beside.append(pd.DataFrame({name: made.predict(alerts) for name, made in baselines.items()}))
-        tell(
-            ReplayStep(cut, model.version, decision.decision, "; ".join(decision.reasons), len(alerts), withholding),
-            number,
-            len(cuts),
-        )
-    made = pd.concat(parts, ignore_index=True).rename(
+        baseline_parts.append(pd.DataFrame({name: fitted.predict(alerts) for name, fitted in baselines.items()}))
+        why = "; ".join(outcome.decision.reasons)
+        step = ReplayStep(cut, champion.version, outcome.decision.decision, why, len(alerts), withholding)
+        tell(step, number, len(cuts))
+    replayed = pd.concat(parts, ignore_index=True).rename(
         columns={"flood": "flood_at_scoring", "visibility_only": "visibility_only_at_scoring"}
     )
     at_end = flag_alerts(
         features[features["raised_at"] >= first], flood_days, visibility_only, as_of=pd.Timestamp(until)
     )
-    made["flood"] = at_end["flood"].to_numpy(dtype=bool)
-    made["visibility_only"] = at_end["visibility_only"].to_numpy(dtype=bool)
+    replayed["flood"] = at_end["flood"].to_numpy(dtype=bool)
+    replayed["visibility_only"] = at_end["visibility_only"].to_numpy(dtype=bool)
     columns = [
         *("alert_id", "raised_at", "model_cut", "model_version", "probability"),
         *("flood_at_scoring", "visibility_only_at_scoring", "flood", "visibility_only", "status"),
     ]
-    # A baseline that reads a withheld column at one of the cuts is compared at none.
-    return made[columns], pd.concat(beside, ignore_index=True, join="inner")
+    # A baseline that reads a column withheld at one of the cuts is left out at all of them.
+    return replayed[columns], pd.concat(baseline_parts, ignore_index=True, join="inner")
 
 
 def _said(forecasts: pd.DataFrame) -> pd.Series:
@@ -182,7 +175,7 @@ def _open_alerts(
 
 
 def _baselines_at(frame: pd.DataFrame, cut: datetime, settings: LearningSettings) -> dict[str, Baseline]:
-    """Every baseline, taught on exactly the alerts that a model may learn from at the cut."""
+    """Every baseline, fitted on exactly the alerts that a model may learn from at the cut."""
     past = frame[usable_alerts(frame, cut)]
     past = past[past["raised_at"] + settings.horizon <= pd.Timestamp(cut)]
     acted = past["acted"].to_numpy(dtype=np.float64)
@@ -192,9 +185,9 @@ def _baselines_at(frame: pd.DataFrame, cut: datetime, settings: LearningSettings
 def compare(
     scores: pd.DataFrame, baselines: pd.DataFrame, history: pd.DataFrame, until: datetime, horizon: timedelta
 ) -> pd.DataFrame:
-    """The replay beside every baseline, on the alerts whose horizon was over at `until`.
+    """Compare the replay with every baseline, on the alerts whose horizon was over at `until`.
 
-    Younger alerts stay out: those of them that are known already were decided quickly.
+    Younger alerts are left out: those whose outcome is already known were decided quickly.
 
     Returns
     -------
@@ -213,6 +206,6 @@ def compare(
         forecasts = {"heed": chosen["probability"].to_numpy()}
         names = [str(name) for name in baselines.columns]
         forecasts |= {name: baselines[name].to_numpy()[mask] for name in names}
-        made = evaluate(forecasts, chosen["acted"].to_numpy(), rule_day_blocks(chosen), baselines=names)
-        parts.append(made.assign(slice=name))
+        measures = evaluate(forecasts, chosen["acted"].to_numpy(), rule_day_blocks(chosen), baselines=names)
+        parts.append(measures.assign(slice=name))
     return pd.concat(parts, ignore_index=True)

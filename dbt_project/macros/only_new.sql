@@ -1,10 +1,10 @@
 {#
-  Cleaning what is new. heed decides before each run whether the tables that stand were built from the same raw tables, by
-  this very project, with the same settings and no later as-of (resources/cleaning.py), and says so in HEED_CLEAN. Then a
-  model reads what changed since; else, and whenever dbt is run by hand, it reads everything. Both leave the same tables.
-  A test holds this over random loads, corrections and deletions.
+  Cleaning what is new. Before each run heed decides whether the tables were built from the same raw tables, by this project,
+  with the same settings and no later as-of (resources/dbt/incremental.py), and says so in HEED_CLEAN. Then a model reads what
+  changed since; otherwise, and whenever you run dbt by hand, it reads everything. Both leave the same tables. A test holds
+  this over random loads, corrections and deletions.
 
-  What changed is told by PostgreSQL itself, not by a clock: every version of a row has a place (ctid) and the number of the
+  PostgreSQL itself says what changed, not a clock: every version of a row has a place (ctid) and the number of the
   transaction that wrote it (xmin). Staging keeps both. A raw row whose pair is not in staging is new, a pair in staging that is
   not in raw is gone, and a corrected row is one of each. That holds without loaded_at, for rows that were committed late
   and for rows that were deleted. It costs a look at the two numbers of each raw row; no text is read.
@@ -22,7 +22,7 @@
 {% endmacro %}
 
 {# A post-hook: after 1,000 rows of a million the planner's figures still hold, and autovacuum sees to them. #}
-{% macro analyze_after_whole() -%}
+{% macro analyze_after_full_refresh() -%}
   {% if not only_new() and model.config.materialized != 'view' %}analyze (skip_locked) {{ this }}{% endif %}
 {%- endmacro %}
 

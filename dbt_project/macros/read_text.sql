@@ -45,7 +45,7 @@
 {%- endmacro %}
 
 {# What makes two spellings of an action type the same word: "Won't Fix", "wont_fix" and "WONTFIX" are one. A type without
-   any letter or digit is compared as it is. `dagster_project/resources/stores/action_types.py` does the same; a test compares the two. #}
+   any letter or digit is compared as it is. `dagster_project/resources/inputs/action_types.py` does the same; a test compares the two. #}
 {% macro type_key(text) -%}
   coalesce(nullif(translate(lower({{ text }}), E' \t\n\r\f\x0b_-/.,:;!?()[]&''’`"', ''), ''), lower({{ text }}))
 {%- endmacro %}

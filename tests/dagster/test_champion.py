@@ -1,4 +1,4 @@
-"""The gate's step on a real warehouse: a champion that stays is calibrated anew, as a version with its evidence."""
+"""The gate's step on a real warehouse: a champion that stays is recalibrated, as a version with its evidence."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -54,7 +54,7 @@ def _train_at(
         },
         tags={AS_OF_TAG: as_of.isoformat()},
     )
-    assert models.newest(as_of) == learned.model.version, "a champion that was calibrated anew is no candidate"
+    assert models.newest(as_of) == learned.model.version, "a recalibrated champion is no candidate"
     materialization = made.asset_materializations_for_node("training__champion_model")[0]
     return {name: str(value.value) for name, value in materialization.metadata.items()}
 
@@ -79,8 +79,8 @@ def test_a_refused_candidate_leaves_a_champion_that_is_calibrated_anew(warehouse
     scoring = models.champion(CUT.to_pydatetime())
     assert scoring is not None
     assert scoring.model_version == said["champion"] != champion.version
-    assert (scoring.taught, scoring.cut) == (TAUGHT.to_pydatetime(), CUT.to_pydatetime())
-    assert "calibrated anew" in scoring.reasons[0]
+    assert (scoring.trained, scoring.cut) == (TAUGHT.to_pydatetime(), CUT.to_pydatetime())
+    assert "recalibrated" in scoring.reasons[0]
     stored = models.load(scoring.model_version)
     later = frame[frame["raised_at"] >= CUT]
     assert stored.predict(later).mean() < champion.predict(later).mean() - 0.05
@@ -100,7 +100,7 @@ def test_a_refused_candidate_leaves_a_champion_that_is_calibrated_anew(warehouse
     newer = models.champion(week.to_pydatetime())
     assert newer is not None
     assert newer.model_version not in (scoring.model_version, champion.version)
-    assert models.load(newer.model_version).as_taught().version == champion.version
+    assert models.load(newer.model_version).as_trained().version == champion.version
     assert models.succession(week.to_pydatetime()).previous() == scoring.model_version
     # A candidate that holds takes its place.
     assert train_at(week + timedelta(days=1), Gate())["decision"] == "promoted"

@@ -9,17 +9,17 @@ import dagster as dg
 import pytest
 
 from dagster_project import automation
-from dagster_project.automation import REFRESH, WAREHOUSE_TAG, build_sensors
-from dagster_project.commands.run import what_stopped
+from dagster_project.automation import REFRESH, WAREHOUSE_TAG, damaged_champion, new_alerts
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.as_of import AS_OF_TAG, parse_moment
+from dagster_project.resources.failures import what_stopped
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.warehouse.abandoned_runs import close_abandoned_runs
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.run_lock import COMMAND_TAG, run_lock
 from dagster_project.settings import Features, Settings
 from dagster_project.triage.features.contract import contract
-from dagster_project.triage.pipeline import untaught
+from dagster_project.triage.pipeline import prior_model
 
 NOW = datetime.now(UTC)
 
@@ -38,16 +38,14 @@ def put(warehouse: Warehouse, statement: str, *values: object) -> None:
 def test_new_alerts_are_asked_for_once_and_not_beside_another_run(
     warehouse: Warehouse, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sensor = next(made for made in build_sensors(Settings()) if made.name == "new_alerts")
-
     def tick() -> dg.RunRequest | str:
-        context = dg.build_sensor_context(instance=instance, resources={"warehouse": warehouse})
-        made = sensor(context)
+        context = dg.build_sensor_context(instance=instance, resources={"warehouse": warehouse, "settings": Settings()})
+        made = new_alerts(context)
         return str(made.skip_message) if isinstance(made, dg.SkipReason) else made
 
     assert "no alert was loaded" in tick()
     put(warehouse, "INSERT INTO raw.alerts (alert_id, loaded_at) VALUES ('a', $1)", NOW)
-    assert "nothing was ever published" in tick()
+    assert "nothing was published yet" in tick()
     publish = "INSERT INTO scoring.publications (as_of, published_at, alerts, added) VALUES ($1, $1, 0, 0)"
     put(warehouse, publish, NOW + timedelta(seconds=1))
     assert "since the newest publication" in tick()
@@ -66,14 +64,14 @@ def test_new_alerts_are_asked_for_once_and_not_beside_another_run(
     def another() -> None: ...
 
     run = instance.create_run_for_job(another, tags=WAREHOUSE_TAG, status=dg.DagsterRunStatus.STARTED)
-    assert "under way" in tick()
+    assert "in progress" in tick()
     instance.delete_run(run.run_id)
 
     failed = instance.create_run_for_job(another, tags=first.tags, status=dg.DagsterRunStatus.STARTED)
     instance.report_run_failed(failed)
     assert f"run {failed.run_id[:8]} failed" in tick(), "it must not fail in a loop"
     with monkeypatch.context() as later:
-        later.setattr(automation, "AGAIN", timedelta(0))
+        later.setattr(automation, "RETRY_AFTER", timedelta(0))
         again = tick()
         assert isinstance(again, dg.RunRequest)
         assert again.run_key != first.run_key, "the daemon would not launch it"
@@ -88,12 +86,12 @@ def test_new_alerts_are_asked_for_once_and_not_beside_another_run(
 
 def test_a_champion_that_cannot_score_asks_for_learning(warehouse: Warehouse) -> None:
     def tick(settings: Settings | None = None) -> dg.RunRequest | str:
-        sensor = next(made for made in build_sensors(settings or Settings()) if made.name == "damaged_champion")
-        made = sensor(dg.build_sensor_context(resources={"warehouse": warehouse}))
+        resources = {"warehouse": warehouse, "settings": settings or Settings()}
+        made = damaged_champion(dg.build_sensor_context(resources=resources))
         return str(made.skip_message) if isinstance(made, dg.SkipReason) else made
 
     assert "no champion" in tick()
-    model = untaught(NOW - timedelta(days=1), Settings().learning_settings())
+    model = prior_model(NOW - timedelta(days=1), Settings().learning_settings())
     model = replace(model, contract=contract(Settings().feature_settings()))
     models = ModelStore(warehouse)
     models.save(model, model.cut)
@@ -118,13 +116,13 @@ def test_a_run_whose_process_is_gone_holds_up_nobody(warehouse: Warehouse, insta
         return instance.create_run_for_job(work, tags=tags, status=dg.DagsterRunStatus.STARTED).run_id
 
     dead, living = begun({**WAREHOUSE_TAG, **COMMAND_TAG}), begun({**WAREHOUSE_TAG, **COMMAND_TAG})
-    young = begun(WAREHOUSE_TAG)  # launched by the daemon a moment ago: it has not asked for its turn yet
+    young = begun(WAREHOUSE_TAG)  # just launched by the daemon: it has not asked for the run lock yet
     with run_lock(warehouse, living):
         assert set(close_abandoned_runs(instance, warehouse)) == {dead}
         run = instance.get_run_by_id(dead)
         assert run is not None
         assert run.status == dg.DagsterRunStatus.FAILURE
-        assert "was cut off: its process ended without a word" in what_stopped(instance, dead)
+        assert "was cut off: its process ended without a message" in what_stopped(instance, dead)
         assert close_abandoned_runs(instance, warehouse) == {}
     assert set(close_abandoned_runs(instance, warehouse)) == {living}
     assert instance.get_run_by_id(young).status == dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]

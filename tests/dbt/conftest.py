@@ -43,17 +43,23 @@ class Dbt:
         self.url, self.folder = url, folder
         self.events: list[tuple[str, str]] = []
 
-    def invoke(self, *arguments: str) -> dbtRunnerResult:
-        """Run dbt in this process; the names and messages of its events stand in `events` afterwards."""
+    def invoke(self, *arguments: str, as_of: datetime | None = None) -> dbtRunnerResult:
+        """Run dbt in this process; the names and messages of its events stand in `events` afterwards.
+
+        as_of : as heed gives it, in the environment: for another variable dbt would parse its whole project again.
+        """
         self.events = []
         runner = dbtRunner(callbacks=[lambda event: self.events.append((event.info.name, event.info.msg))])
         places = [
             "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--target-path", str(self.folder),
+            "--no-write-json",
         ]  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.warehouse.dbt_environment().items():
                 patch.setenv(name, value)
             patch.setenv("DBT_LOG_PATH", str(self.folder))
+            if as_of is not None:
+                patch.setenv("HEED_AS_OF", as_of.isoformat())
             patch.setenv("DBT_SEND_ANONYMOUS_USAGE_STATS", "false")
             before = os.getcwd()
             try:
@@ -61,9 +67,9 @@ class Dbt:
             finally:
                 os.chdir(before)
 
-    def run(self, *arguments: str) -> dict[str, str]:
+    def run(self, *arguments: str, as_of: datetime | None = None) -> dict[str, str]:
         """Run dbt, require success, and return the status of each node by its name."""
-        result = self.invoke(*arguments)
+        result = self.invoke(*arguments, as_of=as_of)
         assert result.success, result.exception or "\n".join(
             f"{node.node.name}: {node.message}" for node in result.result if node.status in ("error", "fail")
         )
@@ -115,6 +121,8 @@ def require_kept_is_what_stands(made: Dbt, as_of: datetime, since: datetime = BE
 
 
 @pytest.fixture(scope="session")
-def dbt_database(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Dbt]:
+def dbt_database(
+    new_prepared_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Dbt]:
     """Creates a database with heed's tables, empty, and dbt to run on it."""
-    return lambda: Dbt(new_database(), tmp_path_factory.mktemp("dbt"))
+    return lambda: Dbt(new_prepared_database(), tmp_path_factory.mktemp("dbt"))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, NEW, WHOLE, remember_reading, what_to_read
+from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, FULL, NEW, remember_reading, what_to_read
 from dagster_project.settings import Outcome, Settings, Source
 from tests.dbt.conftest import Dbt, require_kept_is_what_stands
 
@@ -95,11 +95,11 @@ class Feed:
 
 
 def clean(made: Dbt, what: str, as_of: datetime, *, command: str = "run", also: tuple[str, ...] = ()) -> None:
-    variables = json.dumps({"horizon_days": 7, "as_of": as_of.isoformat()})
+    variables = json.dumps({"horizon_days": 7})
     chosen = ["--select", "tag:clean", "--exclude-resource-type", "unit_test"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CLEAN_VARIABLE, what)
-        made.run(command, *(chosen if command == "build" else chosen[:2]), "--vars", variables, *also)
+        made.run(command, *(chosen if command == "build" else chosen[:2]), "--vars", variables, *also, as_of=as_of)
 
 
 def standing(made: Dbt) -> dict[str, list[Any]]:
@@ -118,7 +118,7 @@ def test_reading_what_is_new_equals_reading_everything(dbt_database: Callable[[]
     feed = Feed(made, seed)
     moment = BEGIN + timedelta(days=9)
     feed.load(moment, 300, 400)
-    clean(made, WHOLE, moment, command="build")
+    clean(made, FULL, moment, command="build")
     require_kept_is_what_stands(made, moment)
     for step in range(2):
         before = standing(made)
@@ -130,7 +130,7 @@ def test_reading_what_is_new_equals_reading_everything(dbt_database: Callable[[]
         assert 0 < read < len(before["alerts"]), "it read everything, or nothing"
         require_kept_is_what_stands(made, moment)
     new = standing(made)
-    clean(made, WHOLE, moment)
+    clean(made, FULL, moment)
     whole = standing(made)
     for name in new:
         assert new[name] == whole[name], name
@@ -152,28 +152,28 @@ def test_in_doubt_everything_is_read(dbt_database: Callable[[], Dbt]) -> None:
             made.warehouse, changes.pop("settings", settings), changes.pop("at", moment), **changes
         ).what
 
-    assert answer() == WHOLE, "nothing was built yet"
+    assert answer() == FULL, "nothing was built yet"
     reading = what_to_read(made.warehouse, settings, moment)
-    clean(made, WHOLE, moment, command="build")
-    assert answer() == WHOLE, "dbt was run by hand: nobody knows with what"
+    clean(made, FULL, moment, command="build")
+    assert answer() == FULL, "dbt was run by hand: nobody knows with what"
     remember_reading(made.warehouse, reading, moment)
     assert answer() == NEW
     assert answer(at=moment + timedelta(days=1)) == NEW
-    assert answer(full_refresh=True) == WHOLE
-    assert answer(at=moment - timedelta(seconds=1)) == WHOLE
-    assert answer(settings=Settings(outcome=Outcome(horizon_days=8))) == WHOLE
-    assert answer(settings=Settings(source=Source(time_zone="Europe/Berlin"))) == WHOLE
+    assert answer(full_refresh=True) == FULL
+    assert answer(at=moment - timedelta(seconds=1)) == FULL
+    assert answer(settings=Settings(outcome=Outcome(horizon_days=8))) == FULL
+    assert answer(settings=Settings(source=Source(time_zone="Europe/Berlin"))) == FULL
     made.sql("INSERT INTO raw.action_types (action_type, meaning) VALUES ('seen', 'acted')")
-    assert answer() == WHOLE, "an action type means something else"
+    assert answer() == FULL, "an action type means something else"
     made.sql("TRUNCATE raw.action_types")
     assert answer() == NEW
     reading = what_to_read(made.warehouse, settings, moment)
     with pytest.raises(AssertionError):  # the hooks at its beginning ran, the cleaning failed
         clean(made, NEW, moment, also=("--vars", '{"raw_alerts": "is not there"}'))
-    assert answer() == WHOLE, "the last run failed"
+    assert answer() == FULL, "the last run failed"
     remember_reading(made.warehouse, reading, moment)
     assert answer() == NEW
     made.sql("ALTER TABLE raw.alerts ALTER COLUMN value TYPE varchar")
-    assert answer() == WHOLE, "the table is another one"
+    assert answer() == FULL, "the table is another one"
     made.sql("ALTER TABLE raw.actions RENAME TO kept; CREATE VIEW raw.actions AS SELECT * FROM raw.kept")
     assert what_to_read(made.warehouse, settings, moment).fingerprint == "", "a view does not show what changed"

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from dagster_project.triage import influence
+from benchmarks import score_influence as influence
 
 BEGIN = datetime(2025, 1, 6, tzinfo=UTC)
 AS_OF = BEGIN + timedelta(days=30)
@@ -18,18 +18,10 @@ ALL_KNOWN = BEGIN + timedelta(days=200)
 ALERTS = 900
 
 
-def clean(as_of: datetime) -> list[str]:
-    variables = json.dumps({"as_of": as_of.isoformat(), "horizon_days": 7})
-    return [
-        "build",
-        "--select",
-        "tag:clean",
-        "tag:reporting",
-        "--exclude-resource-type",
-        "unit_test",
-        "--vars",
-        variables,
-    ]
+BUILD = [
+    *("build", "--select", "tag:clean", "tag:reporting", "--exclude-resource-type", "unit_test"),
+    *("--vars", json.dumps({"horizon_days": 7})),
+]
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +73,14 @@ def scored(dbt_database):
     made.first = pd.Series(first, index=[f"a{i}" for i in range(ALERTS)])
     publish = "INSERT INTO scoring.publications (as_of, published_at, alerts, added) VALUES (%s, now(), 0, 0)"
     made.sql(publish, (AS_OF,))
-    made.run(*clean(AS_OF))
+    made.run(*BUILD, as_of=AS_OF)
     made.early = outcomes(made)
     made.early_shown = made.sql(
         "SELECT alert_id, probability, status, reasons, is_open FROM reporting.alert_scores_latest"
     )
     made.early_open = dict(made.sql("SELECT alert_id, is_open FROM reporting.alert_scores_latest"))
     made.sql(publish, (ALL_KNOWN,))
-    made.run(*clean(ALL_KNOWN))
+    made.run(*BUILD, as_of=ALL_KNOWN)
     made.late = outcomes(made)
     return made
 

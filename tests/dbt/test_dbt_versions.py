@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, NEW, WHOLE
-from dagster_project.resources.stores.action_types import (
+from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, FULL, NEW
+from dagster_project.resources.inputs.action_types import (
     clean_types,
     project_types,
     raw_types,
@@ -53,10 +52,7 @@ WORDS = [
 def clean(made: Dbt, what: str, as_of: datetime) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CLEAN_VARIABLE, what)
-        made.run(
-            *("build", "--select", "tag:clean", "--exclude-resource-type", "unit_test"),
-            *("--vars", json.dumps({"as_of": as_of.isoformat()})),
-        )
+        made.run("build", "--select", "tag:clean", "--exclude-resource-type", "unit_test", as_of=as_of)
 
 
 def alert(name: str, raised_at: datetime, load: int, **facts: Any) -> dict[str, Any]:
@@ -107,7 +103,7 @@ def exported(dbt_database: Callable[[], Dbt]) -> Dbt:
     alerts, actions = exports()
     made.fill("raw.alerts", made.ALERT, alerts)
     made.fill("raw.actions", made.ACTION, actions)
-    clean(made, WHOLE, BEFORE_REOPENING)
+    clean(made, FULL, BEFORE_REOPENING)
     made.early = dict(made.sql("SELECT alert_id, (outcome, known_at)::text FROM marts.alert_outcomes"))
     second = [
         alert(f"s{n}", at, 2, severity="critical", attributes='{"comments": "5"}')
@@ -234,5 +230,5 @@ def test_unknown_words_are_named_and_nothing_is_learned(exported: Dbt, tmp_path:
     # The answer of a person, in a spelling of their own.
     exported.sql("INSERT INTO raw.action_types (action_type, meaning, loaded_at) VALUES ('Adjusted', 'neutral', now())")
     assert {each.defined_in for each in raw_types(exported.warehouse, Settings()) if each.meaning is None} == set()
-    clean(exported, WHOLE, LATE)
+    clean(exported, FULL, LATE)
     require_known_meanings(exported.warehouse, Settings(), LATE)

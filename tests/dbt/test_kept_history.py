@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from dagster_project.resources.dbt.incremental import NEW, WHOLE
+from dagster_project.resources.dbt.incremental import FULL, NEW
 from dagster_project.resources.stores import history_cache as kept_history
 from dagster_project.resources.stores.flags import read_overrides
 from dagster_project.resources.stores.history import read_coded_history, read_history
@@ -47,7 +47,7 @@ def test_only_days_that_changed_are_read_again_and_all_of_them(dbt_database: Cal
         for number in range(300)
     ]  # fmt: skip
     made.fill("raw.alerts", Dbt.ALERT, rows)
-    clean(made, WHOLE, moment, command="build")
+    clean(made, FULL, moment, command="build")
     require_kept_is_what_stands(made, moment)
     require_kept_is_what_stands(made, moment - timedelta(days=4, hours=5))
     require_kept_is_what_stands(made, moment - timedelta(days=4, hours=5), BEGIN + timedelta(days=2, hours=2))
@@ -103,7 +103,7 @@ def test_only_days_that_changed_are_read_again_and_all_of_them(dbt_database: Cal
     other = dbt_database()
     other.warehouse.home = made.warehouse.home
     other.fill("raw.alerts", Dbt.ALERT, rows[:30])
-    clean(other, WHOLE, moment, command="build")
+    clean(other, FULL, moment, command="build")
     assert len(require_kept_is_what_stands(other, moment)) == 30
 
 
@@ -119,7 +119,7 @@ def test_a_day_too_big_for_one_file_has_several(
         for day, many in enumerate([30, 30, 350, 30, 100, 30]) for number in range(many)
     ]  # fmt: skip
     made.fill("raw.alerts", Dbt.ALERT, rows)
-    clean(made, WHOLE, moment, command="build")
+    clean(made, FULL, moment, command="build")
     folder = history_directory(made.warehouse.home)
 
     def of_the_big_day() -> list[str]:
@@ -157,7 +157,7 @@ def test_a_source_is_followed_until_it_has_too_many_values(dbt_database: Callabl
         for number in range(120)
     ]  # fmt: skip
     made.fill("raw.alerts", Dbt.ALERT, rows)
-    clean(made, WHOLE, BEGIN + timedelta(days=9), command="build")
+    clean(made, FULL, BEGIN + timedelta(days=9), command="build")
     kept = read_coded_history(made.warehouse, BEGIN + timedelta(days=9))
     assert kept[MARK + "few"].notna().all()
     # The 51st value comes at the third day's third alert: to the end of that day it is followed, and not after it.

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from upath import UPath
 
-from dagster_project.resources.dbt.incremental import NEW, WHOLE, cleaning
-from dagster_project.resources.files.spill import Aside
+from dagster_project.resources.dbt.incremental import FULL, NEW, cleaning
+from dagster_project.resources.files.spill import SpillBuffer
 from dagster_project.resources.stores.features import DamagedFile, FeatureStore, remove_features
 from dagster_project.resources.stores.history_cache import HistoryCache, history_directory
 from dagster_project.resources.stores.watermarks import passed_up_to, remember_checked
@@ -37,7 +37,7 @@ def kept(dbt_database: Callable[[], Dbt]) -> Dbt:
         for number in range(60)
     ]  # fmt: skip
     made.fill("raw.alerts", Dbt.ALERT, rows)
-    clean(made, WHOLE, MOMENT, command="build")
+    clean(made, FULL, MOMENT, command="build")
     require_kept_is_what_stands(made, MOMENT)
     home = made.warehouse.home
     shutil.copytree(history_directory(home), home / "before")
@@ -76,9 +76,9 @@ def test_a_manifest_that_vouches_for_a_wrong_file_is_found_by_comparing(kept: Db
     told, _ = history._manifest()
     told.days = days
     written = history._write_manifest(told)
-    from dagster_project.resources.stores.history_cache import _checksum, _watermark_name
+    from dagster_project.resources.stores.watermarks import remember_manifest
 
-    remember_checked(kept.warehouse, _watermark_name(told), _checksum(written), told.transaction)
+    remember_manifest(kept.warehouse, "history", told.cache_id, written, told.transaction)
     assert [line[:10] for line in history.compare(100)] == ["2025-03-04", "2025-03-05"]
     history.forget()
 
@@ -89,7 +89,7 @@ def test_reading_everything_reads_the_history_again(kept: Dbt) -> None:
     folder = history_directory(kept.warehouse.home)
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("day=*")}
     with cleaning(kept.warehouse, Settings(), MOMENT, full_refresh=True) as reading:
-        assert reading.what == WHOLE
+        assert reading.what == FULL
     require_kept_is_what_stands(kept, MOMENT)
     after = {path.name: path.stat().st_mtime_ns for path in folder.glob("day=*")}
     assert before.keys() == after.keys()
@@ -183,13 +183,13 @@ def test_feature_files_are_those_that_were_written(warehouse: Warehouse, tmp_pat
 def test_removing_what_heed_keeps_leaves_what_others_keep(tmp_path: Path) -> None:
     store = FeatureStore(UPath(tmp_path) / "features", "contract")
     store.write([features_of(FIRST, 1.0)], [FIRST])
-    others = [tmp_path / "features" / "mine.csv", tmp_path / "aside" / "scores" / "mine.arrow"]
+    others = [tmp_path / "features" / "mine.csv", tmp_path / "spill" / "scores" / "mine.arrow"]
     for path in others:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
-    aside = Aside(tmp_path, "scores")
-    list(aside.keep([features_of(FIRST, 1.0), features_of(FIRST, 2.0)]))
-    aside.clear()
+    buffer = SpillBuffer(tmp_path, "scores")
+    list(buffer.keep([features_of(FIRST, 1.0), features_of(FIRST, 2.0)]))
+    buffer.clear()
     remove_features(tmp_path)
     assert all(path.exists() for path in others)
     assert not list(tmp_path.rglob("*.parquet"))

@@ -1,9 +1,11 @@
-"""The pages are true: their SQL runs, their links lead somewhere, and what they name exists.
+"""The pages are true: their SQL runs, their links lead somewhere, their tables are whole, and what they name exists.
 
-Belongs here: checks of README, CONTRIBUTING, CHANGELOG and `docs/` against the code. Does not belong here: wording.
+Belongs here: checks of README, CONTRIBUTING, CHANGELOG and `docs/` against the code. Does not belong here: wording, the
+code map (`test_code_map.py`), the worked examples (`test_extending.py`).
 """
 
 import json
+import os
 import re
 import shlex
 import tomllib
@@ -26,6 +28,19 @@ from tests.conftest import Company
 DOCS = PROJECT / "docs"
 PAGES = [*(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *sorted(DOCS.glob("*.md"))]
 MODELS = PROJECT / "dbt_project" / "models"
+# Every page that people read, those beside code, examples and deployments included.
+ALL_PAGES = sorted(
+    {
+        *PAGES,
+        *(
+            p
+            for room in ("benchmarks", "deploy", "examples", "dagster_project")
+            for p in (PROJECT / room).rglob("*.md")
+        ),
+    }
+)
+SOURCES = sorted(p for room in ("dagster_project", "expectations") for p in (PROJECT / room).rglob("*.py"))
+SOURCES += sorted((PROJECT / "dbt_project").rglob("*.sql"))
 
 
 @dataclass(frozen=True)
@@ -128,6 +143,152 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_page_is_reached_from_the_readme() -> None:
     linked = set(re.findall(r"\]\((docs/[\w-]+\.md)", prose_of(PROJECT / "README.md")))
     assert linked == {f"docs/{path.name}" for path in DOCS.glob("*.md")}
+
+
+def test_every_measurement_is_listed() -> None:
+    listed = re.findall(r"\]\(\.\./benchmarks/([\w-]+\.md)\)", prose_of(DOCS / "measurements.md"))
+    assert sorted(listed) == sorted(path.name for path in (PROJECT / "benchmarks").glob("*.md"))
+
+
+def test_figures_in_the_readme_are_those_of_their_pages() -> None:
+    section = prose_of(PROJECT / "README.md").split("## Measured")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| .+ \| (.+) \| \[\w+\]\((benchmarks/\w+\.md)\) \|$", section, flags=re.MULTILINE)
+    assert len(rows) >= 5
+    for figures, page in rows:
+        text = (PROJECT / page).read_text(encoding="utf-8")
+        for figure in re.findall(r"\d+ of \d+|\d+(?:\.\d+)?%?", figures):
+            assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.]\d)", text), f"{page} does not say {figure}"
+
+
+Table = list[tuple[int, list[str]]]
+
+
+def cells_of(row: str) -> list[str]:
+    """The cells of a row, as GitHub cuts them: at each `|` that is not escaped."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", row.strip())[1:-1]]
+
+
+def tables_of(page: Path) -> Iterator[tuple[Table, str]]:
+    """Each table (line numbers and cells, the header first), and the line right after it."""
+    blanked = re.sub(
+        r"^( *)```.*?^\1```$",
+        lambda block: "\n" * block[0].count("\n"),
+        page.read_text(encoding="utf-8"),
+        flags=re.MULTILINE | re.DOTALL,
+    )
+    table: Table = []
+    for number, line in enumerate([*blanked.splitlines(), ""], start=1):
+        if line.lstrip().startswith("|"):
+            table.append((number, cells_of(line)))
+        elif table:
+            yield table, line
+            table = []
+
+
+TABLES = [(page, table, after) for page in ALL_PAGES for table, after in tables_of(page)]
+
+
+def faults_of(table: Table, after: str) -> list[str]:
+    """What keeps a table from being read as it was meant."""
+    (first, header), *rows = table
+    faults = [] if rows and all(re.fullmatch(r":?-+:?", cell) for cell in rows[0][1]) else [f"line {first}: no rule"]
+    faults += [f"line {n}: {len(row)} cells, not {len(header)}" for n, row in rows if len(row) != len(header)]
+    faults += [f"line {n}: an empty row" for n, row in rows if not any(row)]
+    if after.strip():
+        faults.append(f"line {rows[-1][0] + 1 if rows else first + 1}: text right after the table")
+    names = [row[0] for _, row in rows if re.fullmatch(r"`[\w.]+`", row[0] if row else "")]
+    faults += [f"{name} has two rows" for name in sorted(set(names)) if names.count(name) > 1]
+    return faults
+
+
+def test_tables_are_whole() -> None:
+    assert len(TABLES) > 60
+    faults = {
+        f"{page.relative_to(PROJECT)}, {fault}" for page, table, after in TABLES for fault in faults_of(table, after)
+    }
+    assert faults == set()
+
+
+@pytest.mark.parametrize(
+    ("lines", "after", "fault"),
+    [
+        (["| job | does |", "|---|---|", "| `a` | b | `x.y` | 0 |"], "", "4 cells, not 2"),
+        (["| job | does |", "|---|---|", "| `a` |"], "", "1 cells, not 2"),
+        (["| job | does |", "| `a` | b |"], "", "no rule"),
+        (["| job | does |", "|---|---|", "| `a` | b |"], "## A heading", "text right after the table"),
+        (["| job | does |", "|---|---|", "| `a` | b |", "| `a` | c |"], "", "`a` has two rows"),
+    ],
+)
+def test_a_broken_table_is_seen(lines: list[str], after: str, fault: str) -> None:
+    table = [(number, cells_of(line)) for number, line in enumerate(lines, start=1)]
+    assert any(fault in each for each in faults_of(table, after))
+
+
+def test_a_setting_has_its_row_in_the_table_of_settings_only() -> None:
+    settings = {f"`{section}.{name}`" for section, values in Settings().model_dump().items() for name in values}
+    headers = {
+        (page.name, tuple(table[0][1])) for page, table, _ in TABLES for _, row in table if row and row[0] in settings
+    }
+    assert headers == {("data-engineer.md", ("setting", "default", "limits", "meaning"))}
+
+
+def files_of_the_project() -> set[str]:
+    """Every file, by its path in the project; without environments, caches and the home."""
+    files = set()
+    for folder, below, names in os.walk(PROJECT):
+        below[:] = [name for name in below if not name.startswith((".", "__")) and name not in ("target", "logs")]
+        files |= {os.path.relpath(os.path.join(folder, name), PROJECT) for name in names}
+    return files
+
+
+FILES = files_of_the_project()
+FILE = r"[\w./-]*\w\.(?:py|sql|md|json|toml|yml|yaml|j2)"
+ROOMS = "benchmarks|dagster_project|dbt_project|deploy|docs|examples|expectations|scripts|tests|triage"
+# Files of the reader, and of other tools: the project does not hold them.
+OTHERS = {"0002_what_it_does.sql", "mapping.toml", "deploy/kubernetes/heed.toml"}
+
+
+def claims_about_files(text: str) -> set[str]:
+    """Paths that a text names: in backticks, or beginning with a room of the project."""
+    return {*re.findall(rf"`({FILE})`", text), *re.findall(rf"(?<![\w./-])((?:{ROOMS})/{FILE})", text)}
+
+
+def is_there(name: str) -> bool:
+    return bool({name, Path(name).name} & OTHERS) or any(f == name or f.endswith(f"/{name}") for f in FILES)
+
+
+@pytest.mark.parametrize("room", ["pages", "sources"])
+def test_files_that_texts_name_exist(room: str) -> None:
+    texts = {
+        p: prose_of(p) if room == "pages" else p.read_text(encoding="utf-8")
+        for p in (ALL_PAGES if room == "pages" else SOURCES)
+    }
+    named = {
+        (str(path.relative_to(PROJECT)), name) for path, text in texts.items() for name in claims_about_files(text)
+    }
+    assert len(named) > 50
+    assert {(path, name) for path, name in named if not is_there(name.removeprefix("../"))} == set()
+
+
+def test_nothing_is_said_to_be_missing_that_may_have_been_built_since() -> None:
+    """What is planned stands in one place, the README's "Not yet"; elsewhere it would go stale unseen."""
+    stale = re.compile(
+        r"\b(?:is|are)\s+not\s+(?:yet\s+)?(?:built|implemented)\s*[.;]|\b(?:is|are)\s+not\s+(?:there|built)\s+yet\b"
+    )
+    pages = {path: prose_of(path).split("## Not yet")[0] for path in PAGES if path.name != "CHANGELOG.md"}
+    sources = {path: path.read_text(encoding="utf-8") for path in SOURCES}
+    assert {(p.name, hit) for p, text in (pages | sources).items() for hit in stale.findall(text)} == set()
+
+
+def test_tests_that_the_pages_name_exist() -> None:
+    known = {
+        name
+        for path in (PROJECT / "tests").rglob("*.py")
+        for name in (path.stem, *re.findall(r"def (test_\w+)\(", path.read_text(encoding="utf-8")))
+    }
+    named = {(p.name, name) for p in PAGES for name in re.findall(r"`(test_\w+)(?:\.\.\.)?`", prose_of(p))}
+    assert len(named) > 50
+    assert {(page, name) for page, name in named if not any(each.startswith(name) for each in known)} == set()
 
 
 def documented_settings() -> dict[str, str]:

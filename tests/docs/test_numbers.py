@@ -17,7 +17,8 @@ from psycopg2.extras import RealDictCursor
 
 from dagster_project.commands.report import read_evidence, write_report
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.serving.board.board import Filter, read_snapshot, turn_to
+from dagster_project.serving.board.board import read_snapshot
+from dagster_project.serving.board.filter import Filter, select_page
 from dagster_project.settings import PROJECT, Settings
 from tests.conftest import Company
 
@@ -125,7 +126,7 @@ def test_every_figure_beside_the_slider_has_a_source(company: Company) -> None:
         version = company.warehouse.value("SELECT model_version FROM scoring.alert_scores ORDER BY as_of DESC LIMIT 1")
         snapshot = read_snapshot(cursor, version)
     connection.close()
-    board = turn_to(snapshot, Filter(threshold=threshold), datetime.now(UTC)).workload
+    board = select_page(snapshot, Filter(threshold=threshold), datetime.now(UTC)).workload
     read = {query: company.warehouse.read(query) for query in queries()}
     row = next(frame for query, frame in read.items() if "would_wait" in query).iloc[0]
     assert board.waiting[threshold].startswith(f"{int(row['would_wait']):,} of {int(row['with_a_shown_score']):,} (")

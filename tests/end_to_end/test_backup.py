@@ -72,7 +72,7 @@ def test_a_restored_backup_goes_on(company: Company, new_database: Callable[[], 
         instance=dagster_instance(home),
         days_back=days_back("refresh_scores", company.settings),
     )
-    assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 0, "nothing new came, and scores changed"
+    assert outcome.metadata["scoring/alert_scores"]["new scores"] == 0, "nothing new came, and scores changed"
     after = contents(target)
     for table in ("raw.alerts", "training.model_versions", "training.champion_decisions", "scoring.alert_scores"):
         assert after[table] == before[table]

@@ -14,12 +14,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from dagster_project.cli import main
 from dagster_project.commands.run import JobOutcome, run_job
 from dagster_project.commands.summary import collect, show
 from dagster_project.instance import dagster_instance
 from dagster_project.loading import load_file
-from dagster_project.resources.stores.action_types import raw_types
+from dagster_project.resources.inputs.action_types import raw_types
 from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
 from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
@@ -55,6 +57,17 @@ class Shell:
     @property
     def warehouse(self) -> Warehouse:
         return Warehouse(self.home, self.url)
+
+
+class InProcess(Shell):
+    """The same commands without a process for each, which takes longer to start than most commands take."""
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        home = {"HEED_HOME": str(self.home), URL_VARIABLE: self.url}
+        done = CliRunner().invoke(main, [*map(str, arguments)], env={**home, **environment})
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 @pytest.fixture
@@ -138,7 +151,7 @@ def run_on(
     prepare(warehouse)
     load_file("alerts", alerts_file(tmp_path / "a.csv", alerts), warehouse.connect)
     load_file("actions", actions_file(tmp_path / "d.csv", actions), warehouse.connect)
-    settings = Settings(learning={"training_days": 60})
+    settings = Settings(learning={"training_days": 60, "threads": 1})
     with dagster_instance(warehouse.home) as instance:
         outcome = run_job("retrain", as_of, settings=settings, warehouse=warehouse, instance=instance, days_back=60)
     return warehouse, outcome
@@ -206,9 +219,10 @@ def test_companies_with_little_to_learn_from_are_scored_all_the_same(
         show(found)
 
 
-def test_words_that_nobody_explained(heed: Shell, tmp_path: Path) -> None:
+def test_words_that_nobody_explained(new_database: Callable[[], str], tmp_path: Path) -> None:
     """A third of the decisions in a word that heed does not know: `load` names it, learning is refused, a list is
     written and answered. Ids that several alerts share are named by the run, too."""
+    heed = InProcess(tmp_path / "home", new_database())
     times = [START + timedelta(hours=n) for n in range(60)]
     alerts: list[list[object]] = [[f"a{n}", at.isoformat(), "r", "e", "t"] for n, at in enumerate(times)]
     alerts.append(["a0", times[9].isoformat(), "other", "e", "t"])

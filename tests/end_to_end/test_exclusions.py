@@ -8,7 +8,7 @@ import pandas as pd
 from upath import UPath
 
 from dagster_project.assets.quality import FLOOD_DAYS, flags
-from dagster_project.assets.training import read_taught
+from dagster_project.assets.training import read_training_set
 from dagster_project.resources.as_of import AS_OF_TAG
 from dagster_project.resources.stores.features import FeatureStore
 from dagster_project.resources.stores.flags import read_flags
@@ -47,8 +47,8 @@ def test_the_days_add_up(company: Company) -> None:
 def test_learning_goes_without_most_alerts_of_a_great_flood_and_without_nothing_else(company: Company) -> None:
     store = FeatureStore(UPath(company.home) / "features", contract(company.settings.feature_settings())["hash"])
     days, most = company.settings.learning.training_days, 25
-    whole, none = read_taught(store, company.warehouse, company.end, days)
-    few, left_out = read_taught(store, company.warehouse, company.end, days, most)
+    whole, none = read_training_set(store, company.warehouse, company.end, days)
+    few, left_out = read_training_set(store, company.warehouse, company.end, days, most)
     assert none == 0
     assert left_out > 100
     pd.testing.assert_frame_equal(

@@ -36,7 +36,7 @@ def test_a_leak_is_named_and_what_scores_is_clean(
     for kind, frame in {"alerts": alerts, "actions": world.all_actions[world.all_actions["acted_at"] < END]}.items():
         frame.to_parquet(tmp_path / f"{kind}.parquet")
         load_file(kind, tmp_path / f"{kind}.parquet", warehouse.connect)
-    settings = Settings(learning=Learning(training_days=90))
+    settings = Settings(learning=Learning(training_days=90, threads=1))
     first = run_job(
         RETRAIN, END, settings=settings, warehouse=warehouse, instance=dagster_instance(tmp_path),
         days_back=days_back(RETRAIN, settings),
@@ -58,7 +58,7 @@ def test_a_leak_is_named_and_what_scores_is_clean(
     show(found)
     screen = capsys.readouterr().out
     assert "Not known at the raise: attribute handled_by" in screen
-    assert screen.index("Not known at the raise") < screen.index("The model beside")
+    assert screen.index("Not known at the raise") < screen.index("The model and the simple")
     write_report(read_evidence(warehouse, Settings(), END), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert 0 < page.index("Not known at the raise") < page.index("training.model_evaluations")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_project.resources.dbt.incremental import NEW, WHOLE, cleaning
+from dagster_project.resources.dbt.incremental import FULL, NEW, cleaning
 from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.warehouse.schema import prepare
 from tests.end_to_end.changes import SETTINGS, Clusters, Sequence, build_clean
@@ -41,7 +41,7 @@ def test_a_dump_restored_twice_is_read_again(sequence: Sequence) -> None:
     sequence.random.random = lambda: 1.0  # type: ignore[method-assign]  # no rows go before a dump but those named here
     sequence.dump_and_restore()
     prepare(sequence.warehouse)
-    assert clean(sequence) == WHOLE
+    assert clean(sequence) == FULL
     require_marts_are_raw(sequence)
     assert clean(sequence) == NEW, "nothing was restored since"
     # Seven go and seven come, in the places and with the transaction numbers of the restore.
@@ -59,4 +59,4 @@ def test_a_dump_restored_twice_is_read_again(sequence: Sequence) -> None:
     sequence.dump_and_restore()
     what = clean(sequence)
     require_marts_are_raw(sequence)
-    assert what == WHOLE
+    assert what == FULL

@@ -16,6 +16,7 @@ from dagster import AssetCheckSeverity
 
 from dagster_project import checks
 from dagster_project.resources.expectations import suites
+from dagster_project.resources.expectations.results import ExpectationsFailed
 
 CUT = "2025-02-01T00:00:00+00:00"
 
@@ -181,7 +182,12 @@ def test_specs_need_no_great_expectations():
 
 
 def test_results_are_kept_and_the_job_builds_data_docs_from_them(tmp_path):
-    list(checks.suite_check_results("training_set", "table", LATE, parameters={"cut": CUT}, results_dir=tmp_path))
+    with pytest.raises(ExpectationsFailed):
+        list(
+            checks.check_before_publishing(
+                "training_set", "table", [LATE], parameters={"cut": CUT}, results_dir=tmp_path
+            )
+        )
     with dg.DagsterInstance.ephemeral() as instance:
         result = checks.data_docs_job(tmp_path).execute_in_process(instance=instance)
     assert result.success
@@ -191,7 +197,7 @@ def test_results_are_kept_and_the_job_builds_data_docs_from_them(tmp_path):
 
 def test_results_stand_under_the_state_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HEED_HOME", str(tmp_path))
-    list(checks.suite_check_results("training_set", "table", FEW, parameters={"cut": CUT}))
+    list(checks.check_before_publishing("training_set", "table", [FEW], parameters={"cut": CUT}))
     assert len(list((tmp_path / "expectations" / "results" / "training_set").glob("*.json"))) == 1
 
 

@@ -495,7 +495,7 @@ def test_every_expectation_says_what_and_why(suite):
 
 def test_great_expectations_opens_the_project_itself(tmp_path, monkeypatch):
     """The folder is a project of its own: a data engineer can read and edit the suites with GX alone."""
-    gx = ex._gx()
+    gx = ex.import_gx()
     shutil.copytree(suites.PROJECT, tmp_path / "expectations")
     monkeypatch.setattr(sys, "path", list(sys.path))
     context = gx.get_context(context_root_dir=tmp_path / "expectations")
@@ -614,7 +614,7 @@ def test_an_invalid_expectation_is_not_silently_left_out(change, tmp_path, monke
     document = suites.suite_document("training_set")
     document["expectations"][0].update(change)
     (tmp_path / "suites" / "training_set.json").write_text(json.dumps(document))
-    ex._gx()
+    ex.import_gx()
     monkeypatch.setattr(ex, "PROJECT", tmp_path)
     suites._suite_text.cache_clear()
     try:

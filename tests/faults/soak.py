@@ -24,9 +24,10 @@ import pandas as pd
 import psycopg2
 from dagster import DagsterRunStatus, RunsFilter
 
+from benchmarks.worlds import history_of
 from dagster_project.commands.doctor import Finding, examine
-from dagster_project.commands.run import STEP_WORDS
 from dagster_project.instance import dagster_instance
+from dagster_project.resources.failures import STEP_WORDS
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.embedded import embedded_url
 from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
@@ -124,7 +125,7 @@ class Soak:
     def __post_init__(self) -> None:
         end = datetime.now(UTC).replace(microsecond=0)
         self.world = simulate(WorldConfig(seed=5, alerts=self.alerts, days=DAYS, end=end))
-        self.truth = self.world.history(14, pd.Timestamp(end)).sort_values("raised_at", kind="stable")
+        self.truth = history_of(self.world, 14, pd.Timestamp(end)).sort_values("raised_at", kind="stable")
         self.home.mkdir(parents=True, exist_ok=True)
         self.files = self.home.parent / "files"  # beside the home: they stay writable when its disk is full
         self.files.mkdir()
@@ -302,7 +303,7 @@ class Soak:
             if cut_off:
                 assert runs[1].status == DagsterRunStatus.FAILURE
         if cut_off:
-            assert "was cut off: its process ended without a word" in said
+            assert "was cut off: its process ended without a message" in said
             finding = self.doctor("runs")
             assert finding is not None
             assert finding.level == "ok"

@@ -18,11 +18,11 @@ import psycopg2
 import pytest
 
 from dagster_project.automation import REFRESH
-from dagster_project.commands.run import what_stopped
 from dagster_project.commands.up import unreachable_code
 from dagster_project.definitions import build_defs
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.as_of import run_tags
+from dagster_project.resources.failures import what_stopped
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
 from dagster_project.settings import load_settings
@@ -49,7 +49,7 @@ def test_killed_while_dbt_cleans(soak: Soak, row: Row) -> None:
     finding = soak.doctor("runs")
     assert finding is not None
     assert finding.level == "error"
-    assert "was cut off: its process ended without a word in the step clean" in finding.found
+    assert "was cut off: its process ended without a message in the step clean" in finding.found
     row("killed in dbt", "kill -9 between two tables", soak.recovers(cut_off=True))
 
 
@@ -116,7 +116,7 @@ def test_two_runs_at_once(soak: Soak, row: Row) -> None:
 
 
 def test_a_run_is_overtaken(soak: Soak, row: Row) -> None:
-    """A scheduled run that comes to its turn after a later one has published ends, and takes nothing back."""
+    """A scheduled run that gets the run lock after a later one has published ends, and publishes nothing."""
     soak.bring()
     tick = datetime.now(UTC)
     recovered = soak.recovers()
@@ -129,7 +129,7 @@ def test_a_run_is_overtaken(soak: Soak, row: Row) -> None:
         assert not late.success
         assert "it was overtaken" in what_stopped(instance, late.run_id)
     assert soak.value("SELECT count(*) FROM scoring.publications") == before
-    row("a run is overtaken", "its turn comes after a later one", (recovered[0], soak.lost()))
+    row("a run is overtaken", "it gets the run lock after a later one", (recovered[0], soak.lost()))
 
 
 def test_the_clock_goes_back(soak: Soak, row: Row) -> None:

@@ -16,16 +16,16 @@ from dagster_project.resources.warehouse.schema import prepare
 
 @pytest.fixture(scope="session")
 def loading_warehouse(new_database: Callable[[], str]) -> Warehouse:
-    made = Warehouse(Path(tempfile.gettempdir()), new_database())
-    prepare(made)
-    return made
+    warehouse = Warehouse(Path(tempfile.gettempdir()), new_database())
+    prepare(warehouse)
+    return warehouse
 
 
 @pytest.fixture
 def store(loading_warehouse: Warehouse, tmp_path: Path) -> Store:
-    made = Store(loading_warehouse, tmp_path)
-    made.rows(f"TRUNCATE {RAW_TABLES}")
-    return made
+    store = Store(loading_warehouse, tmp_path)
+    store.rows(f"TRUNCATE {RAW_TABLES}")
+    return store
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dagster_project.loading.contract import Mapping
+from dagster_project.loading import Mapping
 from dagster_project.loading.readers import SourceFile, open_reader
 from dagster_project.loading.rows import incoming_batch
 
@@ -29,6 +29,6 @@ def decoded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k not in own} for row in rows if "reason" not in row]
 
 
-def set_aside(rows: list[dict[str, Any]]) -> list[tuple[int, str, str]]:
+def rejected(rows: list[dict[str, Any]]) -> list[tuple[int, str, str]]:
     """(line, reason, content) of the undecodable rows."""
     return [(row["line"], row["reason"], row["content"]) for row in rows if "reason" in row]

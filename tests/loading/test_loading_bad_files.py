@@ -15,6 +15,7 @@ from loading_store import Store
 
 from dagster_project.errors import HeedError
 from dagster_project.loading import load_file, readers
+from dagster_project.loading.readers import limits
 
 HEADER = "alert_id,raised_at,rule\n"
 
@@ -139,7 +140,7 @@ def test_a_damaged_gzip_file(store, damage):
 
 
 def test_a_gzip_file_made_to_fill_a_disk(tmp_path, refused, monkeypatch):
-    monkeypatch.setattr(readers, "GZIP_FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(limits, "GZIP_FREE_BYTES", 1 << 20)
     path = written(tmp_path, "a.csv.gz", gzip.compress(HEADER.encode() + b"1,t,r\n" * 2_000_000))
     assert "made to fill disks" in refused(path)
 
@@ -192,7 +193,7 @@ def test_parquet_with_any_bytes_changed_is_loaded_or_refused_but_never_a_traceba
 
 
 def test_parquet_that_claims_more_rows_than_its_bytes_can_hold(tmp_path, refused, monkeypatch):
-    monkeypatch.setattr(readers, "PARQUET_FREE_ROWS", 1000)
+    monkeypatch.setattr(limits, "PARQUET_FREE_ROWS", 1000)
     n = 2_000_000
     table = pa.table({name: pa.nulls(n, pa.string()) for name in HEADER.strip().split(",")})
     one_page = {"row_group_size": n, "write_batch_size": n, "max_rows_per_page": n, "data_page_size": 1 << 30}
@@ -208,14 +209,14 @@ def test_parquet_whose_rows_share_one_long_text(tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"alert_id": ids, "raised_at": ids, "rule": ids, "title": titles}), path)
     source = readers.SourceFile(path)
-    monkeypatch.setattr(readers, "PARQUET_FREE_BYTES", 64 << 20)
-    monkeypatch.setattr(readers, "PARQUET_RATIO", 40)
+    monkeypatch.setattr(limits, "PARQUET_FREE_BYTES", 64 << 20)
+    monkeypatch.setattr(limits, "PARQUET_RATIO", 40)
     rows, biggest = 0, 0
     with pytest.raises(HeedError, match="times its size"):  # noqa: PT012
         for chunk in readers.open_reader("alerts", source, None).chunks():
             rows += chunk.rows
             biggest = max(biggest, chunk.contract["title"].nbytes)
-    assert biggest <= readers.PARQUET_CHUNK_BYTES + len(long)
+    assert biggest <= limits.PARQUET_CHUNK_BYTES + len(long)
     source.close()
 
 

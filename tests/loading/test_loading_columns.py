@@ -8,7 +8,7 @@ import pytest
 
 from dagster_project.errors import HeedError
 from dagster_project.loading import Mapping, load_file, read_mapping
-from dagster_project.loading.contract import plan_columns
+from dagster_project.loading.columns import plan_columns
 
 
 def mapping_of(tmp_path: Path, text: str) -> Mapping:
@@ -18,14 +18,14 @@ def mapping_of(tmp_path: Path, text: str) -> Mapping:
 
 
 def plan(header: str, mapping: Mapping | None = None, kind="alerts"):
-    return plan_columns(kind, header.split(","), mapping, "file.csv")
+    return plan_columns(kind, header.split(","), mapping or Mapping(), "file.csv")
 
 
 def test_contract_names_are_taken_and_all_else_becomes_an_attribute():
-    made = plan("alert_id,raised_at,zone,rule,campaign")
-    assert made.contract == {"alert_id": 0, "raised_at": 1, "rule": 3}
-    assert made.attributes == (("campaign", 4), ("zone", 2))
-    assert made.ignored == ()
+    planned = plan("alert_id,raised_at,zone,rule,campaign")
+    assert planned.contract == {"alert_id": 0, "raised_at": 1, "rule": 3}
+    assert planned.attributes == (("campaign", 4), ("zone", 2))
+    assert planned.ignored == ()
 
 
 def test_case_blanks_and_hyphens_do_not_matter():
@@ -37,9 +37,9 @@ def test_a_column_without_a_name_is_kept_under_its_position():
 
 
 def test_columns_that_heed_writes_itself_are_never_taken_from_a_file():
-    made = plan("alert_id,raised_at,rule,loaded_at,row_hash,load_id")
-    assert made.attributes == ()
-    assert made.ignored == ("loaded_at", "row_hash", "load_id")
+    planned = plan("alert_id,raised_at,rule,loaded_at,row_hash,load_id")
+    assert planned.attributes == ()
+    assert planned.ignored == ("loaded_at", "row_hash", "load_id")
 
 
 def test_kinds_without_attributes_name_what_they_leave_out():
@@ -48,10 +48,10 @@ def test_kinds_without_attributes_name_what_they_leave_out():
 
 def test_a_mapping_renames_and_leaves_out(tmp_path):
     mapping = mapping_of(tmp_path, '[alerts]\nrule = "vulnerability"\nignore = ["internal note"]\n')
-    made = plan("alert_id,raised_at,vulnerability,rule,Internal Note", mapping)
-    assert made.contract["rule"] == 2
-    assert made.attributes == (("rule", 3),)  # the mapping wins; the file's own column of that name is not lost
-    assert made.ignored == ("Internal Note",)
+    planned = plan("alert_id,raised_at,vulnerability,rule,Internal Note", mapping)
+    assert planned.contract["rule"] == 2
+    assert planned.attributes == (("rule", 3),)  # the mapping wins; the file's own column of that name is not lost
+    assert planned.ignored == ("Internal Note",)
 
 
 def test_a_mapping_for_other_kinds_changes_nothing(tmp_path):

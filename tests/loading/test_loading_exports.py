@@ -14,7 +14,7 @@ from loading_store import Store
 
 from dagster_project.errors import HeedError
 from dagster_project.loading import Mapping, read_mapping
-from dagster_project.loading.doubts import read_time_function
+from dagster_project.loading.staged import read_time_function
 
 EXPORTS = Path(__file__).parent / "exports"
 MOMENT = "2026-05-01 08:00:00"
@@ -24,7 +24,7 @@ MOMENT = "2026-05-01 08:00:00"
 class Export:
     """A file and what is right for it.
 
-    added : rows that reach the raw tables; undecodable : rows that are kept aside. rows : a query on raw.alerts and its
+    added : rows that reach the raw tables; undecodable : rows that are rejected. rows : a query on raw.alerts and its
     answer. warnings : name -> rows. refusal : a part of the message with which it is refused.
     """
 
@@ -154,12 +154,12 @@ def test_an_export_gives_its_right_value_or_says_what_is_wrong(store: Store, exp
         return
     report = store.load(kind, path, mapping=export.mapping, time_zone=export.zone)
     assert (report.rows_added, report.rows_undecodable) == (export.added, export.undecodable)
-    found: dict[str, int] = {}
+    warned: dict[str, int] = {}
     for warning in report.warnings:
         assert warning.cause
         assert warning.remedy
-        found[warning.name] = found.get(warning.name, 0) + warning.rows
-    assert found == export.warnings
+        warned[warning.name] = warned.get(warning.name, 0) + warning.rows
+    assert warned == export.warnings
     assert store.count("raw.undecodable_rows") == export.undecodable
     if export.query:
         assert tuple(store.rows(read_time_function() + export.query)) == export.rows

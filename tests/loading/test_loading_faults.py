@@ -23,10 +23,11 @@ ROWS = 3_000
 LOADER = """
 import sys, time
 from adbc_driver_postgresql import dbapi
-from dagster_project.loading import load_file, readers
+from dagster_project.loading import load_file
+from dagster_project.loading.readers import limits
 
 url, path, stage = sys.argv[1:]
-readers.BLOCK_BYTES = 10_000
+limits.BLOCK_BYTES = 10_000
 
 def stop(at):
     if at.stage == stage and (stage != "reading" or at.rows > 1000):
@@ -99,7 +100,8 @@ def test_a_file_that_changes_while_it_is_read_is_refused(store, export):
 def test_two_loads_at_once_follow_one_another(store, export):
     """Both bring the same ids: the second must wait and then find the first one's rows."""
     other = store.write("b.csv", export.read_text() + "last,t,r\n")
-    waiting, reports = threading.Event(), {}
+    waiting = threading.Event()
+    reports: dict[str, LoadReport] = {}
 
     def second() -> None:
         def tell(at: LoadProgress) -> None:
@@ -118,15 +120,14 @@ def test_two_loads_at_once_follow_one_another(store, export):
 
     reports["first"] = store.load("alerts", export, progress=first, progress_seconds=0)
     thread.join(60)
-    made: dict[str, LoadReport] = reports
-    assert made["first"].rows_added == ROWS
-    assert (made["second"].rows_added, made["second"].rows_unchanged) == (1, ROWS)
+    assert reports["first"].rows_added == ROWS
+    assert (reports["second"].rows_added, reports["second"].rows_unchanged) == (1, ROWS)
 
 
 def test_progress_tells_rows_and_bytes(store, export, monkeypatch):
-    from dagster_project.loading import readers
+    from dagster_project.loading.readers import limits
 
-    monkeypatch.setattr(readers, "BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(limits, "BLOCK_BYTES", 10_000)
     told: list[LoadProgress] = []
     store.load("alerts", export, progress=told.append, progress_seconds=0)
     stages = [at.stage for at in told]

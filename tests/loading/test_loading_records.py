@@ -10,10 +10,10 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loading_rows import decoded, read_rows, set_aside
+from loading_rows import decoded, read_rows, rejected
 
-from dagster_project.loading import readers
-from dagster_project.loading.readers import CsvReader
+from dagster_project.loading.readers import limits
+from dagster_project.loading.readers.csv_reader import CsvReader
 from dagster_project.loading.values import BLANKS
 
 HEADER = "alert_id,raised_at,rule\n"
@@ -28,7 +28,7 @@ def rows_of(tmp_path, content: str | bytes, name="a.csv"):
 def test_a_plain_file(tmp_path):
     rows = rows_of(tmp_path, HEADER + "1,t,r\n2,,r\n")
     assert decoded(rows) == [{"alert_id": "1", "raised_at": "t", "rule": "r"}, {"alert_id": "2", "rule": "r"}]
-    assert set_aside(rows) == []
+    assert rejected(rows) == []
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -81,19 +81,19 @@ BROKEN_LINES = [3, 6, 7, 8, 9, 14]
 
 
 @pytest.mark.parametrize("block", [1, 2, 7, 50, 4 << 20])
-def test_each_broken_line_is_set_aside_with_its_number_and_the_rest_is_read(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(readers, "BLOCK_BYTES", max(block, 24) if block < 24 else block)
+def test_each_broken_line_is_rejected_with_its_number_and_the_rest_is_read(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(limits, "BLOCK_BYTES", max(block, 24) if block < 24 else block)
     rows = rows_of(tmp_path, BROKEN)
     assert [row["alert_id"] for row in decoded(rows)] == ["1", "3", "8", "9", "10"]
-    aside = set_aside(rows)
-    assert [line for line, _, _ in aside] == BROKEN_LINES
-    reasons = dict(zip(BROKEN_LINES, [reason for _, reason, _ in aside], strict=True))
+    broken = rejected(rows)
+    assert [line for line, _, _ in broken] == BROKEN_LINES
+    reasons = dict(zip(BROKEN_LINES, [reason for _, reason, _ in broken], strict=True))
     assert reasons[3] == "2 fields instead of 3"
     assert reasons[6] == "4 fields instead of 3"
     assert reasons[7] == reasons[14] == "a quote is opened and not closed"
     assert reasons[8] == "not UTF-8"
     assert reasons[9] == "a NUL character"
-    contents = dict(zip(BROKEN_LINES, [content for _, _, content in aside], strict=True))
+    contents = dict(zip(BROKEN_LINES, [content for _, _, content in broken], strict=True))
     assert contents[8] == "6,t,r\\xe9gle"
     assert contents[9] == "7,t,r\\x00"
     assert contents[14] == '11,t,"r'
@@ -102,30 +102,30 @@ def test_each_broken_line_is_set_aside_with_its_number_and_the_rest_is_read(tmp_
 def test_a_stray_quote_that_swallows_lines_costs_one_line(tmp_path):
     good = [f"{i},t,r\n" for i in range(2, 200)]
     rows = rows_of(tmp_path, HEADER + '1,"\n' + "".join(good) + '200,"\n201,t,r\n')
-    assert [line for line, _, _ in set_aside(rows)] == [2, 201]
+    assert [line for line, _, _ in rejected(rows)] == [2, 201]
     assert len(decoded(rows)) == 199
 
 
-def test_a_line_beyond_all_measure_is_cut_and_set_aside(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "BLOCK_BYTES", 1000)
-    monkeypatch.setattr(readers, "MAX_RECORD_BYTES", 5000)
-    monkeypatch.setattr(readers, "CONTENT_BYTES", 100)
+def test_a_line_beyond_all_measure_is_cut_and_rejected(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(limits, "MAX_RECORD_BYTES", 5000)
+    monkeypatch.setattr(limits, "CONTENT_BYTES", 100)
     text = HEADER + "1,t,r\n" + "x" * 100_000 + "\n2,t,r\n"
     rows = rows_of(tmp_path, text)
     assert [row["alert_id"] for row in decoded(rows)] == ["1", "2"]
-    ((line, reason, content),) = set_aside(rows)
+    ((line, reason, content),) = rejected(rows)
     assert line == 3
     assert "more than 5,000 bytes" in reason
     assert content == "x" * 100
     lines = '{"alert_id":"1","raised_at":"t","rule":"r"}\n' + "x" * 100_000 + '\n{"alert_id":"2"}'
     rows = rows_of(tmp_path, lines, "a.jsonl")
     assert [row["alert_id"] for row in decoded(rows)] == ["1", "2"]
-    assert [(line, len(content)) for line, _, content in set_aside(rows)] == [(2, 100)]
+    assert [(line, len(content)) for line, _, content in rejected(rows)] == [(2, 100)]
 
 
 def test_a_file_of_broken_lines_only_is_read_in_little_time(tmp_path):
     rows = rows_of(tmp_path, HEADER + 'a,"b\n' * 30_000)
-    assert len(set_aside(rows)) == 30_000
+    assert len(rejected(rows)) == 30_000
 
 
 @given(
@@ -144,9 +144,9 @@ def test_what_a_csv_writer_writes_is_read_back(tmp_path_factory, table, end, blo
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL).writerows([["alert_id", "raised_at", "rule"], *table])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "BLOCK_BYTES", block)
+        patch.setattr(limits, "BLOCK_BYTES", block)
         rows = rows_of(tmp_path_factory.mktemp("csv"), text.getvalue())
-    assert set_aside(rows) == []
+    assert rejected(rows) == []
     table = [[row[0].strip(BLANKS), *row[1:]] for row in table]  # ids are trimmed, as staging does
     wanted = [{k: v for k, v in zip(("alert_id", "raised_at", "rule"), r, strict=True) if v} for r in table]
     assert decoded(rows) == wanted
@@ -158,13 +158,13 @@ def test_both_parsers_agree_on_any_bytes_in_any_blocks(tmp_path_factory, body, b
     path.write_bytes(HEADER.encode() + body)
     as_one = read_rows(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "BLOCK_BYTES", block)
+        patch.setattr(limits, "BLOCK_BYTES", block)
         in_blocks = read_rows(path)
         patch.setattr(CsvReader, "_fast", lambda self, content: None)
         carefully = read_rows(path)
 
     def in_order(rows):
-        return decoded(rows), set_aside(rows)
+        return decoded(rows), rejected(rows)
 
     assert in_order(in_blocks) == in_order(as_one)
     assert in_order(carefully) == in_order(as_one)
@@ -186,15 +186,15 @@ def test_attributes_are_merged_and_the_files_own_win(tmp_path):
         '7,t,r,"q"" \\ tab\there",,\n'
         '8,t,r,z,"{""a"": ""\\u0000""}",\n',
     )
-    made = [row.get("attributes") for row in decoded(rows)]
-    assert made[0] == '{"zone":"z","a": 1.10, "b": [1, 2]}'
-    assert json.loads(made[1]) == {"colour": "blue", "zone": "own"}
-    assert json.loads(made[2]) == {"zone": "z", "unreadable": "not json"}
-    assert made[3] == "not json"
-    assert json.loads(made[4]) == {"zone": "z", "unreadable": "[1]"}
-    assert made[5] is None
-    assert json.loads(made[6]) == {"zone": 'q" \\ tab\there'}
-    assert json.loads(made[7]) == {"zone": "z", "unreadable": '{"a": "\\u0000"}'}
+    attributes = [row.get("attributes") for row in decoded(rows)]
+    assert attributes[0] == '{"zone":"z","a": 1.10, "b": [1, 2]}'
+    assert json.loads(attributes[1]) == {"colour": "blue", "zone": "own"}
+    assert json.loads(attributes[2]) == {"zone": "z", "unreadable": "not json"}
+    assert attributes[3] == "not json"
+    assert json.loads(attributes[4]) == {"zone": "z", "unreadable": "[1]"}
+    assert attributes[5] is None
+    assert json.loads(attributes[6]) == {"zone": 'q" \\ tab\there'}
+    assert json.loads(attributes[7]) == {"zone": "z", "unreadable": '{"a": "\\u0000"}'}
 
 
 def test_the_order_of_columns_and_empty_ones_change_no_hash(tmp_path):
@@ -227,17 +227,17 @@ def test_json_lines(tmp_path):
         '{"alert_id": "6", "rule": "r", "attributes": {"zone": 1}, "zone": 2}',
     ]
     rows = rows_of(tmp_path, "\n".join(lines), "a.jsonl")
-    made = decoded(rows)
-    assert made[0] == {
+    values = decoded(rows)
+    assert values[0] == {
         "alert_id": "1",
         "raised_at": "t",
         "rule": "r",
         "value": "1.5",
         "attributes": '{"big":true,"zone":{"a":[1]}}',
     }
-    assert made[1] == {"alert_id": "2", "raised_at": "t"}
-    assert json.loads(made[2]["attributes"]) == {"zone": 1}
-    assert [(line, reason) for line, reason, _ in set_aside(rows)] == [
+    assert values[1] == {"alert_id": "2", "raised_at": "t"}
+    assert json.loads(values[2]["attributes"]) == {"zone": 1}
+    assert [(line, reason) for line, reason, _ in rejected(rows)] == [
         (4, "not a JSON object"),
         (5, "not JSON"),
         (6, "a NUL character"),
@@ -269,3 +269,9 @@ def test_json_lines_with_equal_keys_are_read_as_those_with_different_ones(tmp_pa
         for row, content in zip(together, objects, strict=True):
             if content["attributes"] is None and content["z"] not in (None, ""):
                 assert json.loads(row["attributes"])["z"] == content["z"]
+
+
+def test_a_json_number_with_hundreds_of_digits_is_kept_as_it_is(tmp_path):
+    digits = "1" * 400
+    text = f'{{"alert_id":"1","raised_at":"t","rule":"r","value":{digits}}}\n'
+    assert [row["value"] for row in decoded(rows_of(tmp_path, text, "a.jsonl"))] == [digits]

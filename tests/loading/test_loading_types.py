@@ -9,10 +9,10 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from loading_rows import decoded, read_rows, set_aside
+from loading_rows import decoded, read_rows, rejected
 
-from dagster_project.loading import readers
-from dagster_project.loading.arrow_text import as_json, as_text
+from dagster_project.loading.readers import limits
+from dagster_project.loading.readers.arrow_text import as_json, as_text
 
 BASE = {"alert_id": ["1"], "raised_at": ["t"], "rule": ["r"]}
 
@@ -79,14 +79,14 @@ def test_a_typed_file(tmp_path):
     ]
 
 
-def test_text_that_is_no_text_is_set_aside_by_row_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "CHUNK_ROWS", 2)
+def test_text_that_is_no_text_is_rejected_by_row_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "CHUNK_ROWS", 2)
     bad = pa.StringArray.from_buffers(
         4, pa.array([0, 1, 2, 3, 4], pa.int32()).buffers()[1], pa.py_buffer(b"a\xe9\x00b"), None
     )
     rows = rows_of(tmp_path, {"alert_id": list("1234"), "raised_at": list("tttt"), "rule": bad})
     assert [row["alert_id"] for row in decoded(rows)] == ["1", "4"]
-    assert [(line, json.loads(content)["rule"]) for line, _, content in set_aside(rows)] == [(2, "\\xe9"), (3, "\\x00")]
+    assert [(line, json.loads(content)["rule"]) for line, _, content in rejected(rows)] == [(2, "\\xe9"), (3, "\\x00")]
 
 
 def test_many_row_groups_are_read_in_order(tmp_path):

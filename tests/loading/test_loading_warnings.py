@@ -15,9 +15,10 @@ from loading_store import Store
 
 from dagster_project.errors import HeedError
 from dagster_project.loading import Mapping, read_mapping
-from dagster_project.loading.doubts import _SURE_TIME, read_time_function
+from dagster_project.loading.observed import SURE_TIME
+from dagster_project.loading.staged import read_time_function
 from dagster_project.loading.values import NumberEvidence, decimals, joined, plain_numbers
-from dagster_project.resources.stores.undecodable import undecodable_rows
+from dagster_project.resources.inputs.undecodable import undecodable_rows
 
 HEADER = "alert_id,raised_at,rule\n"
 EXPORTS = Path(__file__).parent / "exports"
@@ -190,15 +191,15 @@ def test_numbers_that_nothing_settles_are_asked_for(store: Store):
         "unreadable_numbers": 1,
     }
     # The remedy works, also for a file that was loaded before.
-    said = Mapping(decimal={"alerts": ","})
+    mapping = Mapping(decimal={"alerts": ","})
     path = numbers_file(store, "1.234", "5")
-    assert warned(store.load("alerts", path, mapping=said)) == {"back_again": 1}  # id 1 was 5 before
+    assert warned(store.load("alerts", path, mapping=mapping)) == {"back_again": 1}  # id 1 was 5 before
     assert store.rows("SELECT value FROM raw.alerts WHERE alert_id = '0' ORDER BY loaded_at DESC LIMIT 1") == [
         ("1234",)
     ]
 
 
-TIMES = st.from_regex(_SURE_TIME.replace("[0-9]{9}", "[0-9]"), fullmatch=True)
+TIMES = st.from_regex(SURE_TIME.replace("[0-9]{9}", "[0-9]"), fullmatch=True)
 
 
 @settings(max_examples=30)
@@ -223,9 +224,9 @@ def test_the_command_says_it_loudly(store: Store):
     command = [heed, "load", "--alerts", str(EXPORTS / "edge" / "cp1252_body.csv")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert "  WARNING: 10 of 20 rows are undecodable and were rejected: 10 not UTF-8 (first on line 2)" in done.stdout
-    said = json.loads(
+    findings = json.loads(
         subprocess.run([heed, "doctor", "--json"], capture_output=True, text=True, env=environment).stdout
     )
-    (finding,) = [one for one in said if one["what"] == "undecodable rows"]
+    (finding,) = [one for one in findings if one["what"] == "undecodable rows"]
     assert finding["status"] == "look"
     assert "10 rows of loaded files could not be decoded (10 alerts undecodable: not UTF-8)" in finding["found"]

@@ -2,7 +2,7 @@
 
 import psycopg2
 
-from dagster_project.resources.stores.action_types import raw_types, unknown_in_words
+from dagster_project.resources.inputs.action_types import raw_types, unknown_in_words
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 from tests.conftest import with_roles

@@ -90,6 +90,7 @@ def test_trees_are_as_good(address: str, alerts: pd.DataFrame, streams: pd.DataF
         tuning_alerts=2_000,
         replicates=20,
         prove_first=False,
+        threads=1,
     )
     asked: list[Fit] = []
 

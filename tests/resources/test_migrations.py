@@ -104,7 +104,7 @@ def test_steps_run_in_order_once_and_all_or_nothing(
     assert rows(old, "scoring.feedback")[0]["more"] == "two, three"
 
 
-def test_a_step_waits_for_its_turn_and_a_run_in_its_turn_does_not(
+def test_a_step_waits_for_the_run_lock_and_a_run_that_holds_it_does_not(
     old: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     further(tmp_path, monkeypatch, "ALTER TABLE scoring.feedback ADD COLUMN more text;")

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from dagster_project.automation import REFRESH, WAREHOUSE_TAG, build_sensors
+from dagster_project.automation import REFRESH, SENSORS, WAREHOUSE_TAG
 from dagster_project.cli import main
 from dagster_project.errors import HeedError
 from dagster_project.instance import dagster_instance
@@ -116,7 +116,7 @@ def test_without_destinations_a_test_says_so(monkeypatch: pytest.MonkeyPatch, re
 def test_sensors_tell_of_runs_that_dagster_launched(
     warehouse: Warehouse, received: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    sensors = {sensor.name: sensor for sensor in build_sensors(Settings())}
+    sensors = {sensor.name: sensor for sensor in SENSORS}
     with dagster_instance(tmp_path) as instance:
         for name, kind in (("run_failed", "PIPELINE_FAILURE"), ("run_succeeded", "PIPELINE_SUCCESS")):
             run = instance.create_run_for_job(
@@ -125,7 +125,8 @@ def test_sensors_tell_of_runs_that_dagster_launched(
             if name == "run_failed":
                 instance.report_run_failed(run, "the disk is full")
             event = dg.DagsterEvent(event_type_value=kind, job_name=REFRESH)
-            context = dg.build_run_status_sensor_context(name, event, instance, run, resources={"warehouse": warehouse})
+            resources = {"warehouse": warehouse, "settings": Settings()}
+            context = dg.build_run_status_sensor_context(name, event, instance, run, resources=resources)
             sensors[name](context)
     assert [message["title"] for message in received] == [
         "heed: refresh_scores failed",
@@ -146,7 +147,7 @@ def test_a_run_that_was_cut_off_is_told_by_whoever_finds_it(
         for _ in range(2):
             notices.tell_of_abandoned_runs(instance, warehouse, Settings(), lambda line: None)
     [message] = received
-    assert "was cut off: its process ended without a word" in message["message"]
+    assert "was cut off: its process ended without a message" in message["message"]
 
 
 def test_a_command_that_fails_tells_and_logs_in_json(

@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.run_lock import run_lock
-with turn(Warehouse(Path(sys.argv[1]), sys.argv[2]), "another-run"):
+with run_lock(Warehouse(Path(sys.argv[1]), sys.argv[2]), "another-run"):
     print("mine", flush=True)
     sys.stdin.readline()
 """
@@ -61,7 +61,7 @@ def test_the_second_waits_until_the_first_is_gone_however_it_ends(warehouse: War
     with run_lock(warehouse, "mine", say):
         assert first.wait(60) == -9
         assert said == ["waiting: run another- is changing the warehouse"]
-        with run_lock(warehouse, "inner", say):  # a run within a command joins its turn
+        with run_lock(warehouse, "inner", say):  # a run within a command shares its run lock
             assert living_runs(warehouse) == {"inner"}
     killer.join()
     assert living_runs(warehouse) == set()

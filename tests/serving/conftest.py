@@ -63,17 +63,17 @@ class Service:
         kind = {} if body is None else {"Content-Type": "application/json"}
         connection.request(method, path, sent, {**kind, **(headers or {})})
         response = connection.getresponse()
-        made = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         connection.close()
-        return made
+        return answer
 
     def rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         connection = psycopg2.connect(self.warehouse.url())
         with connection, connection.cursor() as cursor:
             cursor.execute(query, parameters)
-            found = cursor.fetchall() if cursor.description else []
+            result = cursor.fetchall() if cursor.description else []
         connection.close()
-        return found
+        return result
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def copied(company: Company, server_url: str) -> Warehouse:
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE served TEMPLATE {name}")
     connection.close()
-    made = Warehouse(company.home, server_url.format("served"))
+    warehouse = Warehouse(company.home, server_url.format("served"))
     raised = company.end - timedelta(hours=1)
     rows = {
         "marts.alerts": {"title": None, **HOSTILE, "raised_at": raised},
@@ -114,7 +114,7 @@ def copied(company: Company, server_url: str) -> Warehouse:
         "marts.rules": {"first_raised_at": raised, **HOSTILE},
         "scoring.alert_scores": {"raised_at": raised, "reasons": [REASON], "probability": 0.999, "flood": True},
     }
-    with made.transaction() as cursor:
+    with warehouse.transaction() as cursor:
         for table, values in rows.items():
             changed = json.dumps({**values, "alert_id": HOSTILE_ID}, default=str)
             cursor.execute(
@@ -122,7 +122,7 @@ def copied(company: Company, server_url: str) -> Warehouse:
                 f"FROM {table} AS one LIMIT 1",
                 parameters=(changed,),
             )
-    return made
+    return warehouse
 
 
 @pytest.fixture(scope="module")

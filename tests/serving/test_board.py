@@ -26,7 +26,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 
 
 def chances(text: str) -> list[float]:
-    return [float(found) for found in re.findall(r'data-probability="([^"]+)"', text)]
+    return [float(chance) for chance in re.findall(r'data-probability="([^"]+)"', text)]
 
 
 def test_open_alerts_stand_in_order_a_hundred_a_page(service: Service) -> None:
@@ -66,7 +66,7 @@ def test_the_page_is_made_for_keyboards_and_screen_readers(service: Service) -> 
     assert text.count("<h1") == 1
     assert 'class="skip"' in text
     names = re.findall(r'<button type="submit" name="verdict"[^>]*aria-label="([^"]+)"', text)
-    assert len(names) == 2 * len(chances(text))  # nothing is to be said about a score that is not shown
+    assert len(names) == 2 * len(chances(text))  # a score that is not shown cannot be judged
     assert len(set(names)) == len(names), "two buttons have the same name"
     assert len(re.findall(r'<th role="rowheader" scope="row"', text)) == 100
 
@@ -166,10 +166,10 @@ def browser() -> Iterator[Any]:
 @pytest.mark.browser
 def test_a_triager_filters_slides_and_gives_feedback(service: Service, browser: Any, tmp_path: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: said.append(dialog.message))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("dialog", lambda dialog: messages.append(dialog.message))
     page.goto(service.address)
     page.screenshot(path=tmp_path / "light.png")
 
@@ -208,9 +208,8 @@ def test_a_triager_filters_slides_and_gives_feedback(service: Service, browser: 
     assert page.locator("tr:target").get_by_text("by Ann").count() == 1
     pressed = page.locator("tr:target button[aria-pressed=true]")
     assert pressed.inner_text() == "wrong"
-    assert service.rows("SELECT verdict, given_by FROM scoring.feedback WHERE alert_id = %s", (HOSTILE_ID,)) == [
-        ("wrong", "Ann")
-    ]
+    newest = "SELECT verdict, given_by FROM scoring.feedback WHERE alert_id = %s ORDER BY feedback_id DESC LIMIT 1"
+    assert service.rows(newest, (HOSTILE_ID,)) == [("wrong", "Ann")]
     # What the page says without JavaScript is what the slider said.
     plain = browser.new_page(java_script_enabled=False)
     plain.goto(f"{service.address}/?threshold={at}")
@@ -218,11 +217,11 @@ def test_a_triager_filters_slides_and_gives_feedback(service: Service, browser: 
 
     for scheme, width in (("dark", 1280), ("light", 390)):
         other = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        other.on("console", lambda message: said.append(message.text))
+        other.on("console", lambda message: messages.append(message.text))
         other.goto(f"{service.address}/?threshold=40")
         assert other.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
         other.screenshot(path=tmp_path / f"{scheme}-{width}.png")
-    assert said == []
+    assert messages == []
 
 
 @pytest.fixture
@@ -255,19 +254,19 @@ def stands(service: Service, alert_id: str) -> tuple[Any, ...]:
 
 def test_a_decision_to_close_is_taken_back_once(service: Service, closing: tuple[str, str]) -> None:
     alert_id, rule = closing
-    said = {"alert_id": alert_id, "who": "Ada", "why": "it was real"}
-    assert service.ask("/closings/undo", method="POST", body={**said, "why": " "}).status == 422
-    assert service.ask("/closings/undo", method="POST", body={**said, "why": "\u001e\ufeff"}).status == 422
-    assert service.ask("/closings/undo", method="POST", body={**said, "mode": "on"}).status == 422
-    assert service.ask("/closings/undo", method="POST", body={**said, "alert_id": HOSTILE_ID}).status == 404
+    undo = {"alert_id": alert_id, "who": "Ada", "why": "it was real"}
+    assert service.ask("/closings/undo", method="POST", body={**undo, "why": " "}).status == 422
+    assert service.ask("/closings/undo", method="POST", body={**undo, "why": "\u001e\ufeff"}).status == 422
+    assert service.ask("/closings/undo", method="POST", body={**undo, "mode": "on"}).status == 422
+    assert service.ask("/closings/undo", method="POST", body={**undo, "alert_id": HOSTILE_ID}).status == 404
     other = {"Origin": "https://elsewhere.example"}
-    assert service.ask("/closings/undo", method="POST", body=said, headers=other).status == 403
+    assert service.ask("/closings/undo", method="POST", body=undo, headers=other).status == 403
     assert stands(service, alert_id) == (True, False)
-    answer = service.ask("/closings/undo", method="POST", body=said)
-    assert (answer.status, answer.json) == (201, {**said, "rule": rule})
+    answer = service.ask("/closings/undo", method="POST", body=undo)
+    assert (answer.status, answer.json) == (201, {**undo, "rule": rule})
     assert stands(service, alert_id) == (False, True)
     assert read_states(service.warehouse, datetime.now(UTC))[rule].request is None, "the rule is not paused"
-    again = service.ask("/closings/undo", method="POST", body=said)
+    again = service.ask("/closings/undo", method="POST", body=undo)
     assert again.status == 409
     assert "'Ada'" in again.json["error"]
 
@@ -278,9 +277,9 @@ def test_a_triager_undoes_a_closing(service: Service, closing: tuple[str, str], 
     # The board is read anew where open alerts changed; here the decision came without a publication.
     with serving(service.warehouse, lambda: datetime.now(UTC)) as fresh:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
+        messages: list[str] = []
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
         page.goto(fresh.address)
         page.get_by_label("Flags").select_option("closing")
         page.get_by_role("button", name="Show").click()
@@ -292,10 +291,10 @@ def test_a_triager_undoes_a_closing(service: Service, closing: tuple[str, str], 
         row.get_by_label("Why not?").fill("it was real")
         row.get_by_role("button", name=re.compile("^undo")).click()
         page.wait_for_url(re.compile("flag=closing.*#a"))
-        told = page.locator("tr:target .closing").inner_text()
-        assert "taken back by <b>Ada</b>" in told
-        assert "it was real" in told
+        closing_text = page.locator("tr:target .closing").inner_text()
+        assert "taken back by <b>Ada</b>" in closing_text
+        assert "it was real" in closing_text
         assert page.locator("tr:target").get_by_role("button", name=re.compile("^undo")).count() == 0
         page.screenshot(path=tmp_path / "taken-back.png")
         assert stands(service, alert_id) == (False, True)
-        assert said == []
+        assert messages == []

@@ -8,48 +8,56 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from dagster._utils.schedules import reverse_cron_string_iterator
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dagster_project.cli import main
 from dagster_project.listening import is_loopback
 from dagster_project.resources.warehouse.embedded import SERVER_SETTINGS
-from dagster_project.serving.board.board import (
-    NO_TEAM,
-    Filter,
-    OpenAlert,
-    Past,
-    Snapshot,
-    in_their_places,
-    turn_to,
-    wilson,
-)
+from dagster_project.serving.board.board import OpenAlert, Snapshot, in_board_order
+from dagster_project.serving.board.filter import NO_TEAM, PARAMETERS, Filter, select_page
 from dagster_project.serving.board.pages import age
-from dagster_project.serving.freshness import cron_firings, stale_before
+from dagster_project.serving.board.workload import Past, wilson_interval
+from dagster_project.serving.freshness import OTHERWISE_STALE_AFTER, stale_before
 
 NOW = datetime(2025, 6, 4, 12, 40, tzinfo=UTC)  # a Wednesday
 
 
-@pytest.mark.parametrize(
-    ("line", "firings"),
-    [
-        ("*/15 * * * *", ["06-04 12:30", "06-04 12:15", "06-04 12:00"]),
-        ("0 3 * * 1", ["06-02 03:00", "05-26 03:00", "05-19 03:00"]),
-        ("0 3 * * MON-FRI", ["06-04 03:00", "06-03 03:00", "06-02 03:00"]),
-        ("5,35 8-9/1 1 * *", ["06-01 09:35", "06-01 09:05", "06-01 08:35"]),
-        ("0 0 1 * sun", ["06-01 00:00", "05-25 00:00", "05-18 00:00"]),
-        ("0 0 * jan 7", ["01-26 00:00", "01-19 00:00", "01-12 00:00"]),
-        ("40 12 * * *", ["06-04 12:40", "06-03 12:40", "06-02 12:40"]),
-    ],
-)
-def test_cron_lines_are_read_backwards(line: str, firings: list[str]) -> None:
-    assert [f"{moment:%m-%d %H:%M}" for moment in islice(cron_firings(line, NOW), 3)] == firings
+def cron_field(low: int, high: int, *names: str) -> st.SearchStrategy[str]:
+    number = st.integers(low, high)
+    span = st.tuples(number, number).map(lambda ends: f"{min(ends)}-{max(ends)}")
+    step = st.tuples(st.one_of(st.just("*"), span), st.integers(1, high)).map(lambda each: f"{each[0]}/{each[1]}")
+    parts = st.lists(st.one_of(number.map(str), st.sampled_from(names or ("*",)), span, step), min_size=1, max_size=3)
+    return st.one_of(st.just("*"), parts.map(",".join))
+
+
+CRON_LINES = st.tuples(
+    *(cron_field(0, 59), cron_field(0, 23), cron_field(1, 31)),
+    *(cron_field(1, 12, "jan", "FEB"), cron_field(0, 7, "mon", "SUN")),
+).map(" ".join)
+
+
+@settings(max_examples=150)
+@given(line=CRON_LINES, now=st.datetimes(datetime(2019, 1, 1), datetime(2031, 1, 1)), on_the_minute=st.booleans())
+def test_two_refreshes_ago_is_when_dagster_fired_the_last_but_one(
+    line: str, now: datetime, on_the_minute: bool
+) -> None:
+    now = now.replace(tzinfo=UTC, fold=0)
+    if on_the_minute:
+        now = now.replace(second=0, microsecond=0)
+    limit = stale_before(line, now)
+    if limit != now - OTHERWISE_STALE_AFTER:  # a line that never fires
+        assert list(islice(reverse_cron_string_iterator(now.timestamp(), line, "UTC"), 2))[-1] == limit
 
 
 def test_scores_are_stale_once_two_refreshes_were_missed() -> None:
     assert stale_before("*/15 * * * *", NOW) == NOW.replace(minute=15)
     # Over a quiet weekend nothing was to be refreshed, so nothing is stale.
     assert stale_before("0 8 * * 1-5", datetime(2025, 6, 8, 20, 0, tzinfo=UTC)) == datetime(2025, 6, 5, 8, tzinfo=UTC)
-    assert stale_before("0 0 L * *", NOW) == NOW - timedelta(days=1)
-    assert stale_before("0 0 31 2 *", NOW) == NOW - timedelta(days=1)
+    assert stale_before("0 0 L * *", NOW) == datetime(2025, 4, 30, tzinfo=UTC)
+    assert stale_before("0 0 31 2 *", NOW) == NOW - OTHERWISE_STALE_AFTER
+    assert stale_before("not a cron line", NOW) == NOW - OTHERWISE_STALE_AFTER
 
 
 def alert(number: int, **changed: object) -> OpenAlert:
@@ -74,22 +82,22 @@ def snapshot(*alerts: OpenAlert, past: Past | None = None) -> Snapshot:
 def test_held_out_alerts_stand_at_random_places_that_stay() -> None:
     shown = [alert(number) for number in range(999, 0, -1)]
     held_out = [replace(alert(number), alert_id=f"held {number}", probability=None) for number in range(400)]
-    placed = in_their_places([*shown, *held_out])
+    placed = in_board_order([*shown, *held_out])
     assert [each for each in placed if each.probability is not None] == shown
     places = [at / len(placed) for at, each in enumerate(placed) if each.probability is None]
     assert abs(sum(places) / 400 - 0.5) < 4 * 12**-0.5 / 400**0.5
-    assert in_their_places([*held_out[::-1], *shown]) == placed
-    figures = turn_to(snapshot(*placed), Filter(threshold=50), NOW)
+    assert in_board_order([*held_out[::-1], *shown]) == placed
+    figures = select_page(snapshot(*placed), Filter(threshold=50), NOW)
     assert figures.matching == 1399
     assert figures.workload.waiting[100].startswith("999 of 999")
 
 
 def test_pages_hold_a_hundred_and_the_last_one_is_the_last() -> None:
     all_of_them = snapshot(*(alert(number) for number in range(250)))
-    sizes = [len(turn_to(all_of_them, Filter(page=page), NOW).alert_ids) for page in (1, 2, 3, 99)]
+    sizes = [len(select_page(all_of_them, Filter(page=page), NOW).alert_ids) for page in (1, 2, 3, 99)]
     assert sizes == [100, 100, 50, 50]
-    assert turn_to(all_of_them, Filter(page=99), NOW).filter.page == 3
-    assert turn_to(snapshot(), Filter(), NOW).matching == 0
+    assert select_page(all_of_them, Filter(page=99), NOW).filter.page == 3
+    assert select_page(snapshot(), Filter(), NOW).matching == 0
 
 
 def test_filters() -> None:
@@ -99,7 +107,7 @@ def test_filters() -> None:
         alert(100, team=None),
         alert(200, rule="other", new_rule=True),
     )
-    names = lambda chosen: [int(each[-3:]) for each in turn_to(alerts, chosen, NOW).alert_ids]  # noqa: E731
+    names = lambda chosen: [int(each[-3:]) for each in select_page(alerts, chosen, NOW).alert_ids]  # noqa: E731
     assert names(Filter(team="Search")) == [1, 30, 200]
     assert names(Filter(team=NO_TEAM)) == [100]
     assert names(Filter(rule="other")) == [200]
@@ -112,6 +120,7 @@ def test_filters() -> None:
 
 
 def test_a_bookmark_that_means_nothing_is_no_error() -> None:
+    assert set(PARAMETERS) == set(vars(Filter()))
     odd = Filter.of({"age": "99", "flag": "alert_id", "threshold": "1e9", "page": "-3", "team": "gone"})
     assert odd == Filter(team="gone")
     assert Filter.of({"threshold": "٣", "page": "٣"}) == Filter()
@@ -122,7 +131,7 @@ def test_a_bookmark_that_means_nothing_is_no_error() -> None:
 def test_the_figures_count_what_lies_below() -> None:
     below = tuple(min(step, 50) for step in range(101))
     past = Past("scores", 100, 40, below, tuple(max(0, min(step, 50) - 10) for step in range(101)))
-    page = turn_to(snapshot(alert(0), alert(500), alert(900), past=past), Filter(threshold=50), NOW)
+    page = select_page(snapshot(alert(0), alert(500), alert(900), past=past), Filter(threshold=50), NOW)
     figures = page.workload
     assert figures.waiting[50] == "1 of 3 (33.3%)"  # exactly 50% is not below 50%
     assert figures.expected[50] == "about 0.1 of 1.6"
@@ -130,12 +139,12 @@ def test_the_figures_count_what_lies_below() -> None:
     assert figures.missed[30] == "50.0%"
     assert figures.missed_of[30].startswith("20 of 40 past actions; 95% interval 35.2% to 64.8%")
     assert past.start() == 12  # 2 of 40 are 5%
-    assert turn_to(snapshot(alert(0)), Filter(), NOW).workload.missed[20] == "not known yet"
+    assert select_page(snapshot(alert(0)), Filter(), NOW).workload.missed[20] == "not known yet"
 
 
 def test_wilson_holds_at_the_edges() -> None:
-    assert wilson(0, 100) == pytest.approx((0.0, 0.0370), abs=1e-4)
-    assert wilson(100, 100) == pytest.approx((0.9630, 1.0), abs=1e-4)
+    assert wilson_interval(0, 100) == pytest.approx((0.0, 0.0370), abs=1e-4)
+    assert wilson_interval(100, 100) == pytest.approx((0.9630, 1.0), abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ from dagster_project.resources.warehouse.connection import Warehouse
 from tests.conftest import Company
 from tests.serving.conftest import Service, serving
 
-WHOLE = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+FULL = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HALF = b"POST /scores HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{"
 HALVES = {
     "nothing": b"",
     "half a line": b"GET / HT",
     "half a head": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: ",
     "half a body": HALF,
-    "a half after a whole": WHOLE + HALF,
+    "a half after a whole": FULL + HALF,
 }
 
 
@@ -82,7 +82,7 @@ def test_a_client_that_reads_nothing_is_cut_off(
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         client.connect(("127.0.0.1", service.port))
-        assert cannot_go_on_sending(client, WHOLE, 0.005)
+        assert cannot_go_on_sending(client, FULL, 0.005)
     assert service.ask("/openapi.json").status == 200
     assert complaints(caplog) == []
 

@@ -44,15 +44,15 @@ def published(warehouse: Warehouse) -> Warehouse:
 
 def test_metrics_say_how_fresh_scores_are_and_how_runs_ended(published: Warehouse) -> None:
     with serving(published, lambda: NOW) as service:
-        found = scrape(service)
-        assert found["heed_warehouse_up",] == 1
-        assert found["heed_scores_age_seconds",] == 600
-        assert found["heed_scores_as_of_seconds",] == (NOW - timedelta(minutes=10)).timestamp()
-        assert found["heed_scores_stale",] == 0
-        assert found["heed_open_alerts",] == 42
-        assert found["heed_run_failed", "refresh_scores"] == 0
-        assert found["heed_run_failed", "retrain"] == 1
-        assert found["heed_run_ended_seconds", "retrain"] == (NOW - timedelta(hours=1)).timestamp()
+        metrics = scrape(service)
+        assert metrics["heed_warehouse_up",] == 1
+        assert metrics["heed_scores_age_seconds",] == 600
+        assert metrics["heed_scores_as_of_seconds",] == (NOW - timedelta(minutes=10)).timestamp()
+        assert metrics["heed_scores_stale",] == 0
+        assert metrics["heed_open_alerts",] == 42
+        assert metrics["heed_run_failed", "refresh_scores"] == 0
+        assert metrics["heed_run_failed", "retrain"] == 1
+        assert metrics["heed_run_ended_seconds", "retrain"] == (NOW - timedelta(hours=1)).timestamp()
         service.ask("/alerts/unknown-1/score")
         service.ask("/alerts/unknown-2/score")
         service.ask("/nothing/here", headers={"Host": "rebound.example"})
@@ -75,9 +75,9 @@ def test_monitoring_is_told_of_stale_scores_and_load_balancers_are_not(published
 
 def test_metrics_of_a_warehouse_without_scores_or_without_an_answer(warehouse: Warehouse, tmp_path: Path) -> None:
     with serving(warehouse, lambda: NOW) as service:
-        found = scrape(service)
-        assert found["heed_warehouse_up",] == 1
-        assert ("heed_scores_age_seconds",) not in found
+        metrics = scrape(service)
+        assert metrics["heed_warehouse_up",] == 1
+        assert ("heed_scores_age_seconds",) not in metrics
         assert service.ask("/health/fresh").status == 503
     with serving(Warehouse(tmp_path, f"postgresql://somebody@/alerts?host={tmp_path}"), lambda: NOW) as service:
         assert scrape(service)["heed_warehouse_up",] == 0

@@ -166,19 +166,19 @@ def test_the_boards_forms_work_with_both(with_both: Service, by: str) -> None:
 
 
 def test_the_board_says_when_nobody_is_signed_in(with_proxy: Service) -> None:
-    assert "Not signed in: feedback is not taken" in with_proxy.ask("/").text
+    assert "Not signed in: feedback is not accepted" in with_proxy.ask("/").text
 
 
 def test_the_description_says_what_is_asked_for(with_both: Service, with_token: Service) -> None:
-    told = with_both.ask("/openapi.json").json
-    assert set(told["components"]["securitySchemes"]) == {"token", "password", "user"}
-    assert told["components"]["securitySchemes"]["user"]["name"] == HEADER
+    document = with_both.ask("/openapi.json").json
+    assert set(document["components"]["securitySchemes"]) == {"token", "password", "user"}
+    assert document["components"]["securitySchemes"]["user"]["name"] == HEADER
     for path in ("/feedback", "/closings/undo"):
-        request = told["paths"][path]["post"]
+        request = document["paths"][path]["post"]
         assert request["security"] == [{"token": [], "user": []}, {"password": [], "user": []}]
         assert {"401", "403"} <= set(request["responses"])
-    assert told["components"]["schemas"]["NewUndo"]["required"] == ["alert_id", "why"]
-    assert "security" not in told["paths"]["/scores"]["post"]
+    assert document["components"]["schemas"]["NewUndo"]["required"] == ["alert_id", "why"]
+    assert "security" not in document["paths"]["/scores"]["post"]
     assert set(with_token.ask("/openapi.json").json["components"]["securitySchemes"]) == {"token", "password"}
     assert "securitySchemes" not in description()["components"]
 

@@ -4,15 +4,14 @@ import gzip
 import json
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.worlds import clean_rows, duplicate_rows, history_of, rejected_rows
 from dagster_project.simulator import (
     ACTION_TYPES,
     MAX_CLOCK_SKEW_SECONDS,
     WorldConfig,
     export_messy,
-    export_parquet,
     simulate,
 )
 
@@ -40,9 +39,9 @@ def test_clean_duplicates_and_rejects_add_up_to_the_rows_of_each_file(messy):
     for table, path in (("alerts", messy.alerts), ("actions", messy.actions), ("rules", messy.rules)):
         rows = len(pd.read_csv(path, dtype="str", skip_blank_lines=False))
         assert rows == messy.counts[table]["rows"]
-        assert rows == messy.clean(table) + messy.duplicates(table) + messy.rejected(table)
-        assert messy.duplicates(table) > 0
-        assert messy.rejected(table) > 0
+        assert rows == clean_rows(messy, table) + duplicate_rows(messy, table) + rejected_rows(messy, table)
+        assert duplicate_rows(messy, table) > 0
+        assert rejected_rows(messy, table) > 0
     assert all(count > 0 for table in messy.counts.values() for count in table.values())
 
 
@@ -55,10 +54,10 @@ def test_each_fault_of_the_alerts_is_there_as_often_as_counted(messy):
     assert frame["rule"].isna().sum() == counts["empty_rule"]
     assert time.isna().sum() == counts["unreadable_time"]
     assert future.sum() == counts["future_time"]
-    assert rejected.sum() == messy.rejected("alerts")
+    assert rejected.sum() == rejected_rows(messy, "alerts")
     kept = frame[~rejected]
     assert kept.duplicated().sum() == counts["identical_duplicate"]
-    assert kept["alert_id"].duplicated().sum() == messy.duplicates("alerts")
+    assert kept["alert_id"].duplicated().sum() == duplicate_rows(messy, "alerts")
     broken = kept["attributes"].map(lambda text: _object(text) is None)
     assert broken[~kept["alert_id"].duplicated()].sum() >= counts["broken_attributes"]
 
@@ -117,7 +116,7 @@ def test_a_plain_cleaner_gets_the_outcomes_back(messy):
         # A faulty copy may be of a skewed row, never of another faulty one.
         assert rows.sum() == counts[kind], kind
     clean = frame[~pd.concat(faults, axis=1).any(axis=1)].drop_duplicates("action_id", keep="last")
-    assert len(clean) == messy.clean("actions")
+    assert len(clean) == clean_rows(messy, "actions")
     skewed = clean["acted_at"] < clean["raised_at"]
     own = clean["action_id"].str.startswith("ac-")
     assert (skewed & own).sum() == counts["clock_skew"]
@@ -127,7 +126,7 @@ def test_a_plain_cleaner_gets_the_outcomes_back(messy):
     clean = clean.assign(meaning=meaning.fillna("neutral"), at=clean[["acted_at", "raised_at"]].max(axis=1))
     decisive = clean[(clean["meaning"] != "neutral") & (clean["at"] <= clean["raised_at"] + pd.Timedelta(days=14))]
     first = decisive.sort_values("at", kind="stable").drop_duplicates("alert_id").set_index("alert_id")["meaning"]
-    history = WORLD.history(as_of=end)
+    history = history_of(WORLD, as_of=end)
     known = history.dropna(subset=["acted"])
     assert ((known["alert_id"].map(first) == "acted") == (known["acted"] == 1)).all()
     # And nothing is known from the files that the world does not know at the export.
@@ -153,14 +152,6 @@ def test_offsets_and_fractions_are_mixed(messy):
     assert times.str.contains("T").mean() < 0.9
 
 
-def test_the_tidy_export_is_the_world(tmp_path):
-    paths = export_parquet(WORLD, tmp_path)
-    alerts = pq.read_table(paths["alerts"]).to_pandas()
-    pd.testing.assert_frame_equal(alerts, WORLD.alerts.drop(columns="loaded_at"))
-    assert pq.read_table(paths["actions"]).num_rows == len(WORLD.actions)
-    assert pq.read_table(paths["rules"]).num_rows == len(WORLD.rules)
-
-
 def test_a_tiny_world_exports_too(tmp_path):
     messy = export_messy(simulate(WorldConfig(alerts=1, days=1)), tmp_path)
-    assert messy.clean("alerts") == 1
+    assert clean_rows(messy, "alerts") == 1

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.worlds import best_reachable_auc, history_of, teams_of, without_floods
 from dagster_project.errors import HeedError
-from dagster_project.simulator import ACTION_TYPES, WorldConfig, best_reachable_auc, simulate
+from dagster_project.simulator import ACTION_TYPES, WorldConfig, simulate
 
 SEEDS = (0, 1, 2)
 WORLDS = {seed: simulate(WorldConfig(seed=seed, alerts=40_000)) for seed in SEEDS}
@@ -90,14 +91,14 @@ def test_history_is_the_definition_of_the_outcome(world):
     for alert, at, meaning in world.all_actions[["alert_id", "acted_at", "meaning"]].itertuples(index=False, name=None):
         actions.setdefault(alert, []).append((at, meaning))
     for horizon in (1, 14):
-        history = world.history(horizon)
+        history = history_of(world, horizon)
         for row in history.sample(400, random_state=1).itertuples():
             acted, known = brute_force_outcome(row.raised_at, actions.get(row.alert_id, []), timedelta(days=horizon))
             assert (row.acted, row.known_at) == (acted, known)
 
 
 def test_history_at_the_horizon_of_the_world_is_the_truth(world):
-    history = world.history()
+    history = history_of(world)
     np.testing.assert_array_equal(history["acted"], world.truth["acted"])
     assert history["known_at"].equals(world.truth["known_at"])
     assert (history["known_at"] <= history["horizon_ends_at"]).all()
@@ -105,7 +106,7 @@ def test_history_at_the_horizon_of_the_world_is_the_truth(world):
 
 def test_history_as_of_a_moment_knows_no_more_than_that(world):
     cut = pd.Timestamp("2025-04-01 12:00", tz="UTC")
-    full, then = world.history(), world.history(as_of=cut)
+    full, then = history_of(world), history_of(world, as_of=cut)
     assert len(then) == (full["raised_at"] < cut).sum()
     full = full.iloc[: len(then)]
     known = full["known_at"] <= cut
@@ -116,12 +117,12 @@ def test_history_as_of_a_moment_knows_no_more_than_that(world):
 
 
 def test_a_world_without_its_floods_is_the_same_company(world):
-    calm = world.without_floods()
+    calm = without_floods(world)
     stays = ~world.truth["is_flood"]
     assert len(calm.alerts) == stays.sum() < len(world.alerts)
     pd.testing.assert_frame_equal(calm.alerts, world.alerts[stays].reset_index(drop=True))
     assert calm.floods.empty
-    np.testing.assert_array_equal(calm.history()["acted"], world.history()["acted"][stays])
+    np.testing.assert_array_equal(history_of(calm)["acted"], history_of(world)["acted"][stays])
 
 
 def test_floods_and_incidents_are_listed_where_they_are(world):
@@ -155,7 +156,7 @@ def test_nobody_acts_on_a_visibility_only_rule_and_some_are_declared(world):
     truth = world.truth
     only = truth["is_visibility_only"]
     assert set(world.alerts["rule"][only]) == set(world.rule_truth["rule"][world.rule_truth["is_visibility_only"]])
-    assert not (world.history()["acted"][only] == 1).any()
+    assert not (history_of(world)["acted"][only] == 1).any()
     declared = set(world.rules["rule"][world.rules["declared_visibility_only"]])
     assert declared
     assert declared <= set(world.rule_truth["rule"][world.rule_truth["is_visibility_only"]])
@@ -189,13 +190,13 @@ def test_the_world_can_be_learned_but_not_by_repeating(world):
     oracle = roc_auc_score(truth["acted"][real], truth["probability"][real])
     assert 0.85 <= oracle <= 0.93
     assert 0.15 <= truth["acted"].mean() <= 0.25
-    last = repeat_last(world.history()[real].reset_index(drop=True))
+    last = repeat_last(history_of(world)[real].reset_index(drop=True))
     repeated = roc_auc_score(truth["acted"][real], np.nan_to_num(last, nan=0.2))
     assert 0.55 <= repeated <= oracle - 0.15
 
 
 def test_teams_go_from_predictable_to_random(world):
-    teams = world.teams.sort_values("predictability")
+    teams = teams_of(world).sort_values("predictability")
     assert 0.5 <= teams["best_reachable_auc"].iloc[0] <= 0.62
     assert teams["best_reachable_auc"].iloc[-1] >= 0.89
     assert teams["best_reachable_auc"].corr(teams["predictability"], method="spearman") > 0.8
@@ -268,7 +269,7 @@ def test_habit_pulls_the_next_decision_to_the_last():
     def gap(habit):
         world = simulate(WorldConfig(seed=2, alerts=15_000, habit=habit, predictability="predictable", teams=2, rules=2,
                                      habit_changes=0, visibility_only_rules=0, floods=0, incident_days=0))  # fmt: skip
-        last = repeat_last(world.history())
+        last = repeat_last(history_of(world))
         p = world.truth["probability"].to_numpy()
         return np.nanmean(p[last == 1]) - np.nanmean(p[last == 0])
 
@@ -292,7 +293,7 @@ def test_weekends_are_quiet_and_the_trend_is_as_asked():
 
 def test_late_and_missing_answers_are_as_many_as_asked():
     world = simulate(WorldConfig(seed=1, alerts=10_000, predictability="noise", late_answers=0.1, missing_answers=0.5))
-    history = world.history()
+    history = history_of(world)
     not_acted = history["acted"] == 0
     decisive = world.all_actions[world.all_actions["meaning"] != "neutral"]
     first = history["alert_id"].map(decisive.groupby("alert_id")["acted_at"].min())
@@ -314,7 +315,7 @@ def test_noise_has_one_probability_and_nothing_else():
     assert world.truth["probability"].nunique() == 1
     assert world.truth["probability"].iloc[0] == pytest.approx(world.config.base_rate)
     assert not world.truth[["is_flood", "is_incident", "is_visibility_only"]].any().any()
-    assert (world.teams["best_reachable_auc"] == 0.5).all()
+    assert (teams_of(world)["best_reachable_auc"] == 0.5).all()
     by_rule = world.truth.groupby(world.alerts["rule"])["acted"].agg(["mean", "size"])
     z = (by_rule["mean"] - world.config.base_rate) / np.sqrt(0.22 * 0.78 / by_rule["size"])
     assert z.std() == pytest.approx(1, abs=0.35)
@@ -322,7 +323,7 @@ def test_noise_has_one_probability_and_nothing_else():
 
 def test_in_a_copy_only_world_nothing_beats_the_last_outcome():
     world = simulate(WorldConfig(seed=1, alerts=20_000, predictability="copy_only"))
-    last = repeat_last(world.history())
+    last = repeat_last(history_of(world))
     seen = ~np.isnan(last)
     assert seen.mean() > 0.95
     # The truth is a function of the last outcome, and of nothing else.
@@ -334,7 +335,7 @@ def test_predictability_can_be_given_per_team():
     config = WorldConfig(
         seed=1, alerts=20_000, teams=("Red", "Blue", "Green"), predictability={"Red": 0.0, "Blue": 1.0}
     )
-    teams = simulate(config).teams.set_index("name")["best_reachable_auc"]
+    teams = teams_of(simulate(config)).set_index("name")["best_reachable_auc"]
     assert teams["Red"] < 0.6 < 0.9 < teams["Blue"]
 
 
@@ -356,7 +357,7 @@ def test_shown_scores_pull_decisions_by_the_share_that_follows_them():
     np.testing.assert_allclose(truth["probability"][told], 0.7 * truth["probability_without_score"][told] + 0.3 * 0.9)
     np.testing.assert_array_equal(truth["probability"][~told], plain.truth["probability"][~told])
     np.testing.assert_array_equal(truth["acted"][~told], plain.truth["acted"][~told])
-    np.testing.assert_array_equal(shown.history()["acted"], truth["acted"])
+    np.testing.assert_array_equal(history_of(shown)["acted"], truth["acted"])
     effect = truth["acted"][told].mean() - plain.truth["acted"][told].mean()
     assert effect == pytest.approx((truth["probability"] - plain.truth["probability"])[told].mean(), abs=0.02)
 
@@ -386,7 +387,7 @@ def test_every_world_keeps_its_promises(seed, alerts, days, rules, minute, mode,
     assert world.alerts["raised_at"].max() < end
     assert world.truth["probability"].between(0, 1).all()
     assert world.truth["is_flood"].sum() == world.floods["alerts"].sum()
-    history = world.history()
+    history = history_of(world)
     np.testing.assert_array_equal(history["acted"], world.truth["acted"])
     assert history["known_at"].equals(world.truth["known_at"])
 

@@ -69,12 +69,10 @@ def _value(past: list[dict[str, Any]], row: dict[str, Any], f: HistoryFeature, l
         return (t - max(acted)) / 1e6 if acted else math.nan
     if latest is None:
         return math.nan
-    if f.statistic == "acted_share":
-        return len(acted) / len(seen)
     if f.statistic == "last_outcome":
         outcomes = [outcome for when, outcome in seen if when == latest]
         return sum(outcomes) / len(outcomes)
-    if f.statistic in ("seconds_since_raised", "seconds_since_known"):
+    if f.statistic == "seconds_since_raised":
         return (t - latest) / 1e6
     assert f.statistic == "decayed_acted_rate"
     assert f.half_life is not None

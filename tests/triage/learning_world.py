@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,12 @@ HORIZON = pd.Timedelta(days=14)
 
 def world(n: int = 1500, days: int = 150, seed: int = 0) -> pd.DataFrame:
     """A training frame: 12 rules with their own rates; severity and one attribute matter."""
+    return _world(n, days, seed).copy()
+
+
+@cache
+def _world(n: int, days: int, seed: int) -> pd.DataFrame:
+    """Made once in a process: the history by brute force takes seconds."""
     return with_history(facts(n, days, seed), FeatureSettings())
 
 

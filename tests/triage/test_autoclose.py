@@ -206,7 +206,7 @@ def test_the_crowd_stops_without_any_outcome(change: str, stops: bool) -> None:
     assert (said.stop is not None) == stops
     if stops:
         assert said.stop is not None
-        assert said.stop.startswith("alerts score otherwise than before the test")
+        assert said.stop.startswith("alerts score differently than before the test")
 
 
 def test_the_benchmark_sees_what_watch_does() -> None:

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from learning_world import world
 
 from dagster_project.errors import HeedError
 from dagster_project.triage.evaluation import metrics
@@ -18,6 +17,7 @@ from dagster_project.triage.learning.baselines import (
     fit_baselines,
     names_for,
 )
+from tests.triage.learning_world import world
 
 SETTINGS = FeatureSettings()
 

@@ -6,14 +6,15 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from learning_world import START, world
 
 from dagster_project.triage.champion import gate
 from dagster_project.triage.evaluation import evidence
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.learning.baselines import names_for
 from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
-from dagster_project.triage.learning.training import Learned, Model, learn
+from dagster_project.triage.learning.model import Model
+from dagster_project.triage.learning.training import Learned, learn
+from tests.triage.learning_world import START, world
 
 CUT = (START + pd.Timedelta(days=130)).to_pydatetime()
 SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))
@@ -91,13 +92,13 @@ def test_nothing_to_measure_is_an_empty_table() -> None:
 
 
 def test_the_first_candidate_scores_whatever_it_misses(learned: Learned, table: pd.DataFrame) -> None:
-    made = gate.decide(learned.model, table, gate.Targets(minimum_auc=0.999), has_champion=False)
+    made = gate.judge(learned.model, table, gate.Targets(minimum_auc=0.999), has_champion=False)
     assert made.decision == "promoted"
     assert any("AUC" in reason and "nothing else does" in reason for reason in made.reasons)
 
 
 def test_a_missed_target_refuses(learned: Learned, table: pd.DataFrame) -> None:
-    met = gate.decide(learned.model, table, gate.Targets(), has_champion=True)
+    met = gate.judge(learned.model, table, gate.Targets(), has_champion=True)
     assert met.decision == "promoted"
     assert met.evidence["targets"]["minimum_skill"]["met"]
     for targets in (
@@ -106,7 +107,7 @@ def test_a_missed_target_refuses(learned: Learned, table: pd.DataFrame) -> None:
         gate.Targets(maximum_decile_error=1e-6),
         gate.Targets(minimum_workload_saved=0.999),
     ):
-        made = gate.decide(learned.model, table, targets, has_champion=True)
+        made = gate.judge(learned.model, table, targets, has_champion=True)
         assert made.decision == "refused"
         assert len(made.reasons) == 1
         assert "is agreed" in made.reasons[0]
@@ -127,13 +128,13 @@ def test_a_candidate_that_loses_to_the_champion_is_refused(
     fair = gate.compare(learned.model, learned.forecasts, champion, frame)
     assert fair is not None
     assert fair.low < 0 < fair.high or fair.low > 0
-    assert gate.decide(learned.model, table, gate.Targets(), True, fair).decision == "promoted"
+    assert gate.judge(learned.model, table, gate.Targets(), True, fair).decision == "promoted"
     # A champion that says nonsense loses, and forecasts that are nonsense lose to it.
     assert gate.compare(learned.model, learned.forecasts, _tilted(champion, 4.0), frame).low > 0  # type: ignore[union-attr]
     nonsense = learned.forecasts.assign(model=np.where(learned.forecasts["acted"] > 0, 0.05, 0.95))
     lost = gate.compare(learned.model, nonsense, champion, frame)
     assert lost is not None
-    made = gate.decide(learned.model, table, gate.Targets(), True, lost)
+    made = gate.judge(learned.model, table, gate.Targets(), True, lost)
     assert made.decision == "refused"
     assert "lost to the champion" in made.reasons[0]
 

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from learning_world import START, world
 
 from dagster_project.errors import HeedError
 from dagster_project.triage.evaluation import metrics
@@ -19,9 +18,12 @@ from dagster_project.triage.evaluation.metrics import rule_day_blocks
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.features.matrix import plan_columns
 from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
+from dagster_project.triage.learning.model import Model
+from dagster_project.triage.learning.past import usable_alerts
 from dagster_project.triage.learning.reasons import reasons_from_contributions
-from dagster_project.triage.learning.training import Model, train, usable_alerts
+from dagster_project.triage.learning.training import train
 from dagster_project.triage.pipeline import reasons
+from tests.triage.learning_world import START, world
 
 CUT = (START + pd.Timedelta(days=130)).to_pydatetime()
 # One candidate and one thread: the competition has its own test, and threads wait for each other on a busy machine.

@@ -1,4 +1,4 @@
-"""A champion that stays is calibrated anew: on what it said since it was taught, and on nothing else."""
+"""A champion that stays is recalibrated on its forecasts since training, and on nothing else."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from learning_world import START, world
 
 from dagster_project.triage.champion.recalibration import forecasts_since, in_words, recalibrate
 from dagster_project.triage.evaluation import evidence, metrics
@@ -14,7 +13,9 @@ from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.evaluation.evidence import FACTS
 from dagster_project.triage.learning.calibration import Calibration, uninfluenced
 from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
-from dagster_project.triage.learning.training import Model, learn, train
+from dagster_project.triage.learning.model import Model
+from dagster_project.triage.learning.training import learn, train
+from tests.triage.learning_world import START, world
 
 SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))
 HORIZON = SETTINGS.horizon
@@ -53,7 +54,7 @@ def test_scores_come_right_and_keep_their_order(frame: pd.DataFrame, champion: M
     assert str(again.recalibration.alerts) in in_words(again)
     assert again.version != champion.version
     assert again.cut == champion.cut
-    assert again.as_taught().version == champion.version
+    assert again.as_trained().version == champion.version
     # A second one takes the place of the first.
     assert recalibrate(again, frame, CUT, HORIZON).version == again.version
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.audit_worlds import SETTINGS, audit_world
-from dagster_project.simulator import best_reachable_auc
-from dagster_project.triage.audit.reference_learner import quick_learner
+from benchmarks.worlds import best_reachable_auc
+from dagster_project.triage.audit.reference_learner import reference_learner
 from dagster_project.triage.audit.scorecard import (
     COLUMNS,
     REACH,
@@ -98,7 +98,7 @@ def test_an_auc_and_its_distance_are_two_ways_to_say_one_thing() -> None:
 
 def test_the_reach_is_measured_on_a_learning_curve() -> None:
     world = audit_world(4, alerts=3_500, days=120)
-    learner = quick_learner(SETTINGS, rounds=20)
+    learner = reference_learner(SETTINGS, rounds=20)
     reach = learning_reach(world.frame, fit_predict=learner, settings=CARD)
     assert 1.02 < reach <= REACH_MOST
     assert learning_reach(world.frame.head(200), fit_predict=learner, settings=CARD) == REACH

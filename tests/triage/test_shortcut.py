@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.audit_worlds import SETTINGS, audit_world
-from dagster_project.triage.audit.reference_learner import quick_learner, rolling_forecasts
+from benchmarks.audit_worlds import SETTINGS, audit_world, rolling_forecasts
+from dagster_project.triage.audit.reference_learner import reference_learner
 from dagster_project.triage.audit.shortcut import COLUMNS, ShortcutSettings, audit_shortcut
 from dagster_project.triage.evaluation import metrics
 
-QUICK = quick_learner(SETTINGS, rounds=25)
+LEARNER = reference_learner(SETTINGS, rounds=25)
 AUDIT = ShortcutSettings(SETTINGS, replicates=60)
 
 
@@ -82,13 +82,13 @@ def test_little_or_no_skill_is_too_few() -> None:
 @pytest.mark.parametrize(("predictability", "verdict"), [("copy_only", "repeats"), ("mixed", "learns beyond habit")])
 def test_worlds_are_told_apart(predictability: str, verdict: str) -> None:
     world = audit_world(2, alerts=3_500, days=120, predictability=predictability)
-    forecasts = rolling_forecasts(world.frame, QUICK, SETTINGS, folds=1)
-    found = audit_shortcut(forecasts, world.frame, fit_predict=QUICK, settings=AUDIT)
+    forecasts = rolling_forecasts(world.frame, LEARNER, SETTINGS, folds=1)
+    found = audit_shortcut(forecasts, world.frame, fit_predict=LEARNER, settings=AUDIT)
     assert found.verdict == verdict, found.reason
     again = audit_shortcut(
         forecasts.sample(frac=1, random_state=1).sort_values("alert_id"),
         world.frame,
-        fit_predict=QUICK,
+        fit_predict=LEARNER,
         settings=replace(AUDIT, threads=2),
     )
     assert again.verdict == found.verdict

@@ -29,14 +29,8 @@ def every_feature(lookback: timedelta = LOOKBACK) -> list[HistoryFeature]:
     made = []
     for key in KEYS:
         for window in (TICK, 5 * TICK, lookback, None):
-            made += [
-                HistoryFeature(key, s, window=window)
-                for s in ("raised_count", "known_count", "acted_count", "acted_share")
-            ]
-        made += [
-            HistoryFeature(key, s)
-            for s in ("last_outcome", "seconds_since_raised", "seconds_since_known", "seconds_since_acted")
-        ]
+            made += [HistoryFeature(key, s, window=window) for s in ("raised_count", "known_count", "acted_count")]
+        made += [HistoryFeature(key, s) for s in ("last_outcome", "seconds_since_raised", "seconds_since_acted")]
         made += [HistoryFeature(key, "decayed_acted_rate", half_life=h) for h in (TICK / 5, 3 * TICK)]
     return made
 

@@ -15,7 +15,7 @@ from benchmarks.planted_leaks import PLANTED, Case
 from dagster_project.triage.audit.moments import read_moments
 from dagster_project.triage.audit.one_outcome import one_outcome
 from dagster_project.triage.audit.recomputation import changed_later
-from dagster_project.triage.audit.reference_learner import quick_learner
+from dagster_project.triage.audit.reference_learner import reference_learner
 from dagster_project.triage.audit.single_feature import Rest
 from dagster_project.triage.audit.withholding import Withholding, knows, learn_without_leaks, withhold
 from dagster_project.triage.champion import gate
@@ -116,7 +116,7 @@ def test_replay_takes_a_leak_out_and_names_it() -> None:
 def test_a_first_candidate_with_a_leak_is_refused() -> None:
     case, cut = planted("filled for 30% of the acted"), world().cut.to_pydatetime(warn=False)
     model = learn_without_leaks(case.frame, cut, SETTINGS, Withholding()).model
-    decision = gate.decide(model, pd.DataFrame(columns=["slice", "slice_value", "contender", "metric"]),
+    decision = gate.judge(model, pd.DataFrame(columns=["slice", "slice_value", "contender", "metric"]),
                            gate.Targets(), False, None, ["features: sees ahead"])  # fmt: skip
     assert decision.decision == "refused"
     assert "sees ahead" in decision.reasons[0]
@@ -176,7 +176,7 @@ def test_clean_real_columns_are_not_accused_and_partial_leaks_are(real_alerts: P
     assert withhold(frame, history, cut.to_pydatetime(warn=False), SETTINGS) == Withholding()
     acted, chance = (frame["acted"] == 1).to_numpy(), np.random.default_rng(0).random(len(frame))
     latest = frame.drop(columns="excluded_since")
-    learner = quick_learner(SETTINGS.features, rounds=40)
+    learner = reference_learner(SETTINGS.features, rounds=40)
     column = latest["team"].astype(object)
     leaks = {
         "attribute note": with_note(latest, acted & (chance < 0.1)),

@@ -3,10 +3,10 @@
 Belongs here: what the clean tables were built with (a fingerprint and an as-of), asking and remembering it.
 Does not belong here: how dbt reads only what is new (`dbt_project/macros/only_new.sql`).
 
-The answer is "only what is new" when the tables that stand came from the same raw tables (not emptied, rewritten or
-replaced since) of this very cluster, the same dbt project, the same settings, the same meanings of action types and
-corrections, no later as-of, and a run that went well, and when they are still the tables that this run left. In doubt
-dbt reads everything: the tables are the same, only later.
+dbt reads only what is new if the last cleaning succeeded, its tables are still there, its as-of is not later, and
+nothing else has changed: the raw tables (not emptied, rewritten or replaced), the cluster, the dbt project, the
+settings, the meanings of action types, and the corrections. In doubt dbt reads everything, which takes longer and
+leaves the same tables.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import Settings
 
-NEW, WHOLE, PUBLISH = "new", "whole", "publish"
-CLEAN_VARIABLE = "HEED_CLEAN"  # what the dbt project is told: one of the three words
+NEW, FULL, PUBLISH = "new", "full", "publish"
+CLEAN_VARIABLE = "HEED_CLEAN"  # tells the dbt project one of the three words
 
-# A table that is emptied or rewritten gets another file; a column that is added shows in its row type.
+# A table that is emptied or rewritten gets another file. Added columns are listed.
 _IDENTITY = """
 SELECT oid::bigint, pg_relation_filenode(oid)::bigint AS file, relkind = 'r' AND NOT relhassubclass AS is_plain,
        (SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
         FROM pg_attribute WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped) AS columns
 FROM pg_class WHERE oid = to_regclass($1)
 """
-# What dbt built and reads again next time: a part of a dump that was restored over it is another table.
+# What dbt built and reads again next time. A table restored from a dump has another oid or file.
 _BUILT = """
 SELECT string_agg(concat_ws(' ', nspname, relname, pg_class.oid, pg_relation_filenode(pg_class.oid)), ', '
                   ORDER BY nspname, relname)
@@ -48,7 +48,7 @@ WHERE relkind = 'r' AND (nspname = 'marts' OR nspname = 'staging' AND relname IN
 
 @dataclass(frozen=True)
 class Reading:
-    """What dbt is to read. `fingerprint` is empty where it can never read only what is new; `why` says so in words."""
+    """What dbt reads in this run, and why. `fingerprint` is empty if dbt can never read only what is new."""
 
     what: str
     why: str
@@ -59,13 +59,13 @@ class Reading:
 def cleaning(
     warehouse: Warehouse, settings: Settings, as_of: datetime, *, full_refresh: bool = False
 ) -> Iterator[Reading]:
-    """What dbt is to read; it reads within the block, and what it built is remembered when the block ends well.
+    """What dbt reads. dbt runs within the block; if the block succeeds, what dbt built is recorded.
 
-    Where dbt reads everything, so does whoever looks at the history next.
+    After a full refresh, the history cache is read again in full as well.
     """
     reading = what_to_read(warehouse, settings, as_of, full_refresh=full_refresh)
     warehouse.history_is_current = False
-    if reading.what == WHOLE:
+    if reading.what == FULL:
         HistoryCache(warehouse).forget()
     yield reading
     warehouse.history_is_current = False
@@ -73,38 +73,38 @@ def cleaning(
 
 
 def what_to_read(warehouse: Warehouse, settings: Settings, as_of: datetime, *, full_refresh: bool = False) -> Reading:
-    """Whether the clean tables that stand can be brought to `as_of` by reading only what is new.
+    """Whether the clean tables can be brought to `as_of` by reading only what is new.
 
-    full_refresh : somebody wants everything to be read.
+    full_refresh : read everything, because somebody asked for it.
     """
     fingerprint = _fingerprint(warehouse, settings)
     if full_refresh:
-        return Reading(WHOLE, "it was asked for", fingerprint)
+        return Reading(FULL, "it was asked for", fingerprint)
     if not fingerprint:
         return Reading(
-            WHOLE,
+            FULL,
             "changes do not show: the alerts or actions are not plain tables, or the server hides its identifier",
             "",
         )
     if not any(column["name"] == "written_by" for column in warehouse.columns("staging.built_with")):
-        return Reading(WHOLE, "nothing was cleaned before", fingerprint)
+        return Reading(FULL, "nothing was cleaned before", fingerprint)
     rows = warehouse.read_arrow(
         f"SELECT fingerprint, as_of, {WRITTEN_HERE} AS written_here, built = ({_BUILT}) AS still_stand "
         "FROM staging.built_with"
     ).to_pylist()
     if not rows:
-        return Reading(WHOLE, "the last cleaning did not end well, or was not heed's own", fingerprint)
+        return Reading(FULL, "the last cleaning failed, or was not heed's own", fingerprint)
     if rows[0]["fingerprint"] != fingerprint:
-        return Reading(WHOLE, "the raw tables, the settings or heed itself have changed", fingerprint)
+        return Reading(FULL, "the raw tables, the settings or heed itself have changed", fingerprint)
     if not (rows[0]["written_here"] and rows[0]["still_stand"]):
-        return Reading(WHOLE, "the tables were restored from a dump, or replaced", fingerprint)
+        return Reading(FULL, "the tables were restored from a dump, or replaced", fingerprint)
     if rows[0]["as_of"] > as_of:
-        return Reading(WHOLE, "the tables stand at a later as-of", fingerprint)
+        return Reading(FULL, "the tables have a later as-of", fingerprint)
     return Reading(NEW, "only what is new", fingerprint)
 
 
 def remember_reading(warehouse: Warehouse, reading: Reading, as_of: datetime) -> None:
-    """Write down what the clean tables were built with: after a run that went well, and only then."""
+    """Record what the clean tables were built with. Call it only after a run that succeeded."""
     if reading.fingerprint:
         with warehouse.transaction() as cursor:
             cursor.execute("DELETE FROM staging.built_with")
@@ -117,8 +117,8 @@ def remember_reading(warehouse: Warehouse, reading: Reading, as_of: datetime) ->
 
 def _fingerprint(warehouse: Warehouse, settings: Settings) -> str:
     source = settings.source
-    places = [f"{_quoted(source.database_schema)}.{_quoted(name)}" for name in (source.alerts, source.actions)]
-    tables = [warehouse.read_arrow(_IDENTITY, (place,)).to_pylist() for place in places]
+    sources = [f"{_quoted(source.database_schema)}.{_quoted(name)}" for name in (source.alerts, source.actions)]
+    tables = [warehouse.read_arrow(_IDENTITY, (table,)).to_pylist() for table in sources]
     here = cluster(warehouse)
     if not here or not all(rows and rows[0]["is_plain"] for rows in tables):
         return ""
@@ -136,8 +136,8 @@ def _fingerprint(warehouse: Warehouse, settings: Settings) -> str:
         if path.is_file()
     )
     content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in [*files, DBT_PROJECT / "dbt_project.yml"]]
-    told = json.dumps([here, tables, meanings, corrections, dbt_vars(settings), content], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()
+    inputs = json.dumps([here, tables, meanings, corrections, dbt_vars(settings), content], sort_keys=True)
+    return hashlib.sha256(inputs.encode()).hexdigest()
 
 
 def _quoted(name: str) -> str:

@@ -1,6 +1,6 @@
-"""dbt as a program: where it is, what it is told, and where it works.
+"""dbt as a program: the command, its variables, its environment and its working directory.
 
-Belongs here: the command, its variables and environment, its working directory with the parse that it keeps.
+Belongs here: starting dbt outside Dagster, and the directory with its stored parse.
 Does not belong here: SQL (`dbt_project/`) and how models become assets (`assets/dbt.py`).
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DBT_PROJECT = PROJECT / "dbt_project"
 _PARSED = "partial_parse.msgpack"
-# Its output goes into logs and messages, where escape codes of a terminal mean nothing and may hide what was written.
+# Its output goes into logs and messages, where a terminal's escape codes only hide text.
 DBT_ANYWHERE = {
     "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
     "DBT_USE_COLORS": "false",
@@ -43,7 +43,7 @@ def dbt_program() -> str:
 
 
 def dbt_vars(settings: Settings) -> dict[str, Any]:
-    """What dbt is told of the settings: the same in every run, or dbt parses its whole project anew."""
+    """The variables that follow from the settings. If they change, dbt parses its project again."""
     return {
         "raw_schema": settings.source.database_schema,
         "raw_alerts": settings.source.alerts,
@@ -57,17 +57,17 @@ def dbt_vars(settings: Settings) -> dict[str, Any]:
 
 
 def dbt_environment(warehouse: Warehouse, as_of: datetime) -> dict[str, str]:
-    """What dbt is told of the warehouse and of the moment."""
+    """The environment variables that dbt reads: the connection, and the as-of."""
     return {**warehouse.dbt_environment(), "HEED_AS_OF": as_of.isoformat(), **DBT_ANYWHERE}
 
 
 @contextmanager
 def dbt_directory(home: Path) -> Iterator[Path]:
-    """A directory for one invocation, holding the parse that the last good one left; removed when all went well.
+    """A directory for one invocation, with the parse that the last successful one left; removed on success.
 
-    dbt keeps what it parsed and saves some 5 s of processor time with it (measured: 10.7 s for a whole parse, 5.6 s
-    with it), but only beside the same profile and variables, hence one per home. What a failed invocation compiled
-    stays, for whoever looks for the cause.
+    dbt stores what it parsed, which saves some 5 s of processor time (measured: 10.7 s for a full parse, 5.6 s with
+    it), but only for the same profile and variables, hence one per home. After a failure the directory stays, with
+    the compiled SQL, so that you can look for the cause.
     """
     root = home / "dbt"
     directory = root / uuid.uuid4().hex[:12]
@@ -86,13 +86,13 @@ def build_clean_tables(warehouse: Warehouse, settings: Settings, as_of: datetime
     Raises
     ------
     HeedError
-        dbt failed; quotes the end of what it said.
+        dbt failed; quotes the end of its output.
     """
     with dbt_directory(warehouse.home) as directory:
         build = ("build", "--select", "tag:clean", "--exclude-resource-type", "unit_test")
         finished = _dbt(build, warehouse, settings, as_of, directory)
         if finished.returncode != 0:
-            raise HeedError(f"dbt could not clean the tables ({_end(finished)})", "mend what it names and run again")
+            raise HeedError(f"dbt could not clean the tables ({_end(finished)})", "correct what it names and run again")
 
 
 def write_docs(warehouse: Warehouse, settings: Settings, as_of: datetime, out: Path) -> None:
@@ -101,7 +101,7 @@ def write_docs(warehouse: Warehouse, settings: Settings, as_of: datetime, out: P
     Raises
     ------
     HeedError
-        dbt failed; quotes the end of what it said.
+        dbt failed; quotes the end of its output.
     """
     with dbt_directory(warehouse.home) as directory:
         finished = _dbt(("docs", "generate", "--static"), warehouse, settings, as_of, directory)
@@ -109,7 +109,7 @@ def write_docs(warehouse: Warehouse, settings: Settings, as_of: datetime, out: P
         if finished.returncode != 0 or not page.exists():
             raise HeedError(
                 f"dbt could not write its documentation ({_end(finished)})",
-                "run `heed run` first, and mend what it names",
+                "run `heed run` first, and correct what it names",
             )
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(page, out)

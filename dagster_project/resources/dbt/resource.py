@@ -1,15 +1,15 @@
-"""The Dagster resource that runs dbt: as dagster-dbt's own, without what costs time and is not used here.
+"""The Dagster resource that runs dbt: dagster-dbt's own, without the parts that cost time and are not used here.
 
-Belongs here: how a step starts dbt and how dbt's events become Dagster's.
-Does not belong here: what is built (`assets/dbt.py`), dbt's variables and directories (`dbt.py`).
+Belongs here: how a step starts dbt, and how dbt's events become Dagster's.
+Does not belong here: what is built (`assets/dbt.py`), dbt's variables and directories (`project.py`).
 
 `DbtCliResource.cli` runs `dbt --version` (3 s of processor time), and loads dbt, its profile and its adapter into this
-process as well (3 s), for metadata that have to be asked for (row counts, columns). Nobody here asks: the models are
-under contract, and what Dagster shows of them comes from dbt's events.
+process as well (3 s), for optional metadata (row counts, columns). They are not used here: the models are under
+contract, and what Dagster shows of them comes from dbt's events.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,17 +26,25 @@ from dagster_project.resources.dbt.project import DBT_ANYWHERE
 class Dbt(DbtCliResource):
     """dbt for the steps of heed."""
 
-    def build(self, context: dg.AssetExecutionContext, arguments: Sequence[str], target_path: Path) -> DbtCliInvocation:
-        """Start `dbt build` for what this step selects, in this environment; `stream()` gives its events.
+    def build(
+        self,
+        context: dg.AssetExecutionContext,
+        arguments: Sequence[str],
+        target_path: Path,
+        environment: Mapping[str, str],
+    ) -> DbtCliInvocation:
+        """Start `dbt build` for what this step selects; `stream()` yields its events.
 
         arguments : after `build`, without a selection.
         target_path : where dbt writes and logs.
+        environment : variables of dbt's process, in addition to those of this one.
         """
         chosen = get_updated_cli_invocation_params_for_context(
             context=context, manifest={}, dagster_dbt_translator=DagsterDbtTranslator()
         )
-        environment = {
+        variables = {
             **os.environ,
+            **environment,
             "DAGSTER_DBT_CLI": "true",
             **DBT_ANYWHERE,
             "DBT_LOG_FORMAT": "json",
@@ -46,10 +54,10 @@ class Dbt(DbtCliResource):
             "DBT_PROJECT_DIR": str(self.project_dir),
         }
         if chosen.indirect_selection:
-            environment["DBT_INDIRECT_SELECTION"] = chosen.indirect_selection
+            variables["DBT_INDIRECT_SELECTION"] = chosen.indirect_selection
         project = Path(self.project_dir)
         return DbtCliInvocation(
-            process=run_dbt(["build", *arguments, *chosen.selection_args], environment, project),
+            process=run_dbt(["build", *arguments, *chosen.selection_args], variables, project),
             manifest=chosen.manifest,
             dagster_dbt_translator=chosen.dagster_dbt_translator,
             project_dir=project,

@@ -1,6 +1,6 @@
-"""Data Docs: Great Expectations' own pages.
+"""Data Docs: Great Expectations' own HTML pages.
 
-Belongs here: kept results, and the site built from them.
+Belongs here: stored results, and the site built from them.
 Does not belong here: validation, and what a result means (`results.py`).
 """
 
@@ -17,16 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dagster_project.resources.expectations.results import (
-    SuiteResult,
-)
-from dagster_project.resources.expectations.suites import (
-    PROJECT,
-    suite_names,
-)
-from dagster_project.resources.expectations.validation import _gx, load_suite
+from dagster_project.resources.expectations.results import SuiteResult
+from dagster_project.resources.expectations.suites import PROJECT, suite_names
+from dagster_project.resources.expectations.validation import import_gx, load_suite
 
-# Runs whose results are kept per suite. Data Docs show them all; 20 runs of 9 suites build in a few seconds.
+# Results kept per suite. Data Docs show them all; 20 runs of 9 suites build in a few seconds.
 KEPT_RESULTS = 20
 
 
@@ -34,7 +29,7 @@ def store_result(result: SuiteResult, directory: Path) -> Path:
     """Keep a result for Data Docs, as `<directory>/results/<suite>/<time>.json`; the oldest beyond 20 are
     removed.
 
-    The file appears whole or not at all. Returns its path.
+    The file is written completely or not at all. Returns its path.
     """
     folder = Path(directory) / "results" / result.suite_name
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +69,7 @@ def build_data_docs(directory: Path) -> Path:
 
 
 def _write_site(directory: Path, target: Path) -> None:
-    gx = _gx()
+    gx = import_gx()
     import yaml  # type: ignore[import-untyped]
     from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResultSchema
     from great_expectations.core.run_identifier import RunIdentifier
@@ -100,9 +95,9 @@ def _write_site(directory: Path, target: Path) -> None:
             document = json.loads(path.read_text(encoding="utf-8"))
             for entry in document["results"]:
                 entry["result"] = _escaped(entry["result"])
-            made_at = datetime.strptime(path.stem, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
+            validated_at = datetime.strptime(path.stem, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
             result = schema.load(document)
-            run_id = RunIdentifier(run_name=made_at.isoformat(timespec="seconds"), run_time=made_at)
+            run_id = RunIdentifier(run_name=validated_at.isoformat(timespec="seconds"), run_time=validated_at)
             result.meta["run_id"] = run_id
             key = ValidationResultIdentifier(
                 expectation_suite_identifier=ExpectationSuiteIdentifier(name=name),
@@ -114,8 +109,8 @@ def _write_site(directory: Path, target: Path) -> None:
 
 
 def _escaped(value: Any) -> Any:
-    """All texts in a JSON value as they may stand in HTML: Great Expectations writes values into its pages as they
-    are, and an alert's title or rule may be anything."""
+    """A JSON value with all texts escaped for HTML: Great Expectations writes values into its pages unescaped, and an
+    alert's title or rule may be anything."""
     if isinstance(value, str):
         return html.escape(value)
     if isinstance(value, list):
@@ -127,7 +122,7 @@ def _escaped(value: Any) -> Any:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file. The system releases it when the process ends, however it ends."""
+    """Hold an exclusive lock on a file. The system releases it however the process ends."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:

@@ -1,6 +1,6 @@
-"""Flags, as expectations find them.
+"""Flags, as expectations report them.
 
-Belongs here: the flags suite, and its unexpected rows as flags.
+Belongs here: running the flags suite, and its unexpected rows as flags.
 Does not belong here: how a flood is recognised (`triage/flags`), where flags are kept (`stores/flags.py`).
 """
 
@@ -10,23 +10,21 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from dagster_project.resources.expectations.results import (
-    SuiteResult,
-)
+from dagster_project.resources.expectations.results import SuiteResult
+from dagster_project.resources.expectations.validation import readable, validate
 
 if TYPE_CHECKING:
     import pandas as pd
-from dagster_project.resources.expectations.validation import _readable, validate
 
 
 @dataclass(frozen=True)
 class FoundFlags:
-    """The flags as Great Expectations found them.
+    """The flags as Great Expectations reports them.
 
     Attributes
     ----------
-    flood_days, visibility_only_rules : the tables, as `triage.flags.find_flags` makes them.
-    alerts : the flags of each alert, as `triage.exclusion.flag_alerts` gives them from the two tables.
+    flood_days, visibility_only_rules : the tables, as `triage.flags.find.find_flags` returns them.
+    alerts : the flags of each alert, as `triage.flags.exclusion.flag_alerts` computes them from the two tables.
     result : the validation of the suite `alert_volume`; its unexpected rows are the flagged alerts.
     """
 
@@ -44,18 +42,18 @@ def find_flags(
     visibility_settings: Any = None,
     overrides: pd.DataFrame | None = None,
 ) -> FoundFlags:
-    """What is unexpected in a history: `triage.flags.find_flags`, asked through the suite `alert_volume`.
+    """What is unexpected in a history: `triage.flags.find.find_flags`, run through the suite `alert_volume`.
 
     Parameters
     ----------
-    history, rules, as_of, overrides : as `triage.flags.find_flags` takes them.
+    history, rules, as_of, overrides : as `triage.flags.find.find_flags` takes them.
     flood_settings, visibility_settings : the dataclasses of the same names in `triage`, or None.
 
-    What the expectations find unexpected *is* the flag: counts and sample rows in `result` are those of the alerts
-    that `triage.exclusion.flag_alerts` flags by the two tables.
+    The unexpected rows *are* the flagged alerts: counts and sample rows in `result` are those of the alerts that
+    `triage.flags.exclusion.flag_alerts` flags by the two tables.
     """
     if rules is not None and "declared_visibility_only" in rules:
-        # Thousands of rules that declare nothing would travel through every copy that is made of the parameters.
+        # Great Expectations copies parameters often: leave out the thousands of rules that declare nothing.
         rules = rules[rules["declared_visibility_only"].notna() & (rules["declared_visibility_only"] != False)]  # noqa: E712
     result = validate(
         "alert_volume",
@@ -69,12 +67,12 @@ def find_flags(
         },
     )
     details = {outcome.check_name: outcome.details for outcome in result.results}
-    floods, rules_told = details["daily_volume_within_seasonal_band"], details["rules_are_acted_on"]
-    return FoundFlags(floods["table"], rules_told["table"], floods["alerts"], result)
+    floods, rules_acted_on = details["daily_volume_within_seasonal_band"], details["rules_are_acted_on"]
+    return FoundFlags(floods["table"], rules_acted_on["table"], floods["alerts"], result)
 
 
 def _records(frame: pd.DataFrame | None) -> list[dict[str, Any]]:
     """Rows as JSON can hold them: parameters travel as JSON."""
     if frame is None:
         return []
-    return [{str(k): _readable(v) for k, v in row.items()} for row in frame.to_dict("records")]
+    return [{str(k): readable(v) for k, v in row.items()} for row in frame.to_dict("records")]

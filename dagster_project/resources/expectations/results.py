@@ -1,6 +1,6 @@
-"""What a suite found, in heed's own words.
+"""The results of suites, in heed's own words.
 
-Belongs here: the results of expectations, and the errors they raise.
+Belongs here: the outcomes of expectations, and the errors they raise.
 Does not belong here: running a suite (`validation.py`).
 """
 
@@ -21,18 +21,16 @@ Severity = Literal["critical", "warning"]
 
 
 class ExpectationCrashed(RuntimeError):
-    """An expectation could not be evaluated. This is a bug or a wrong frame, and says nothing about the
-    rows."""
+    """An expectation could not be evaluated. This is a bug or a wrong frame, and says nothing about the rows."""
 
 
 class ExpectationsFailed(HeedError):
-    """A critical expectation does not hold: what was about to be used or published must not be."""
+    """A critical expectation does not hold: the rows must not be used or published."""
 
 
 @dataclass(frozen=True)
 class CheckSpec:
-    """One expectation as its readers know it; `check_name` is unique in its suite and a valid Dagster
-    name."""
+    """One expectation as people see it; `check_name` is unique in its suite and a valid Dagster name."""
 
     check_name: str
     description: str
@@ -53,7 +51,7 @@ class ExpectationOutcome:
     ----------
     check_name, description, notes, severity : as in the suite.
     passed : whether it holds.
-    observed : what was seen, where the expectation says so; else None.
+    observed : the observed value, where the expectation has one; else None.
     element_count, unexpected_count : rows looked at and unexpected ones; None for expectations about whole
         frames.
     unexpected_percent : 0 to 100, of the rows that the expectation is about (null values are usually left
@@ -61,7 +59,7 @@ class ExpectationOutcome:
     sample_rows : up to 10 unexpected rows: the ids and the columns concerned.
     values : up to 5 unexpected values of the first column concerned, the most frequent first, with how many rows hold
         each; empty where no value is held by two rows.
-    details : what else the expectation gives, such as the table of flags.
+    details : what else the expectation returns, such as the table of flags.
     """
 
     check_name: str
@@ -129,12 +127,12 @@ class SuiteResult:
         return f"{self.suite_name}: {len(worst_first)} of {len(self.results)} expectations failed: {what}"
 
     def raise_if_critical(self) -> None:
-        """Stop here when a critical expectation fails. Raises `ExpectationsFailed`, which names the rows."""
+        """Raise `ExpectationsFailed`, which names the rows, if a critical expectation failed."""
         if self.critical_failures:
             words = "; ".join(outcome.in_words() for outcome in self.critical_failures)
             raise ExpectationsFailed(
                 f"{self.suite_name} stopped the run: {words}",
-                f"mend these rows at their source, or correct expectations/suites/{self.suite_name}.json "
+                f"correct these rows at their source, or correct expectations/suites/{self.suite_name}.json "
                 "if they are right",
             )
 

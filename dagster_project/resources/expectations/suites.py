@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.expectations.results import (
-    CheckSpec,
-)
+from dagster_project.resources.expectations.results import CheckSpec
 
 PROJECT = Path(__file__).resolve().parents[3] / "expectations"
 
@@ -42,7 +40,7 @@ def _suite_text(name: str) -> str:
 
 
 def suite_document(name: str) -> dict[str, Any]:
-    """The suite's JSON as it stands in `expectations/suites/<name>.json`; `HeedError` when there is none."""
+    """The suite's JSON from `expectations/suites/<name>.json`; `HeedError` when there is none."""
     try:
         return cast("dict[str, Any]", json.loads(_suite_text(name)))
     except ValueError as error:
@@ -77,17 +75,8 @@ def check_specs(suite_name: str) -> list[CheckSpec]:
 
 
 def suite_checksum(name: str) -> str:
-    """A checksum of what a suite expects: another one when its file changes."""
+    """A checksum of what a suite expects; it changes with the file."""
     return hashlib.sha256(_suite_text(name).encode()).hexdigest()[:16]
-
-
-def required_columns(suite_name: str) -> list[str]:
-    """The columns that the suite names, in order of first use. Families found by name pattern are not among
-    them."""
-    columns: dict[str, None] = {}
-    for entry in suite_document(suite_name)["expectations"]:
-        columns.update(dict.fromkeys(_columns_of(entry["kwargs"])))
-    return list(columns)
 
 
 def required_parameters(suite_name: str) -> set[str]:
@@ -95,9 +84,9 @@ def required_parameters(suite_name: str) -> set[str]:
     return set(re.findall(r'"\$PARAMETER":\s*"(\w+)"', _suite_text(suite_name)))
 
 
-def _columns_of(kwargs: Mapping[str, Any]) -> list[str]:
-    """The columns an expectation names. Every argument that names columns starts with `column`, theirs and
-    ours."""
+def columns_of(kwargs: Mapping[str, Any]) -> list[str]:
+    """The columns an expectation names. Every argument that names columns starts with `column`, in Great
+    Expectations' own expectations and in heed's."""
     named: list[str] = []
     for key, value in kwargs.items():
         if key.startswith("column"):
@@ -106,11 +95,10 @@ def _columns_of(kwargs: Mapping[str, Any]) -> list[str]:
 
 
 def default_parameters() -> dict[str, Any]:
-    """What parameters mean when nobody says otherwise. `cut` has no default: a forgotten cut must not pass as
-    now."""
+    """The values of parameters that are not passed. `cut` has no default: a forgotten cut must not mean now."""
     return {
         "as_of": datetime.now(UTC).isoformat(),
-        # Fewer acted alerts than this and a model does worse than the best simple rule.
+        # With fewer acted alerts than this a model does worse than the best simple rule.
         "minimum_acted": 50,
         "minimum_not_acted": 50,
         "flood_settings": {},

@@ -1,12 +1,11 @@
-"""Running Great Expectations suites on frames, and building their Data Docs.
+"""Running Great Expectations suites on frames.
 
-Belongs here: reading the suites in `expectations/suites`, validating a frame in memory, results in heed's own
-words, storing results, the static Data Docs site.
-Does not belong here: what is expected (the suites), custom expectations (`expectations/plugins`), and Dagster
-(`checks.py`).
+Belongs here: importing Great Expectations, validating a frame in memory, and the outcomes.
+Does not belong here: what is expected (the suites, `suites.py`), custom expectations (`expectations/plugins`), Data
+Docs (`data_docs.py`), and Dagster (`checks.py`).
 
-Great Expectations takes 6 to 10 seconds to import, so it is imported inside the functions that need it:
-names, descriptions and severities come straight from the JSON. Each validation uses an ephemeral context,
+Great Expectations takes 6 to 10 seconds to import, so it is imported inside the functions that need it; names,
+descriptions and severities come straight from the JSON (`suites.py`). Each validation uses an ephemeral context,
 because several processes on one file context corrupt it.
 """
 
@@ -36,8 +35,8 @@ from dagster_project.resources.expectations.results import (
 )
 from dagster_project.resources.expectations.suites import (
     PROJECT,
-    _columns_of,
     check_specs,
+    columns_of,
     default_parameters,
     required_parameters,
     suite_document,
@@ -49,19 +48,11 @@ if TYPE_CHECKING:
 
 PLUGINS = "heed_expectations"
 
-
-# --------------------------------------------------------------------------------------------- suites as JSON
-
-
-# -------------------------------------------------------------------------- Great Expectations, imported late
-
-
 _import_lock = threading.Lock()
 
 
-def _gx() -> Any:
-    """Great Expectations with heed's expectations registered, silent and offline. Takes seconds the first
-    time."""
+def import_gx() -> Any:
+    """Great Expectations with heed's expectations registered, silent and offline. Takes seconds the first time."""
     with _import_lock:
         # It reads this on import of its own settings, and would otherwise report usage over the network.
         os.environ["GX_ANALYTICS_ENABLED"] = "false"
@@ -90,9 +81,9 @@ def load_suite(name: str) -> ExpectationSuite:
     Raises
     ------
     HeedError : no such suite, or an expectation in it is not valid. (Great Expectations only logs the latter
-        and goes on without the expectation: a check would silently disappear.)
+        and drops the expectation: a check would silently disappear.)
     """
-    gx = _gx()
+    gx = import_gx()
     document = suite_document(name)
     for entry in document["expectations"]:
         _require_valid(gx, name, entry)
@@ -129,7 +120,7 @@ def validate(
 
     Parameters
     ----------
-    frame : the rows. Columns that the suite names must exist; others do no harm. Not changed.
+    frame : the rows, not changed. Columns that the suite names must exist; others are ignored.
     id_columns : what names a row to a reader; those the frame lacks are left out.
     parameters : values for the suite's parameters (times as ISO 8601 text or datetime), over
         `default_parameters`.
@@ -145,10 +136,10 @@ def validate(
         expectation.
     """
     _require_columns(suite_name, frame)
-    given = _parameters_for(suite_name, parameters or {})
+    values = _parameters_for(suite_name, parameters or {})
     suite = load_suite(suite_name)
     validated_at = datetime.now(UTC)
-    gx_result = _run(suite, frame, given)
+    gx_result = _run(suite, frame, values)
     by_name = {result.expectation_config.meta["check_name"]: result for result in gx_result.results}
     outcomes = []
     for spec in check_specs(suite_name):
@@ -171,11 +162,11 @@ def validate_parts(
     id_columns: Sequence[str] = ("alert_id",),
     parameters: Mapping[str, Any] | None = None,
 ) -> SuiteResult:
-    """As `validate`, on rows that come in parts, at least one, so that all of them never stand in memory at once.
+    """As `validate`, on rows that come in parts (at least one), so that they are never all in memory at once.
 
-    What is expected of each row must hold in every part; counts are summed. What is expected of the rows as a whole
-    (enough of them, some that were acted on) must hold in one. That a value is unique is looked at within a part: where
-    there may be several, the table itself must see to it.
+    What is expected of each row must hold in every part; counts are summed. What is expected of all rows together
+    (enough of them, some that were acted on) must hold in one. Uniqueness is checked within each part only: where there
+    may be several parts, the table itself must ensure it.
     """
     results = [validate(suite_name, part, id_columns=id_columns, parameters=parameters) for part in parts]
     if len(results) == 1:
@@ -198,12 +189,12 @@ def _together(outcomes: Sequence[ExpectationOutcome]) -> ExpectationOutcome:
             [getattr(outcome, name) for outcome in outcomes] for name in ("unexpected_count", "element_count")
         )
     )
-    # Where no row is to blame, it is about the rows as a whole.
-    told = [outcome for outcome in outcomes if outcome.passed != bool(unexpected)] or list(outcomes)
+    # A failure without unexpected rows is about all rows together.
+    telling = [outcome for outcome in outcomes if outcome.passed != bool(unexpected)] or list(outcomes)
     observed = [outcome.observed for outcome in outcomes]
     return replace(
-        told[0],
-        observed=sum(observed) if all(type(value) is int for value in observed) else told[0].observed,
+        telling[0],
+        observed=sum(observed) if all(type(value) is int for value in observed) else telling[0].observed,
         unexpected_count=unexpected,
         element_count=looked_at,
         unexpected_percent=100 * unexpected / looked_at if unexpected is not None and looked_at else None,
@@ -213,7 +204,7 @@ def _together(outcomes: Sequence[ExpectationOutcome]) -> ExpectationOutcome:
 
 
 def _most_frequent(parts: Iterable[list[tuple[Any, int]]]) -> list[tuple[Any, int]]:
-    """Values of several parts as one list: the most frequent first, then in order of their appearance."""
+    """Values of several parts as one list: the most frequent first, then in order of appearance."""
     counts: dict[Any, int] = {}
     for value, count in (each for part in parts for each in part):
         counts[value] = counts.get(value, 0) + count
@@ -223,14 +214,14 @@ def _most_frequent(parts: Iterable[list[tuple[Any, int]]]) -> list[tuple[Any, in
 def _require_columns(suite_name: str, frame: pd.DataFrame) -> None:
     columns = [str(column) for column in frame.columns]
     for entry in suite_document(suite_name)["expectations"]:
-        for column in _columns_of(entry["kwargs"]):
+        for column in columns_of(entry["kwargs"]):
             if column not in columns:
                 near = difflib.get_close_matches(column, columns, n=1)
                 raise HeedError(
                     f"the rows for suite {suite_name!r} lack the column {column!r}"
                     + (f" (nearest: {near[0]!r})" if near else "")
                     + f", which its check {entry['meta']['check_name']!r} is about",
-                    "bring the column, or take the check out of the suite",
+                    "add the column, or remove the check from the suite",
                 )
 
 
@@ -260,10 +251,10 @@ def _plain(value: Any) -> Any:
 
 def _run(suite: ExpectationSuite, frame: pd.DataFrame, parameters: dict[str, Any]) -> Any:
     """BASIC with unexpected rows gives counts and the first failing rows. SUMMARY would add an index list of
-    all failing rows: 1.7 times as slow on 200,000 rows, and nobody reads it."""
+    all failing rows, which nobody reads, and take 1.7 times as long on 200,000 rows."""
     from great_expectations.data_context import set_context
 
-    context = _gx().get_context(mode="ephemeral")
+    context = import_gx().get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     try:
         batch = (
@@ -282,13 +273,13 @@ def _run(suite: ExpectationSuite, frame: pd.DataFrame, parameters: dict[str, Any
             expectation_parameters=parameters,
         )
     finally:
-        # Great Expectations keeps its newest context for everybody, and with it the frame and every metric of it.
+        # Great Expectations keeps its newest context as a global, and with it the frame and all its metrics.
         set_context(None)
 
 
 def _raise_on_crash(suite_name: str, spec: CheckSpec, result: Any) -> None:
-    """Great Expectations reports an exception as an unsuccessful expectation, under one of two shapes. What a user
-    can mend comes through the details, as it was raised."""
+    """Great Expectations reports an exception as an unsuccessful expectation, under one of two shapes. A
+    `HeedError` comes through the details and is raised as it is."""
     if isinstance(error := (result.result.get("details") or {}).get("error"), HeedError):
         raise error
     info = result.exception_info or {}
@@ -311,10 +302,10 @@ def _outcome(spec: CheckSpec, result: Any, id_columns: Sequence[str]) -> Expecta
     rows = seen.get("unexpected_rows")
     if rows is not None and len(rows):
         details = seen.get("details") or {}
-        about = [*_columns_of(result.expectation_config.kwargs), *details.get("columns", [])]
+        about = [*columns_of(result.expectation_config.kwargs), *details.get("columns", [])]
         shown = [c for c in dict.fromkeys([*id_columns, *about]) if c in rows.columns] or list(rows.columns)[:8]
         sample = [
-            {str(column): _readable(value) for column, value in row.items()}
+            {str(column): readable(value) for column, value in row.items()}
             for row in rows[shown].head(SAMPLE_ROWS).to_dict("records")
         ]
         concerned = [column for column in about if column in rows.columns and column not in id_columns]
@@ -323,14 +314,14 @@ def _outcome(spec: CheckSpec, result: Any, id_columns: Sequence[str]) -> Expecta
             held = details.get("values")
             if held is None and len(rows) == count:
                 held = rows[concerned[0]].value_counts(dropna=False).head(SHOWN_VALUES).items()
-            values = [(_readable(value), int(number)) for value, number in held or []]
+            values = [(readable(value), int(number)) for value, number in held or []]
     percent = seen.get("unexpected_percent")
     details = seen.get("details")
     return ExpectationOutcome(
         check_name=spec.check_name,
         passed=passed,
         severity=spec.severity,
-        observed=_readable(observed) if not isinstance(observed, list) else [_readable(v) for v in observed],
+        observed=readable(observed) if not isinstance(observed, list) else [readable(v) for v in observed],
         unexpected_count=None if count is None else int(count),
         element_count=None if seen.get("element_count") is None else int(seen["element_count"]),
         unexpected_percent=None if percent is None else float(percent),
@@ -344,7 +335,7 @@ def _outcome(spec: CheckSpec, result: Any, id_columns: Sequence[str]) -> Expecta
     )
 
 
-def _readable(value: Any) -> Any:
+def readable(value: Any) -> Any:
     """A value as JSON can hold it: null for everything missing, ISO 8601 for times, numbers as numbers."""
     import numpy as np
     import pandas as pd
@@ -374,6 +365,3 @@ def _document(gx_result: Any, outcomes: list[ExpectationOutcome]) -> dict[str, A
     # The batch's fingerprint and ids are random per run and say nothing about the rows.
     gx_result.meta = {"great_expectations_version": gx_result.meta["great_expectations_version"]}
     return cast("dict[str, Any]", gx_result.to_json_dict())
-
-
-# -------------------------------------------------------------------------------------------------- Data Docs

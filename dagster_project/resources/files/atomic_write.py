@@ -1,6 +1,6 @@
 """Writing a file so that a reader sees the old one or the new one.
 
-Belongs here: the place beside it, its taking over, and what is said where it cannot be written.
+Belongs here: the temporary file, replacing the old one, and the error when that fails.
 Does not belong here: what is written.
 """
 
@@ -22,22 +22,22 @@ Place = TypeVar("Place", Path, "UPath")
 
 @contextmanager
 def whole_file(path: Place, remedy: str) -> Iterator[Place]:
-    """Gives a place beside `path` to write to; it takes the place of `path` when the block has ended well.
+    """Gives a temporary path in the same directory; it replaces `path` when the block ends without an error.
 
-    Not synced to the disk: what a power cut truncates is noticed when it is read.
+    Not synced to the disk: readers must notice a file that a power cut truncated.
 
     Raises
     ------
     HeedError
-        It cannot be written; says why, and `remedy`.
+        The file cannot be written; names the reason and `remedy`.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield fresh
         fresh.rename(path)
     except OSError as error:
-        said = " ".join((error.strerror or str(error)).split())[:200]
-        raise HeedError(f"{path} cannot be written ({said})", remedy) from error
+        reason = " ".join((error.strerror or str(error)).split())[:200]
+        raise HeedError(f"{path} cannot be written ({reason})", remedy) from error
     finally:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Checksums of the files that heed keeps beside the warehouse to save time.
+"""Checksums of the files that heed keeps outside the warehouse to save time.
 
-Belongs here: taking one of an open file, and refusing a file that has another.
-Does not belong here: where the right one stands (`history_cache.py`, `features.py`), and what is done without the file.
+Belongs here: computing one for an open file, and refusing a file whose checksum differs.
+Does not belong here: where the right one is stored (`history_cache.py`, `features.py`), and what replaces the file.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import hashlib
 import os
 from typing import Any
 
-# What was read in this process and had this checksum, by device, inode, size and both times of the file. Tools that
-# put a file back can set back the time of its change (`cp -p`), but not that of its inode (ctime).
+# Checksums of files read in this process, by device, inode, size and both times of the file. Tools that restore a
+# file can set its modification time back (`cp -p`), but not the change time of its inode (ctime).
 _read: dict[tuple[int, ...], str] = {}
-# Files of ten years of days, some of them in parts; beyond that all are looked at again.
+# Ten years of daily files, some of them in parts; beyond that, all are read again.
 _MOST = 20_000
 
 
 class DoubtfulFile(Exception):
-    """A file is not the one that was written: damaged, or an older one that was put back."""
+    """A file is not the one that heed wrote last: damaged, or an older one that was restored."""
 
 
 def checksum_of(file: Any) -> str:
-    """The SHA-256 of an open file, which stands at its beginning afterwards."""
+    """The SHA-256 of an open file; leaves the file at its beginning."""
     file.seek(0)
     checksum = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0)
@@ -30,12 +30,12 @@ def checksum_of(file: Any) -> str:
 
 
 def require_checksum(file: Any, wanted: str) -> None:
-    """Refuse an open file with another checksum. A local file that passed and was not touched since is not read again.
+    """Refuse an open file with another checksum. A local file that passed and has not changed since is not read again.
 
     Raises
     ------
     DoubtfulFile
-        It has another one.
+        The checksum differs.
     """
     state = _state(file)
     if state is not None and _read.get(state) == wanted:
@@ -49,7 +49,7 @@ def require_checksum(file: Any, wanted: str) -> None:
 
 
 def _state(file: Any) -> tuple[int, ...] | None:
-    """None: an object in a bucket, of which nothing tells whether it changed but its content."""
+    """None for an object in a bucket: only its content tells whether it changed."""
     try:
         status = os.fstat(file.fileno())
     except (OSError, AttributeError):

@@ -1,10 +1,10 @@
-"""Giving memory back between the stages of a run.
+"""Returning memory to the system between the stages of a run.
 
-Belongs here: what a stage no longer holds and the allocators still keep.
-Does not belong here: what a stage holds.
+Belongs here: memory that a stage has freed and the allocators still keep.
+Does not belong here: memory that a stage uses.
 
 A job runs in one process, so that imports and connections are paid for once. The price: the C library and Arrow keep
-freed pages for later, and the most memory of one stage stands below the next one.
+freed pages, and the peak of one stage remains under the next one.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ import sys
 import dagster as dg
 import pandas as pd
 
-# From this much resident memory on, what only refers to itself is looked for: below it little can be won.
+# Garbage is collected only above this resident memory: below it there is little to gain.
 WORTH_COLLECTING = 1_000_000_000
 
 _frozen: list[bool] = []
@@ -23,8 +23,8 @@ _frozen: list[bool] = []
 
 def give_back() -> None:
     """Return freed pages to the system, as far as the allocators can."""
-    # What stands after the first stage is mostly imported code, hundreds of thousands of objects. Looking through them
-    # again after every stage would take half a second each.
+    # After the first stage most objects are imported code, hundreds of thousands of them. Scanning them again after
+    # every stage would take half a second each time.
     if not _frozen:
         gc.freeze()
         _frozen.append(True)
@@ -38,10 +38,9 @@ def give_back() -> None:
 
 
 def release(frame: pd.DataFrame) -> None:
-    """Empty a frame that was written and that nobody reads any more.
+    """Empty a frame that is written and will not be read again.
 
-    A run in this process (`heed run`) keeps whatever its stages handed over until it ends: with a million alerts that
-    is 2 GB below every later stage.
+    A run in this process (`heed run`) keeps the outputs of its stages until it ends: 2 GB with a million alerts.
     """
     frame.drop(index=frame.index, inplace=True)
 

@@ -1,10 +1,10 @@
-"""Frames too long to stand in memory whole: parts that are set aside until all of them were looked at.
+"""Spill buffers: frames too long for memory, kept in parts until all parts are checked.
 
-Belongs here: the files of one such frame, and giving the parts back.
-Does not belong here: what is looked at, and where the rows go then.
+Belongs here: the files of one such frame, and reading the parts back.
+Does not belong here: the checks, and where the rows go afterwards.
 
-A stage that writes only what passes its checks has to hold everything until the last row is checked. The newest part
-stays in memory, and with it all there is on nearly every run; what came before it goes to a file.
+A stage that writes only what passes its checks must keep all rows until the last one is checked. The newest part stays
+in memory, which on nearly every run is everything; earlier parts go to files.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from dagster_project.resources.files.memory import release
 ALERTS_AT_ONCE = 250_000
 
 
-class Aside:
+class SpillBuffer:
     """The parts of one frame, in their order.
 
     Parameters
     ----------
-    home : the state directory, under which the files stand while they are needed.
-    name : of the frame. What a run that was killed left under it is removed; one run has its turn at a time.
+    home : the state directory; the files are in `spill/` there.
+    name : of the frame. Files that a killed run left under it are removed; only one run holds the run lock.
 
     Attributes
     ----------
-    newest : the part that was kept last. rows : of all parts.
+    newest : the last part. rows : of all parts.
     """
 
     def __init__(self, home: Path, name: str) -> None:
-        self._directory = home / "aside" / name
+        self._directory = home / "spill" / name
         self._files: list[Path] = []
         self.newest = pd.DataFrame()
         self.rows = 0
         self._remove()
 
     def keep(self, parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        """Give each part on, and keep it."""
+        """Pass each part on, and keep it."""
         for part in parts:
             self._write_newest()
             self.newest = part
@@ -58,13 +58,13 @@ class Aside:
             yield self.newest
 
     def clear(self) -> None:
-        """Give up all parts."""
+        """Remove all parts."""
         self._remove()
         self._files.clear()
         release(self.newest)
 
     def _remove(self) -> None:
-        # By the names that heed gives: a home may be a directory in which somebody else keeps an `aside`.
+        # Only names that heed gives: the home may hold a `spill` directory with other people's files.
         for path in [*self._directory.glob("[0-9]*.arrow"), *self._directory.glob(".[0-9]*.arrow.*")]:
             path.unlink(missing_ok=True)
 

@@ -1,10 +1,10 @@
-"""The tables of closing: what people asked for, what the test said, and one decision per alert.
+"""The tables of autoclose: people's requests, the results of tests, and one decision per alert.
 
-Belongs here: reading and writing `scoring.autoclose_*`, and what stands of a request at a moment.
-Does not belong here: the test, the monitors and the decision (`triage/autoclose.py`); who may ask
+Belongs here: reading and writing `scoring.autoclose_*`, and the state of a request at an as-of.
+Does not belong here: the test, the monitors and the decision (`triage/autoclose.py`); what is refused
 (`commands/autoclose.py`).
 
-Time: a request holds from its `as_of` on. Readers return nothing that was not known at theirs.
+Time: a request is in force from its `as_of` on. Readers return only what was known at the as-of they are given.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.triage.autoclose import Threshold, Watch
 
-# An alert that was first scored later than this has been in people's hands: it is no new alert any more.
+# People may have handled an alert that was first scored later than this: it is no longer new.
 FRESH = timedelta(days=2)
-# A rule is first-seen for as long as rules are watched before they are called visibility-only.
+# A rule is first-seen for as long as rules are observed before they may be flagged visibility-only.
 FIRST_SEEN = timedelta(days=28)
 
 ENABLED, DISABLED, UNDONE, STOPPED, NEVER, ALLOWED = "enabled", "disabled", "undone", "stopped", "never", "allowed"
@@ -37,10 +37,10 @@ HEED = "heed"
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody asked for: mode 'shadow' or 'on', a highest miss rate, and an end.
+    """A request: mode 'shadow' or 'on', a maximum miss rate, and an end.
 
-    counts_from : when the monitors last stopped closing for this rule: what was before is not like what came after, and
-        a new test does not rest on it.
+    counts_from : when the monitors last stopped closing for this rule. A new test ignores earlier alerts, which may
+        differ from later ones.
     """
 
     request_id: int
@@ -56,7 +56,7 @@ class Request:
 
 @dataclass(frozen=True)
 class RuleState:
-    """Where a rule stands: `request` is in force unless it has ended (`ended` says how, in words)."""
+    """The state of a rule: the request in force (None: none), and how the last one ended, in words."""
 
     rule: str
     request: Request | None
@@ -65,7 +65,7 @@ class RuleState:
 
 
 def read_states(warehouse: Warehouse, as_of: datetime) -> dict[str, RuleState]:
-    """Where each rule stands at `as_of` for which anything was ever said."""
+    """The state at `as_of` of each rule with any event."""
     states: dict[str, RuleState] = {}
     stops: dict[str, datetime] = {}
     rows = warehouse.read_arrow(
@@ -108,7 +108,7 @@ def read_states(warehouse: Warehouse, as_of: datetime) -> dict[str, RuleState]:
 
 
 def append_event(warehouse: Warehouse, event: str, rule: str, as_of: datetime, **more: Any) -> int:
-    """Write down what was said about a rule, and return the row's number.
+    """Record an event of a rule, and return the row's number.
 
     more : request_id, mode, miss_rate, until (datetime), alert_id, who, why.
 
@@ -134,8 +134,8 @@ def append_event(warehouse: Warehouse, event: str, rule: str, as_of: datetime, *
     return int(row[0])
 
 
-# Every alert of a rule with its first score. `keep_open` is why it may not be closed whatever it scores, as known at
-# that score; the same reasons leave it out of the test, so that what is tested is what is decided about.
+# Every alert of a rule with its first score. `keep_open` says why it may not be closed whatever its score, as known at
+# that score. The same reasons exclude it from the test, so that tested and decided alerts are alike.
 _CONSIDERED = """
 WITH unpredictable AS (
     SELECT team FROM (
@@ -177,34 +177,34 @@ def _considered(warehouse: Warehouse, rule: str, as_of: datetime, since: datetim
 
 
 def threshold_of(warehouse: Warehouse, request: Request, as_of: datetime, days: float) -> tuple[Threshold, np.ndarray]:
-    """What the test of a request says, and the scores it rests on: as it said once it has spoken, else now.
+    """The result of a request's test, and the scores it is based on: the stored result, or a new one while waiting.
 
-    days : how far back acted alerts count. While there are too few of them, their number alone is looked at; when
-    there are enough, the test is made, once, and stands for the whole request.
+    days : how far back acted alerts count. While there are too few, only their number is recorded; once there are
+    enough, the test is run, once for the whole request.
     """
     from dagster_project.triage.autoclose import RESERVE, WAITING, Threshold, find_threshold
 
-    said = warehouse.read_arrow(
+    stored = warehouse.read_arrow(
         "SELECT status, threshold, acted, missed, upper, more, scores::text AS scores FROM scoring.autoclose_tests "
         "WHERE request_id = $1 AND as_of <= $2 ORDER BY as_of DESC, tested_at DESC LIMIT 1",
         (request.request_id, as_of),
     ).to_pylist()
-    before = [(Threshold(**{k: v for k, v in row.items() if k != "scores"}), row["scores"]) for row in said]
+    before = [(Threshold(**{k: v for k, v in row.items() if k != "scores"}), row["scores"]) for row in stored]
     if before and before[0][0].status != WAITING:
         return before[0][0], np.array(json.loads(before[0][1] or "[]"), float)
     rows = _considered(warehouse, request.rule, as_of, max(as_of - timedelta(days=days), request.counts_from))
-    # Where closing was on, only the check sample is seen whatever it scored.
+    # While closing was on, only the check sample was seen regardless of its score.
     seen = (rows["mode"] != "on") | rows["drawn"].eq(True)
     matured = rows["acted"].astype(bool) & (rows["horizon_ends_at"] <= pd.Timestamp(as_of))
     scores = np.sort(rows.loc[rows["keep_open"].isna() & matured & seen, "probability"].to_numpy(float))
-    found = find_threshold(scores, (1 - RESERVE) * request.miss_rate)
-    if not before or before[0][0].acted != found.acted:
+    threshold = find_threshold(scores, (1 - RESERVE) * request.miss_rate)
+    if not before or before[0][0].acted != threshold.acted:
         document = {
-            **asdict(found),
+            **asdict(threshold),
             "request_id": request.request_id,
             "as_of": as_of.isoformat(),
-            "finding": found.sentence(request.miss_rate),
-            "scores": None if found.threshold is None else scores.tolist(),
+            "finding": threshold.sentence(request.miss_rate),
+            "scores": None if threshold.threshold is None else scores.tolist(),
         }
         names = "request_id, as_of, status, threshold, acted, missed, upper, more, finding, scores"
         with warehouse.transaction() as cursor:
@@ -213,12 +213,14 @@ def threshold_of(warehouse: Warehouse, request: Request, as_of: datetime, days: 
                 "FROM jsonb_populate_record(NULL::scoring.autoclose_tests, $1::jsonb)",
                 parameters=(json.dumps(document),),
             )
-    return found, scores
+    return threshold, scores
 
 
 def scores_before(warehouse: Warehouse, request: Request, days: float) -> np.ndarray:
-    """The first scores of the alerts before the test of a request, without those that are never closed, whatever became
-    of them: the latest ones, in order of time. days : how far back they count."""
+    """The first scores of alerts before the test of a request, whatever their outcome, except those that are kept open.
+
+    The latest ones, in order of time. days : how far back they count.
+    """
     from dagster_project.triage.autoclose import MOST_BEFORE
 
     tested = warehouse.value(
@@ -234,25 +236,25 @@ def scores_before(warehouse: Warehouse, request: Request, days: float) -> np.nda
 def watch_request(
     warehouse: Warehouse,
     request: Request,
-    found: Threshold,
+    threshold: Threshold,
     before: np.ndarray,
     all_before: np.ndarray,
     as_of: datetime,
 ) -> Watch:
-    """What the monitors say at `as_of` about what was decided under a request.
+    """What the monitors say at `as_of` about decisions under a request.
 
-    before, all_before : the scores of acted alerts that the test rests on, and `scores_before`.
+    before, all_before : the scores of acted alerts that the test is based on, and `scores_before`.
     """
     from dagster_project.triage.autoclose import ABOVE, BELOW, CLOSE, DOUBTED, DRAWN, UNSEEN, watch
 
     rows = _considered(warehouse, request.rule, as_of, request.since - FRESH)
     own = rows[(rows["request_id"] == request.request_id) & rows["reason"].isin([BELOW, ABOVE, DRAWN, UNSEEN, DOUBTED])]
-    # What was closed is censored, also where somebody acted on it all the same.
+    # Closed alerts are censored, even if somebody acted on them.
     seen = own[own["acted"].astype(bool) & ~((own["mode"] == "on") & (own["decision"] == CLOSE))]
     checked = seen["drawn"].eq(True) | (seen["mode"] == "shadow")
-    assert found.threshold is not None
+    assert threshold.threshold is not None
     return watch(
-        found.threshold,
+        threshold.threshold,
         request.miss_rate,
         before,
         seen["probability"].to_numpy(float),
@@ -266,18 +268,18 @@ def watch_request(
 def decide_new_alerts(
     warehouse: Warehouse,
     request: Request,
-    found: Threshold,
+    threshold: Threshold,
     all_before: np.ndarray,
     as_of: datetime,
     in_doubt: bool = False,
 ) -> pd.DataFrame:
-    """Decide about the alerts that this run scores for the first time, write it down, and return it.
+    """Decide on the alerts that this run scores for the first time, store the decisions, and return them.
 
-    all_before : `scores_before`. in_doubt : whether the monitors are (`Watch.doubt`).
+    all_before : `scores_before`. in_doubt : `Watch.doubt` of the monitors.
     """
     from dagster_project.triage.autoclose import decide, is_drawn
 
-    assert found.threshold is not None
+    assert threshold.threshold is not None
     rows = _considered(warehouse, request.rule, as_of, as_of - FRESH)
     new = rows[(rows["first_as_of"] == pd.Timestamp(as_of)) & rows["request_id"].isna()].reset_index(drop=True)
     if new.empty:
@@ -286,11 +288,11 @@ def decide_new_alerts(
     drawn = [is_drawn(alert_id, salt) for alert_id in new["alert_id"]]
     keep = [why if isinstance(why, str) else None for why in new["keep_open"]]
     lowest = float(all_before.min()) if len(all_before) else 0.0
-    made = [
-        decide(float(score), found.threshold, is_checked, why, lowest, in_doubt)
+    decisions = [
+        decide(float(score), threshold.threshold, is_checked, why, lowest, in_doubt)
         for score, is_checked, why in zip(new["probability"], drawn, keep, strict=True)
     ]
-    new = new.assign(drawn=drawn, decision=[each for each, _ in made], reason=[why for _, why in made])
+    new = new.assign(drawn=drawn, decision=[each for each, _ in decisions], reason=[why for _, why in decisions])
     documents = [
         {
             **dict(zip(("alert_id", "probability", "model_version", "drawn", "decision", "reason"), row, strict=True)),
@@ -298,9 +300,9 @@ def decide_new_alerts(
             "request_id": request.request_id,
             "as_of": as_of.isoformat(),
             "mode": request.mode,
-            "threshold": found.threshold,
+            "threshold": threshold.threshold,
             "miss_rate": request.miss_rate,
-            "evidence": found.sentence(request.miss_rate),
+            "evidence": threshold.sentence(request.miss_rate),
         }
         for row in new[["alert_id", "probability", "model_version", "drawn", "decision", "reason"]].itertuples(
             index=False, name=None
@@ -317,7 +319,7 @@ def decide_new_alerts(
 
 
 def _salt(warehouse: Warehouse) -> str:
-    """The secret of the draws: that of the holdout, for another draw."""
+    """The secret of the check sample's draws, derived from that of the holdout."""
     with warehouse.transaction() as cursor:
         cursor.execute(
             "INSERT INTO scoring.holdout_salt (salt) VALUES (gen_random_uuid()::text || gen_random_uuid()::text) "
@@ -327,7 +329,7 @@ def _salt(warehouse: Warehouse) -> str:
 
 
 def rule_facts(warehouse: Warehouse, rule: str) -> dict[str, Any] | None:
-    """The rule's alerts and whether it is visibility-only now; None: it raised none."""
+    """The number of a rule's alerts and whether it is visibility-only now; None: it raised none."""
     rows: Sequence[dict[str, Any]] = warehouse.read_arrow(
         "SELECT count(*) AS alerts, EXISTS (SELECT FROM quality.visibility_only_rules AS flagged "
         "WHERE flagged.rule = $1 AND flagged.status <> 'released') AS visibility_only "

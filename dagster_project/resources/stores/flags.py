@@ -1,6 +1,6 @@
 """Flags and people's overrides, as tables.
 
-Belongs here: reading and replacing flags; reading rules and overrides.
+Belongs here: reading and replacing flags, reading rules and overrides.
 Does not belong here: what is flagged and why (`triage/flags`).
 """
 
@@ -11,19 +11,19 @@ from datetime import datetime
 
 import pandas as pd
 
-from dagster_project.resources.stores.scores import _arrow
+from dagster_project.resources.stores.scores import to_arrow
 from dagster_project.resources.warehouse.connection import Warehouse, append
 
 
 def read_rules(warehouse: Warehouse) -> pd.DataFrame:
-    """What is declared about rules: rule, title, team, declared_visibility_only, created_at."""
+    """The facts that people declared about rules: rule, title, team, declared_visibility_only, created_at."""
     return warehouse.read(
         "SELECT rule, title, team, declared_visibility_only, created_at FROM marts.rules ORDER BY rule"
     )
 
 
 def read_overrides(warehouse: Warehouse, as_of: datetime) -> pd.DataFrame:
-    """What people had said about flags by `as_of`, with who, why, since when and until when."""
+    """People's overrides of flags up to `as_of`, with who, why, since when and until when."""
     return warehouse.read(
         "SELECT flag, action, scope_kind, scope, day::text AS day, until, who, why, created_at "
         "FROM quality.flag_overrides WHERE created_at <= $1 ORDER BY created_at, flag, scope",
@@ -53,16 +53,16 @@ def replace_flags(
     flagged: pd.DataFrame,
     band: pd.DataFrame,
 ) -> None:
-    """Publish the flags as they stand now: all tables in one transaction, the old ones until it commits.
+    """Publish the flags, all tables in one transaction. Readers see the old flags until it commits.
 
     Parameters
     ----------
-    flood_days, visibility_only : as `triage.flags.find_flags` makes them.
-    flagged : alert_id, raised_at, flood, visibility_only, reason of the alerts that a flag holds.
-    band : as `triage.floods.daily_band` makes it.
+    flood_days, visibility_only : as `triage.flags.find_flags` returns them.
+    flagged : alert_id, raised_at, flood, visibility_only, reason of flagged alerts.
+    band : as `triage.floods.daily_band` returns it.
     """
     times = ("burst_from", "burst_until", "detected_at", "decided_at", "recorded_at", "superseded_at", "released_at")
-    # Casts that change nothing where the type is right, and make a column of unknowns fit.
+    # These casts give a column without any value the right type, and change nothing otherwise.
     casts = {"day": "day::date", "rules": "rules::jsonb", **{name: f"{name}::timestamptz" for name in times}}
     rules = [json.dumps(list(rules), ensure_ascii=False) for rules in flood_days["rules"]]
     floods = flood_days.assign(rules=pd.Series(rules, dtype="str", index=flood_days.index))
@@ -77,7 +77,7 @@ def replace_flags(
             append(
                 cursor,
                 table,
-                _arrow(rows),
+                to_arrow(rows),
                 columns=", ".join(rows.columns),
                 select=", ".join(casts.get(name, name) for name in rows.columns) + " FROM pg_temp.incoming",
             )

@@ -1,6 +1,6 @@
-"""How the training set and the forecasts of the past are handed to those who learn and judge: a Parquet file each.
+"""The training set and past forecasts, handed from one asset to the next as a Parquet file each.
 
-Belongs here: the files and their IO manager. Nothing is pickled.
+Belongs here: the files and their Dagster IO manager. Nothing is pickled.
 Does not belong here: the model store (`models.py`).
 """
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class FrameFile:
-    """The newest frame an asset made, as one Parquet file."""
+    """The newest frame of an asset, as one Parquet file."""
 
     def __init__(self, path: UPath) -> None:
         self.path = path
 
     def write(self, frame: pd.DataFrame) -> None:
-        """Replace the file; a reader sees the old one or the new one."""
+        """Replace the file; readers see the old one or the new one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        for left in self.path.parent.glob(f".{self.path.name}.*"):  # by a writer that was killed
-            left.unlink(missing_ok=True)
+        for unfinished in self.path.parent.glob(f".{self.path.name}.*"):  # by a writer that was killed
+            unfinished.unlink(missing_ok=True)
         remedy = "free some room, or correct what it says, then run again"
         with whole_file(self.path, remedy) as fresh, fresh.open("wb") as file:
             frame.to_parquet(file, index=False, compression="zstd")
@@ -45,14 +45,14 @@ class FrameFile:
         except (OSError, pa.ArrowException) as error:
             raise HeedError(
                 f"{self.path} cannot be read ({' '.join(str(error).split())[:200]})",
-                "run the job `retrain`, which writes it anew",
+                "run the job `retrain`, which writes it again",
             ) from error
-        # Column by column, each given up once it is copied: the frame would stand in memory twice.
+        # Free each column once it is copied: the frame would be in memory twice otherwise.
         return table.to_pandas(split_blocks=True, self_destruct=True)
 
 
 class FrameFiles(dg.IOManager):
-    """Hands the frame of an asset over as a file of its name, which is read when it is needed."""
+    """Hands over the frame of an asset as a file of its name, which is read when needed."""
 
     def __init__(self, directory: UPath) -> None:
         self._directory = directory

@@ -1,11 +1,10 @@
-"""The tables of heed by name: what Python reads from dbt's clean tables, and what it writes back.
+"""Alerts with their outcomes, as they were known at an as-of.
 
-Belongs here: the queries, the column order, the transaction in which rows are published.
-Does not belong here: connections (`warehouse/connection.py`), models (`models.py`), features (`features.py`), and any
-computation on the rows (`triage/`).
+Belongs here: reading the clean history, cut at the as-of, and what cleaning says about facts and ids of alerts.
+Does not belong here: the files it comes from (`history_cache.py`), and any computation on the rows (`triage/`).
 
-Time: every reader takes the as-of and returns nothing that was not known then: rows with raised_at < as_of, outcomes
-with known_at <= as_of. This is the one place where the warehouse's clock is cut.
+Time: every reader takes the as-of and returns only what was known then: rows with raised_at < as_of, outcomes with
+known_at <= as_of. This is the only place where history is cut at the as-of.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ HISTORY_COLUMNS = (
     *("alert_id", "raised_at", "rule", "entity", "team", "severity", "value", "threshold", "title", "attributes"),
     *("loaded_at", "known_at", "acted", "horizon_ends_at"),
 )
-# What flags look at, beside the sources.
+# The columns that flagging reads, in addition to the sources.
 FLAGGED_BY = ("alert_id", "raised_at", "rule", "team", "known_at", "acted", "horizon_ends_at")
 _CLOSED = """
 SELECT alert_id FROM scoring.autoclose_decisions WHERE decision = 'close' AND mode = 'on' AND as_of <= $1
 """
-# People may name a source that has too many values to be looked at unasked, and their word wins.
+# Sources with too many values are not examined unless a person names them.
 _NAMED_SOURCES = """
 SELECT split_part(scope, ' = ', 1) AS name FROM quality.flag_overrides WHERE scope LIKE '% = %'
 UNION SELECT where_name FROM quality.flood_days WHERE where_name IS NOT NULL
@@ -41,11 +40,10 @@ def read_history(
 ) -> pd.DataFrame:
     """Alerts raised in [since, as_of) with their outcomes as known at `as_of`, in order of time and id.
 
-    Of an alert that was decided to be closed nobody knows what would have become of it: its outcome stays unknown.
-    The rows come from what is kept beside the warehouse (`history_cache.py`), brought up to date.
+    The outcome of an alert that heed decided to close stays unknown: it says nothing about what people would have
+    done. The rows come from the history cache, which is refreshed first.
 
-    columns : those that are needed, of the ones below, `alert_id` among them; None reads all. Attributes are most of
-        the bytes.
+    columns : the columns to read, including `alert_id`; None reads all. Attributes are most of the bytes.
 
     Returns
     -------
@@ -55,7 +53,7 @@ def read_history(
     import pyarrow as pa
 
     names = list(columns or HISTORY_COLUMNS)
-    # What is cut by comes along, whether it is wanted or not.
+    # The columns needed for cutting are read in any case.
     table = HistoryCache(warehouse).read(
         since, as_of, list(dict.fromkeys(["alert_id", "raised_at", "known_at", *names]))
     )
@@ -68,7 +66,7 @@ def read_history(
 
 
 def read_fact_changes(warehouse: Warehouse, as_of: datetime) -> pd.DataFrame:
-    """Which facts later versions of alerts told otherwise, as known at `as_of`: alert_id, column_name."""
+    """Facts that differ in later versions of an alert, as known at `as_of`: alert_id, column_name."""
     if warehouse.value("SELECT to_regclass('marts.alert_fact_changes') IS NULL"):
         return pd.DataFrame({"alert_id": pd.Series([], dtype="str"), "column_name": pd.Series([], dtype="str")})
     return warehouse.read(
@@ -80,21 +78,23 @@ def read_fact_changes(warehouse: Warehouse, as_of: datetime) -> pd.DataFrame:
 def read_coded_history(
     warehouse: Warehouse, as_of: datetime, since: datetime = BEGINNING, columns: Sequence[str] = FLAGGED_BY
 ) -> pd.DataFrame:
-    """As `read_history`, for flags and histories: texts that recur are categorical. Each attribute that is a source, or
-    that an override or a flood names, has a categorical column `@name`; these take the place of `attributes`.
+    """As `read_history`, with recurring texts as categoricals, for flags and history features.
 
-    columns : `alert_id`, `raised_at` and `known_at` among them.
+    Each attribute that is a source, or that an override or a flood names, has a categorical column `@name`; these
+    replace `attributes`.
+
+    columns : must include `alert_id`, `raised_at` and `known_at`.
     """
     from dagster_project.triage.flags.floods import FloodSettings
 
     limit = FloodSettings().attribute_values
-    named = set(warehouse.read(_NAMED_SOURCES)["name"])
-    table = HistoryCache(warehouse).read_sources(since, as_of, columns, limit, named)
+    always = set(warehouse.read(_NAMED_SOURCES)["name"])
+    table = HistoryCache(warehouse).read_sources(since, as_of, columns, limit, always)
     return _as_known(warehouse, table.unify_dictionaries().to_pandas(), as_of)
 
 
 def _as_known(warehouse: Warehouse, history: pd.DataFrame, as_of: datetime) -> pd.DataFrame:
-    """Outcomes as they were known at a moment."""
+    """The history with outcomes that were not known at `as_of` blanked."""
     unknown = (history["known_at"] > as_of).to_numpy(dtype=bool, copy=True)
     closed = warehouse.read(_CLOSED, (as_of,))
     if len(closed):
@@ -105,12 +105,12 @@ def _as_known(warehouse: Warehouse, history: pd.DataFrame, as_of: datetime) -> p
     return history
 
 
-# As the macro reject_reasons in dbt_project has it.
+# The text in the dbt macro reject_reasons.
 _OTHER_ALERT = "the id belongs to another alert (raised at another time)"
 
 
 def shared_ids_in_words(warehouse: Warehouse) -> str:
-    """How many rows were rejected because they have the id of another alert, with examples; empty: none."""
+    """The number of rows rejected because they have the id of another alert, with examples; empty: none."""
     rows, ids = (
         warehouse.read_arrow(
             "SELECT count(*) AS rows, count(DISTINCT row_id) AS ids FROM marts.rejected_rows "
@@ -122,12 +122,12 @@ def shared_ids_in_words(warehouse: Warehouse) -> str:
     )
     if not rows:
         return ""
-    some = warehouse.read_arrow(
+    ids_shown = warehouse.read_arrow(
         "SELECT DISTINCT row_id FROM marts.rejected_rows WHERE source = 'alerts' AND reason = $1 ORDER BY 1 LIMIT 3",
         (_OTHER_ALERT,),
     ).to_pylist()
-    examples = ", ".join(row["row_id"][:60] for row in some)
+    examples = ", ".join(row["row_id"][:60] for row in ids_shown)
     return (
         f"{rows:,} rows have the id of an alert that was raised at another time, and were rejected ({ids:,} ids, for "
-        f"example {examples}). Give alerts an id that is unique, of several columns where none is, and load again"
+        f"example {examples}). Give alerts a unique id, if necessary from several columns, and load again"
     )

@@ -1,19 +1,19 @@
-"""The clean history beside the warehouse: Arrow files by day, brought up to date by what changed.
+"""The history cache: the clean history as Arrow files by day, refreshed from what changed in the warehouse.
 
 Belongs here: which days have to be read again, the files, and reading columns of a range of days from them.
-Does not belong here: the as-of, and what is done with the rows (`stores/history.py`).
+Does not belong here: cutting at the as-of, and what is done with the rows (`history.py`).
 
-Every run asks for months or years of alerts with their outcomes, and nearly all of them are as they were. The files
-hold them as the warehouse does, with outcomes that may be later than a run's as-of; `tables.read_history` cuts. They
-are there to save time only: without them, or in any doubt, everything is read again.
+Every run reads months or years of alerts with their outcomes, and nearly all of them are unchanged. The files hold them
+as the warehouse does, with outcomes that may be later than a run's as-of; `history.read_history` cuts them. The cache
+only saves time: without it, or in any doubt, everything is read again.
 
-A day has one file, or several where it has more alerts than are read at once: no more than a file stands in memory
-beside what is asked for.
+A day has one file, or several if it has more alerts than are read at once: at most one file is in memory in addition to
+the result.
 
-A day is read again when a row of it was written since the files were made (PostgreSQL's number of the transaction,
-xmin, tells) or when it has another number of rows. The warehouse holds the checksum of the manifest, and the manifest
-those of the files: a file that is damaged, or an older one that was put back, is not believed. Nor are any of them
-where both tables are not the ones they were made from, or the warehouse is a restored copy (`stores/watermarks.py`).
+A day is read again when one of its rows was written after the files (by the number of the writing transaction, xmin) or
+when its number of rows differs. The warehouse holds the checksum of the manifest, and the manifest those of the files.
+Cache files that don't match the warehouse are ignored: damaged files, older files that were put back, files made from
+tables that were since replaced, and all files if the warehouse is a restored copy (`watermarks.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_project.resources.files.atomic_write import whole_file
 from dagster_project.resources.files.checksums import DoubtfulFile, checksum_of, require_checksum
-from dagster_project.resources.stores.watermarks import oldest_in_progress, passed_up_to, remember_checked
+from dagster_project.resources.stores.watermarks import manifest_watermark, oldest_in_progress, remember_manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,29 +46,32 @@ JOIN marts.alert_outcomes AS outcomes USING (alert_id)
 WHERE alerts.raised_at >= $1 AND alerts.raised_at < $2
 ORDER BY alerts.raised_at, alerts.alert_id
 """
-# Of each day the number of rows, and whether one of them was written since a transaction.
+# Per day: the number of rows, and whether one of them was written since a transaction.
 _DAYS = """
 SELECT (raised_at AT TIME ZONE 'UTC')::date AS day, count(*) AS rows, bool_or(age(xmin) <= age($1::text::xid)) AS fresh
 FROM marts.{table} GROUP BY 1
 """
-# A table that is replaced or rewritten gets another file.
+# A table that is replaced or rewritten has another filenode.
 _TABLES = """
 SELECT string_agg(oid || ' ' || pg_relation_filenode(oid), ', ' ORDER BY relname) FROM pg_class
 WHERE oid IN (to_regclass('marts.alerts'), to_regclass('marts.alert_outcomes'))
 """
-# Texts that recur are kept once a day.
+# Recurring texts are stored once per day.
 _RECURRING = ("rule", "entity", "team", "severity", "title")
-# What is read from the warehouse at once, and stands in a file at most, in rows: with long attributes some 200 MB.
+# Most rows read at once, and most rows in a file: with long attributes some 200 MB.
 _AT_ONCE = 200_000
-# The files' own form: raised whenever their content changes without a change of the query.
+# The version of the files' format: raise it when their content changes without a change of the query.
 _FORM = 3
 
 
 @dataclass
 class _Manifest:
-    """What the files hold: the tables and the transaction they stand at, and of each day its rows and its parts: of
-    each its file with its checksum, the names of its attributes, and when its first and last alert were raised (ISO
-    8601). cache_id : names this cache in the warehouse, where several homes may have one."""
+    """What the files hold.
+
+    tables, transaction : what they were made from. days : of each day its rows and parts; of each part its file with
+        checksum, the names of its attributes, and when its first and last alert were raised (ISO 8601).
+    cache_id : names this cache in the warehouse, where several homes may have one.
+    """
 
     made_by: str = ""
     cache_id: str = ""
@@ -78,34 +81,34 @@ class _Manifest:
 
 
 class HistoryCache:
-    """The kept history of one home and its warehouse."""
+    """The history cache of one home and its warehouse."""
 
     def __init__(self, warehouse: Warehouse) -> None:
         self._warehouse = warehouse
         self._directory = history_directory(warehouse.home)
 
     def refresh(self) -> None:
-        """Bring the files to what the warehouse holds now; once in a turn, until something is cleaned."""
+        """Update the files from the warehouse; once per run lock, until something is cleaned."""
         if not self._warehouse.history_is_current:
             self._refresh()
             self._warehouse.history_is_current = self._warehouse.keeps_a_connection
 
     def forget(self) -> None:
-        """Believe nothing of what is kept: everything is read again when it is next asked for."""
+        """Invalidate the files: the next read reads everything from the warehouse."""
         if (self._directory / _MANIFEST).exists():
-            # The name stays, so that what the warehouse holds of these files is replaced.
+            # Keep the id, so that the next watermark replaces the one of these files.
             self._write_manifest(_Manifest(cache_id=self._manifest()[0].cache_id))
         self._warehouse.history_is_current = False
 
     def compare(self, days: int) -> list[str]:
-        """What is wrong with the newest and with random days, so many in all, in words. Changes nothing.
+        """Differences from the warehouse in the newest day and in `days` random ones, in words. Changes nothing.
 
-        Days that the next refresh would read again anyway are not looked at.
+        Days that the next refresh would read again anyway are skipped.
         """
         import random
 
-        manifest, text = self._manifest()
-        since = self._valid_as_of(manifest, text)
+        manifest, content = self._manifest()
+        since = self._valid_as_of(manifest, content)
         if since is None:
             return []
         settled = [
@@ -114,73 +117,73 @@ class HistoryCache:
             if not fresh and manifest.days.get(day.isoformat(), {}).get("rows") == rows
         ]
         chosen = sorted({*settled[-1:], *random.sample(settled, min(days, len(settled)))})
-        return [wrong for day in chosen if (wrong := self._differs(manifest, day))]
+        return [difference for day in chosen if (difference := self._difference(manifest, day))]
 
-    def _differs(self, manifest: _Manifest, day: date) -> str:
+    def _difference(self, manifest: _Manifest, day: date) -> str:
         import pyarrow as pa
 
         names = _schema().names
         try:
-            kept = pa.concat_tables(
+            cached = pa.concat_tables(
                 [self._load(part, names) for part in manifest.days[day.isoformat()]["parts"]],
                 promote_options="permissive",
             )
         except (OSError, pa.ArrowException, DoubtfulFile) as error:
             return f"{day}: {' '.join(str(error).split())[:200]}"
-        standing = pa.concat_tables([table for _, table in self._read_span(day, day)]).select(names)
-        return "" if kept.cast(standing.schema).equals(standing) else f"{day}: other rows than the warehouse"
+        stored = pa.concat_tables([table for _, table in self._read_span(day, day)]).select(names)
+        return "" if cached.cast(stored.schema).equals(stored) else f"{day}: other rows than the warehouse"
 
     def _refresh(self) -> None:
         warehouse = self._warehouse
-        manifest, text = self._manifest()
+        manifest, content = self._manifest()
         now = oldest_in_progress(warehouse)
-        since = self._valid_as_of(manifest, text)
+        since = self._valid_as_of(manifest, content)
         if since is None:
             _remove(self._directory)
-            manifest = _Manifest(_made_by(), manifest.cache_id or uuid.uuid4().hex)
-        found = self._days(since if since is not None else now)
-        again = [
+            manifest = _Manifest(_format_id(), manifest.cache_id or uuid.uuid4().hex)
+        days = self._days(since if since is not None else now)
+        stale = [
             day
-            for day, (rows, fresh) in found.items()
+            for day, (rows, fresh) in days.items()
             if fresh or manifest.days.get(day.isoformat(), {}).get("rows") != rows
         ]
-        gone = set(manifest.days) - {day.isoformat() for day in found}
-        if not again and not gone and since is not None:
+        gone = set(manifest.days) - {day.isoformat() for day in days}
+        if not stale and not gone and since is not None:
             return
         self._directory.mkdir(parents=True, exist_ok=True)
-        for half in self._directory.glob(".day=*"):  # by a writer that was killed
-            half.unlink(missing_ok=True)
-        left = {part["file"] for name in gone for part in manifest.days.pop(name)["parts"]}
-        for first, last in _spans({day: found[day][0] for day in again}):
-            made: dict[str, dict[str, Any]] = {}
+        for unfinished in self._directory.glob(".day=*"):  # by a writer that was killed
+            unfinished.unlink(missing_ok=True)
+        obsolete = {part["file"] for name in gone for part in manifest.days.pop(name)["parts"]}
+        for first, last in _spans({day: days[day][0] for day in stale}):
+            written: dict[str, dict[str, Any]] = {}
             for day, table in self._read_span(first, last):
-                told = made.setdefault(day.isoformat(), {"rows": 0, "parts": []})
-                told["parts"].append(self._write(day, len(told["parts"]), table))
-                told["rows"] += table.num_rows
-            for name, told in made.items():
+                entry = written.setdefault(day.isoformat(), {"rows": 0, "parts": []})
+                entry["parts"].append(self._write(day, len(entry["parts"]), table))
+                entry["rows"] += table.num_rows
+            for name, entry in written.items():
                 before = manifest.days.get(name, {"parts": []})["parts"]
-                left |= {part["file"] for part in before} - {part["file"] for part in told["parts"]}
-                manifest.days[name] = told
+                obsolete |= {part["file"] for part in before} - {part["file"] for part in entry["parts"]}
+                manifest.days[name] = entry
         manifest.tables, manifest.transaction = self._tables(), now
-        text = self._write_manifest(manifest)
-        remember_checked(warehouse, _watermark_name(manifest), _checksum(text), now)
-        for name in left:
+        content = self._write_manifest(manifest)
+        remember_manifest(warehouse, "history", manifest.cache_id, content, now)
+        for name in obsolete:
             (self._directory / name).unlink(missing_ok=True)
 
     def read(self, since: datetime, until: datetime, columns: Sequence[str]) -> pa.Table:
         """These columns of the alerts raised in [since, until), in order of time; recurring texts as dictionaries.
 
-        A file that is damaged, or not the one that was written, makes everything be read again, once.
+        If a file is damaged or not the one that was written, everything is read again, once.
         """
         return self._undamaged(lambda: self._read(since, until, columns))
 
     def read_sources(
         self, since: datetime, until: datetime, columns: Sequence[str], limit: int, always: Collection[str] = ()
     ) -> pa.Table:
-        """As `read`, and beside it, as a column `@name` each, the attributes that have few values (dictionaries).
+        """As `read`, with a dictionary column `@name` for each attribute that has few values.
 
-        An attribute is followed up to the day on which it shows its `limit` + 1st value, and is null after it.
-        always : attributes that are followed to the end, however many values they have.
+        An attribute is null after the day on which it shows its `limit` + 1st value.
+        always : attributes that are included however many values they have.
         """
         return self._undamaged(lambda: self._read_sources(since, until, columns, limit, always))
 
@@ -191,8 +194,8 @@ class HistoryCache:
         try:
             return read()
         except (OSError, pa.ArrowException, DoubtfulFile) as error:
-            said = " ".join(str(error).split())[:300]
-            logging.getLogger(__name__).warning("the kept history is read again from the warehouse: %s", said)
+            reason = " ".join(str(error).split())[:300]
+            logging.getLogger(__name__).warning("the history cache is read again from the warehouse: %s", reason)
             self.forget()
             self.refresh()
             return read()
@@ -243,23 +246,23 @@ class HistoryCache:
             whole = whole.append_column(MARK + source, held)
         return whole
 
-    def _valid_as_of(self, manifest: _Manifest, text: str) -> int | None:
-        """The transaction up to which the files are what the warehouse holds; None where they cannot be believed."""
-        if manifest.made_by != _made_by() or manifest.tables != self._tables():
+    def _valid_as_of(self, manifest: _Manifest, content: bytes) -> int | None:
+        """The transaction up to which the files match the warehouse; None: they cannot be used."""
+        if manifest.made_by != _format_id() or manifest.tables != self._tables():
             return None
-        transaction = passed_up_to(self._warehouse, _watermark_name(manifest), _checksum(text))
+        transaction = manifest_watermark(self._warehouse, "history", manifest.cache_id, content)
         return transaction if transaction == manifest.transaction else None
 
     def _tables(self) -> str:
         return str(self._warehouse.value(_TABLES))
 
     def _days(self, since: int) -> dict[date, tuple[int, bool]]:
-        """Of each day that has alerts: how many there are, and whether it has to be read again."""
-        found = []
+        """Per day with alerts: their number, and whether the day has to be read again."""
+        counts = []
         for table in ("alerts", "alert_outcomes"):
             rows = self._warehouse.read_arrow(_DAYS.format(table=table), (str(since % 2**32),))
-            found.append({row["day"]: (int(row["rows"]), bool(row["fresh"])) for row in rows.to_pylist()})
-        alerts, outcomes = found
+            counts.append({row["day"]: (int(row["rows"]), bool(row["fresh"])) for row in rows.to_pylist()})
+        alerts, outcomes = counts
         return {
             day: (rows, fresh or outcomes.get(day, (0, True)) != (rows, False))
             for day, (rows, fresh) in sorted(alerts.items())
@@ -315,9 +318,9 @@ class HistoryCache:
         first, last = since.astimezone(UTC).date().isoformat(), until.astimezone(UTC).date().isoformat()
         parts = [
             part
-            for name, told in sorted(self._manifest()[0].days.items())
+            for name, entry in sorted(self._manifest()[0].days.items())
             if first <= name <= last
-            for part in told["parts"]
+            for part in entry["parts"]
         ]
         return [
             part
@@ -325,19 +328,19 @@ class HistoryCache:
             if datetime.fromisoformat(part["first"]) < until and datetime.fromisoformat(part["last"]) >= since
         ]
 
-    def _write_manifest(self, manifest: _Manifest) -> str:
-        text = json.dumps(asdict(manifest))
+    def _write_manifest(self, manifest: _Manifest) -> bytes:
+        content = json.dumps(asdict(manifest)).encode()
         with whole_file(self._directory / _MANIFEST, _REMEDY) as fresh:
-            fresh.write_text(text)
-        return text
+            fresh.write_bytes(content)
+        return content
 
-    def _manifest(self) -> tuple[_Manifest, str]:
-        """The manifest, and its text; an empty one where there is none that can be read."""
+    def _manifest(self) -> tuple[_Manifest, bytes]:
+        """The manifest and its bytes; an empty one if there is none that can be read."""
         try:
-            text = (self._directory / _MANIFEST).read_text()
-            return _Manifest(**json.loads(text)), text
+            content = (self._directory / _MANIFEST).read_bytes()
+            return _Manifest(**json.loads(content)), content
         except (OSError, ValueError, TypeError):
-            return _Manifest(), ""
+            return _Manifest(), b""
 
 
 _MANIFEST = "manifest.json"
@@ -345,41 +348,33 @@ _REMEDY = "free some room, or correct what it says; the next run writes it"
 
 
 def history_directory(home: Path) -> Path:
-    """Where the kept history of a home stands."""
+    """Where the history cache of a home is."""
     return home / "history"
 
 
-def _watermark_name(manifest: _Manifest) -> str:
-    return f"history kept as {manifest.cache_id}"
-
-
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _remove(directory: Path) -> None:
-    """Remove what heed keeps there, by its names: a home may be a directory that holds a `history` of somebody else."""
+    """Remove heed's own files, by their names: a home may contain a `history` folder that is not heed's."""
     for pattern in ("day=*.arrow", ".day=*", _MANIFEST):
         for path in directory.glob(pattern):
             path.unlink(missing_ok=True)
 
 
-def _made_by() -> str:
+def _format_id() -> str:
     return hashlib.sha256(f"{_FORM} {_ROWS}".encode()).hexdigest()[:16]
 
 
 def _schema() -> pa.Schema:
-    """The columns of `_ROWS`, where there is not one row to tell."""
+    """The columns of `_ROWS`, for when there are no rows."""
     import pyarrow as pa
 
     texts = ("alert_id", "rule", "entity", "team", "severity", "title", "attributes")
-    moments = ("raised_at", "loaded_at", "known_at", "horizon_ends_at")
-    kinds = {**dict.fromkeys(texts, pa.string()), **dict.fromkeys(moments, pa.timestamp("us", "UTC"))}
+    times = ("raised_at", "loaded_at", "known_at", "horizon_ends_at")
+    kinds = {**dict.fromkeys(texts, pa.string()), **dict.fromkeys(times, pa.timestamp("us", "UTC"))}
     return pa.schema({**kinds, **dict.fromkeys(("value", "threshold", "acted"), pa.float64())})
 
 
 def _spans(rows: dict[date, int]) -> Iterator[tuple[date, date]]:
-    """Days, in order, as spans of days that follow one another, of at most `_AT_ONCE` rows where a day allows it."""
+    """The days in order as spans of consecutive days, of at most `_AT_ONCE` rows unless a single day has more."""
     first = last = None
     held = 0
     for day, number in sorted(rows.items()):

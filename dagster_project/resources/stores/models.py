@@ -1,15 +1,13 @@
-"""The model store: every model version, its evidence, and which one is champion, as rows in the warehouse.
+"""The model store: model versions, their evidence, and champion decisions, as rows in the warehouse.
 
 Belongs here: writing and reading model versions, evaluations and champion decisions.
-Does not belong here: what a model is (`triage/learning/training.py`) and who deserves to be champion (the gate in
-`triage/`).
+Does not belong here: what a model is (`triage/learning/model.py`) and which becomes champion (`triage/champion`).
 
 A model is LightGBM's text and one JSON document in one row; nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,10 +22,10 @@ from dagster_project.triage.champion.succession import Succession
 if TYPE_CHECKING:
     from dagster_project.settings import Settings
     from dagster_project.triage.audit.audit import Audit
-    from dagster_project.triage.learning.training import Model
+    from dagster_project.triage.champion.decide import Standing
+    from dagster_project.triage.learning.model import Model
 
-
-# The check's name under which the verdict on repeating the last action stands among the findings.
+# The check's name for the verdict on repeating the last action, which is stored among the findings.
 SHORTCUT = "shortcut: repeating the last action"
 _FINDING_COLUMNS = ("check_name", "subject", "finding", "value", "low", "high", "limit_value", "verdict")
 _TEAM_COLUMNS = (
@@ -36,23 +34,17 @@ _TEAM_COLUMNS = (
 )
 
 
-def contract_hash(contract: Any) -> str:
-    """A short name for a feature contract: equal contracts have equal names."""
-    text = json.dumps(contract, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 @dataclass(frozen=True)
 class Champion:
     """The model version that scores, since when, and why.
 
-    cut : everything in it was known by then. taught : the same of its trees; earlier when it was calibrated anew.
+    cut : everything in it was known by then. trained : the same for its trees; earlier if it was recalibrated.
     """
 
     model_version: str
     as_of: datetime
     cut: datetime
-    taught: datetime
+    trained: datetime
     kind: str
     reasons: list[str]
 
@@ -76,7 +68,7 @@ class ModelStore:
 
     def load(self, model_version: str) -> Model:
         """Read a model version back, exactly as it was saved."""
-        from dagster_project.triage.learning.training import Model
+        from dagster_project.triage.learning.model import Model
 
         rows = self._warehouse.read_arrow(
             "SELECT booster, document::text AS document FROM training.model_versions WHERE model_version = $1",
@@ -85,7 +77,7 @@ class ModelStore:
         if not rows:
             raise HeedError(
                 f"there is no model version {model_version}",
-                "see training.model_versions for those there are",
+                "`heed champion` lists the existing ones",
             )
         try:
             document = json.loads(rows[0]["document"])
@@ -94,9 +86,9 @@ class ModelStore:
         return Model.from_document(rows[0]["booster"], document)
 
     def newest(self, as_of: datetime) -> str:
-        """The model version with the latest cut up to `as_of`: the candidate of a run at that moment.
+        """The model version with the latest cut up to `as_of`: the candidate of a run at that as-of.
 
-        A champion that was calibrated anew is no candidate.
+        A recalibrated champion is no candidate.
         """
         version = self._warehouse.value(
             "SELECT model_version FROM training.model_versions WHERE cut <= $1 AND document->'recalibration' IS NULL "
@@ -104,17 +96,17 @@ class ModelStore:
             (as_of,),
         )
         if version is None:
-            raise HeedError("no model version was made yet", "run the job `retrain`")
+            raise HeedError("no model was trained yet", "run the job `retrain`")
         return version
 
     def champion(self, as_of: datetime) -> Champion | None:
-        """The champion at a moment: the newest promotion or roll-back decided for a moment up to then.
+        """The champion at `as_of`: the newest promotion or roll-back with an as-of up to then.
 
-        A model that learned from after `as_of` is never returned, whatever was decided.
+        A model that was trained on data from after `as_of` is never returned.
         """
         rows = self._warehouse.read_arrow(
             """SELECT decision.model_version, decision.as_of, version.cut, version.kind,
-                      (version.document->>'cut')::timestamptz AS taught,
+                      (version.document->>'cut')::timestamptz AS trained,
                       decision.reasons::text AS reasons
                FROM training.champion_decisions AS decision
                JOIN training.model_versions AS version USING (model_version)
@@ -127,16 +119,30 @@ class ModelStore:
             return None
         return Champion(**{**rows[0], "reasons": json.loads(rows[0]["reasons"])})
 
-    def scoring_model(self, as_of: datetime, contract: dict[str, Any]) -> tuple[Model | None, str]:
-        """The model that scores at a moment, and what is wrong when it is not the champion; None: there is no champion.
+    def standing(self, as_of: datetime) -> Standing | None:
+        """The champion at a moment, for the decision whether a candidate replaces it; None: there is none."""
+        from dagster_project.triage.champion.decide import Standing
 
-        A champion whose row cannot be read (truncated, changed) is passed over: the latest champion before it that can
-        be read, has the same feature contract and was not withdrawn by a person scores instead.
+        champion = self.champion(as_of)
+        if champion is None:
+            return None
+        version = champion.model_version
+        try:
+            model = self.load(version)
+        except HeedError as error:
+            return Standing(version, None, f"the champion {version} cannot be read ({error.cause})")
+        return Standing(version, model, published=lambda: self.published_by(model, as_of))
+
+    def scoring_model(self, as_of: datetime, contract: dict[str, Any]) -> tuple[Model | None, str]:
+        """The model that scores at `as_of`, and a warning if it is not the champion; None: there is no champion.
+
+        If the champion's row cannot be read (truncated, changed), the latest earlier champion scores that can be read,
+        has the same feature contract and was not withdrawn by a person.
 
         Raises
         ------
         HeedError
-            The champion has another feature contract, or cannot be read and nothing stands in for it.
+            The champion has another feature contract, or cannot be read and there is no substitute.
         """
         from dagster_project.triage.features.contract import require_same_contract
 
@@ -162,12 +168,11 @@ class ModelStore:
             if model.cut <= as_of:
                 return model, f"{damage}; {version}, champion before it, scores instead"
         raise HeedError(
-            f"{damage}, and no earlier champion stands in for it", "run `heed run --retrain`; published scores stay"
+            f"{damage}, and no earlier champion can replace it", "run `heed run --retrain`; published scores stay"
         )
 
     def learning_is_due(self, as_of: datetime, settings: Settings) -> bool:
-        """Whether there is no champion, it cannot be read or cannot read today's features, or the newest candidate is
-        too old."""
+        """Whether there is no usable champion for today's features, or the newest candidate is too old."""
         from dagster_project.triage.features.contract import contract
 
         champion = self.champion(as_of)
@@ -190,7 +195,7 @@ class ModelStore:
         evidence: dict[str, Any],
         decided_by: str,
     ) -> None:
-        """Append a decision of the gate or of a person; an equal newest decision for that moment is not repeated."""
+        """Append a decision of the gate or of a person, unless the same one exists for that as-of."""
         with self._warehouse.transaction() as cursor:
             cursor.execute(
                 """INSERT INTO training.champion_decisions
@@ -210,7 +215,7 @@ class ModelStore:
             )
 
     def decisions(self, as_of: datetime) -> list[dict[str, Any]]:
-        """What was decided for moments up to `as_of`, the oldest first.
+        """The decisions with an as-of up to `as_of`, the oldest first.
 
         decision_id, model_version, as_of, decided_at, decision, reasons (list of text), evidence (dict), decided_by.
         """
@@ -226,20 +231,15 @@ class ModelStore:
         ]
 
     def versions(self, as_of: datetime) -> list[dict[str, Any]]:
-        """The versions that know nothing later than `as_of`, the latest first.
+        """The versions trained on nothing later than `as_of`, the latest first.
 
         model_version, created_at, cut, kind, contract_hash.
         """
-        rows = self._warehouse.read_arrow(
-            """SELECT model_version, created_at, cut, kind, (document->'contract')::text AS contract
+        return self._warehouse.read_arrow(
+            """SELECT model_version, created_at, cut, kind, coalesce(document->'contract'->>'hash', '') AS contract_hash
                FROM training.model_versions WHERE cut <= $1 ORDER BY cut DESC, created_at DESC, model_version""",
             (as_of,),
         ).to_pylist()
-        return [
-            {**{name: row[name] for name in row if name != "contract"}, "contract_hash": contract_hash(made)}
-            for row in rows
-            for made in [json.loads(row["contract"] or "null")]
-        ]
 
     def roll_back(self, model_version: str, as_of: datetime, instead_of: str | None, *, who: str, why: str) -> None:
         """Append a person's decision that a version scores from `as_of` on."""
@@ -262,7 +262,7 @@ class ModelStore:
         evaluation: pd.DataFrame,
         reliability: pd.DataFrame | None = None,
     ) -> None:
-        """Replace the evaluation of a model version at a moment, all of it in one transaction.
+        """Replace the evaluation of a model version at an as-of, in one transaction.
 
         evaluation : slice, slice_value, contender, metric, value, low, high, alerts, acted. reliability : contender,
         bin, mean_forecast, acted_share, low, high, alerts, acted.
@@ -273,18 +273,18 @@ class ModelStore:
         self._replace(model_version, as_of, tables)
 
     def save_audit(self, model_version: str, as_of: datetime, audit: Audit) -> None:
-        """Replace the audit of a model version at a moment: findings, the shortcut's verdict among them, and teams."""
+        """Replace the audit of a model version at an as-of: findings, including the shortcut's verdict, and teams."""
         findings = audit.findings.rename(columns={"check": "check_name", "limit": "limit_value"})
         if audit.shortcut is not None:
-            said = audit.shortcut
+            shortcut = audit.shortcut
             row = {
                 "check_name": SHORTCUT,
-                "subject": said.decided_by or "model",
-                "finding": said.reason,
-                "value": said.value,
-                "low": said.low,
-                "high": said.high,
-                "verdict": said.verdict,
+                "subject": shortcut.decided_by or "model",
+                "finding": shortcut.reason,
+                "value": shortcut.value,
+                "low": shortcut.low,
+                "high": shortcut.high,
+                "verdict": shortcut.verdict,
             }
             findings = pd.concat([findings, pd.DataFrame([row])], ignore_index=True)
         tables = {"training.audit_findings": findings}
@@ -298,19 +298,19 @@ class ModelStore:
             ("training.audit_findings", _FINDING_COLUMNS),
             ("training.team_scorecards", _TEAM_COLUMNS),
         ):
-            found = self._warehouse.read(
+            rows = self._warehouse.read(
                 f"""SELECT {", ".join(columns)} FROM {name} WHERE model_version = $1
                     AND as_of = (SELECT max(as_of) FROM {name} WHERE model_version = $1)""",
                 (predecessor,),
             )
-            if len(found):
-                self._replace(model_version, as_of, {name: found})
+            if len(rows):
+                self._replace(model_version, as_of, {name: rows})
 
     def audit(self, model_version: str) -> dict[str, Any] | None:
-        """The newest audit of a model version; None when there was none.
+        """The newest audit of a model version; None: there is none.
 
         'leakage': findings with check, subject, finding, value, limit, verdict. 'shortcut': verdict, reason, value,
-        low, high; absent where no trees were taught. 'scorecard': one entry per team.
+        low, high; absent if no trees were trained. 'scorecard': one entry per team.
         """
         rows = self._warehouse.read_arrow(
             """SELECT check_name AS check, subject, finding, value, low, high, limit_value AS limit, verdict
@@ -329,19 +329,19 @@ class ModelStore:
                ORDER BY team""",
             (model_version,),
         ).to_pylist()
-        made: dict[str, Any] = {"leakage": [row for row in rows if row["check"] != SHORTCUT], "scorecard": teams}
+        audit: dict[str, Any] = {"leakage": [row for row in rows if row["check"] != SHORTCUT], "scorecard": teams}
         for row in rows:
             if row["check"] == SHORTCUT:
-                made["shortcut"] = {**row, "reason": row["finding"]}
-        return made
+                audit["shortcut"] = {**row, "reason": row["finding"]}
+        return audit
 
     def leaks(self, model_version: str) -> list[str]:
-        """What the newest audit of a model version calls leaks, in words; empty when it found none."""
-        found = self.audit(model_version) or {"leakage": []}
-        return [f"{row['subject']}: {row['finding']}" for row in found["leakage"] if row["verdict"] == "leak"]
+        """The leaks in the newest audit of a model version, in words."""
+        audit = self.audit(model_version) or {"leakage": []}
+        return [f"{row['subject']}: {row['finding']}" for row in audit["leakage"] if row["verdict"] == "leak"]
 
     def published_by(self, model: Model, as_of: datetime) -> pd.DataFrame:
-        """What a model said of alerts when it first scored them, up to `as_of`: alert_id, probability.
+        """A model's first score of each alert, up to `as_of`: alert_id, probability.
 
         Versions that share its training, and differ only in a later calibration, count as the same model.
         """
@@ -375,7 +375,7 @@ class ModelStore:
                 )
 
     def evaluation(self, model_version: str) -> pd.DataFrame:
-        """The newest stored evaluation of a model version; empty when there is none."""
+        """The newest stored evaluation of a model version; empty: there is none."""
         return self._warehouse.read(
             """SELECT slice, slice_value, contender, metric, value, low, high, alerts, acted
                FROM training.model_evaluations

@@ -1,9 +1,8 @@
-"""The warehouse: Arrow in, Arrow out, pandas frames for those who ask.
+"""The warehouse: queries into Arrow tables or pandas frames, and bulk writing.
 
-Belongs here: connections, reading a query into a frame, bulk writing,
-and what dbt must know to reach the same database.
-Does not belong here: what is read or written and why (assets), and the embedded server's life
-(`embedded.py`), heed's own tables and their versions (`schema.py`).
+Belongs here: connections, reading a query, bulk writing, and the variables by which dbt reaches the same database.
+Does not belong here: what is read or written and why (assets), the embedded server's life (`embedded.py`), heed's own
+tables and their versions (`schema.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from dagster_project.errors import HeedError, one_line
-from dagster_project.resources.warehouse.role_names import _HAS_ROLES, TRANSFORMER
+from dagster_project.resources.warehouse.role_names import HAS_ROLES, TRANSFORMER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,15 +27,14 @@ if TYPE_CHECKING:
 
 URL_VARIABLE = "HEED_DATABASE_URL"
 
-
-# What a server says while it restarts or is crowded: that passes, and a run need not fail for it.
-_PASSES = re.compile(
+# What a server says while it restarts or is overloaded. That is temporary, and a run need not fail for it.
+_TEMPORARY = re.compile(
     "starting up|shutting down|recovery mode|not yet accepting connections|too many clients|connection slots|"
     "too many connections"
 )
-PATIENCE_SECONDS = 15.0  # a restart takes a few seconds; who waits for `heed doctor` should not wait much longer
-# Readers hold up no statement of an ordinary run; somebody's LOCK TABLE or CREATE INDEX does. Longer than an index on a
-# million rows takes, shorter than a person looks at a run that does not move.
+PATIENCE_SECONDS = 15.0  # a restart takes a few seconds, and nobody should wait much longer for `heed doctor`
+# Readers hold up no statement of an ordinary run, but somebody's LOCK TABLE or CREATE INDEX does. This is longer than
+# an index on a million rows takes, and shorter than a person watches a run that makes no progress.
 LOCK_SECONDS = 60
 
 _HOLDERS = """
@@ -53,7 +51,7 @@ WHERE held.granted AND held.pid <> pg_backend_pid() AND NOT starts_with(applicat
 GROUP BY 1, 2, 3, 4, 5, xact_start ORDER BY xact_start LIMIT 5
 """
 
-# libpq's parameters that dbt's profile does not name, and the variables by which they reach it all the same.
+# libpq's parameters that dbt's profile does not name, and the variables by which they reach dbt anyway.
 _PASSED_ON = {
     **{name: f"PG{name.upper()}" for name in ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "options")},
     **{"passfile": "PGPASSFILE", "channel_binding": "PGCHANNELBINDING", "target_session_attrs": "PGTARGETSESSIONATTRS"},
@@ -61,13 +59,13 @@ _PASSED_ON = {
 
 
 class Guard(Protocol):
-    """What must hold while a run writes: see `warehouse/run_lock.py`."""
+    """A condition that must hold while a run writes: see `run_lock.py`."""
 
     def require(self) -> None:
-        """Raise `HeedError` where it is known not to hold any more."""
+        """Raise `HeedError` if it is known not to hold any more."""
 
     def verify(self, cursor: Cursor) -> None:
-        """Ask the server in the cursor's transaction, and raise `HeedError` where it does not hold."""
+        """Ask the server in the cursor's transaction, and raise `HeedError` if it does not hold."""
 
 
 class Warehouse:
@@ -77,27 +75,27 @@ class Warehouse:
 
     Parameters
     ----------
-    home : the state directory; the embedded server's data stands in it.
-    url : a libpq URL; `None` means the environment's, else the embedded server.
+    home : the state directory, which contains the embedded server's data.
+    url : a libpq URL; `None`: the one in the environment, else the embedded server.
     """
 
     def __init__(self, home: Path, url: str | None = None) -> None:
         self.home = home
-        self._given_url = url if url is not None else os.environ.get(URL_VARIABLE)
-        # Whether the kept history was brought up to date in this turn, and nothing was cleaned since.
+        self._external_url = url if url is not None else os.environ.get(URL_VARIABLE)
+        # Whether the history cache was refreshed under this run lock, and nothing was cleaned since.
         self.history_is_current = False
-        self._keepers = 0
+        self._connection_users = 0
         self._idle: list[Connection] = []
         self._guards: list[Guard] = []
 
     @property
     def is_embedded(self) -> bool:
-        return not self._given_url
+        return not self._external_url
 
     def url(self) -> str:
         """The database's URL, with the embedded server running. May hold a password: never log it."""
-        if self._given_url:
-            return self._given_url
+        if self._external_url:
+            return self._external_url
         from dagster_project.resources.warehouse.embedded import embedded_url
 
         return embedded_url(self.home)
@@ -106,26 +104,26 @@ class Warehouse:
         """Where the warehouse is, without secrets."""
         if self.is_embedded:
             return f"embedded PostgreSQL of {self.home}"
-        parts = _parsed(str(self._given_url))
+        parts = _parsed(str(self._external_url))
         host = parts.get("host") or parts.get("hostaddr") or "localhost"
         place = f"{host}:{parts.get('port') or 5432}, database {parts.get('dbname') or 'postgres'}"
         return one_line(f"PostgreSQL at {place}")
 
     def connect(self) -> Connection:
-        """A new connection, not in autocommit mode: what is not committed did not happen.
+        """A new connection, not in autocommit mode.
 
         Raises
         ------
         HeedError
-            The server is not reachable or refuses; the message holds no password.
+            The server is unreachable or refuses; the message contains no password.
         """
         from adbc_driver_manager import Error
         from adbc_driver_postgresql import dbapi
 
         url = self.url()
-        _parsed(url)  # libpq quotes what it cannot read, and that may be the password
+        _parsed(url)  # libpq's own error quotes what it cannot parse, which may be the password
         until = time.monotonic() + PATIENCE_SECONDS
-        revived = False
+        restarted = False
         while True:
             try:
                 connection = dbapi.connect(url)
@@ -138,44 +136,44 @@ class Warehouse:
                 connection.commit()
                 return connection
             except Error as error:
-                if _PASSES.search(str(error)) and time.monotonic() < until:
+                if _TEMPORARY.search(str(error)) and time.monotonic() < until:
                     time.sleep(0.5)
-                elif self.is_embedded and not revived:
-                    from dagster_project.resources.warehouse.embedded import revive
+                elif self.is_embedded and not restarted:
+                    from dagster_project.resources.warehouse.embedded import restart
 
-                    revive(self.home)
-                    revived = True
+                    restart(self.home)
+                    restarted = True
                 else:
                     raise self.unreachable(str(error)) from error
 
-    def unreachable(self, said: str) -> HeedError:
-        """What to raise when the server could not be reached; `said` by whatever tried, and freed of secrets here."""
+    def unreachable(self, message: str) -> HeedError:
+        """What to raise when the server could not be reached; removes secrets from the driver's message."""
         return HeedError(
-            f"the warehouse is not reachable: {self.describe()} ({_reason(said, self.url())})",
+            f"the warehouse is not reachable: {self.describe()} ({_without_secrets(message, self.url())})",
             f"start it, or correct {URL_VARIABLE}; `heed doctor` tells more",
         )
 
     @contextmanager
     def keeping_a_connection(self) -> Iterator[None]:
-        """Within it, a used connection waits for its next use: making one takes 40 ms, and a run asks 60 times."""
-        self._keepers += 1
+        """Within it, a used connection is kept for its next use: connecting takes 40 ms, and a run does it 60 times."""
+        self._connection_users += 1
         try:
             yield
         finally:
-            self._keepers -= 1
-            if not self._keepers:
+            self._connection_users -= 1
+            if not self._connection_users:
                 self.history_is_current = False
-            while self._idle and not self._keepers:
+            while self._idle and not self._connection_users:
                 _close(self._idle.pop())
 
     @property
     def keeps_a_connection(self) -> bool:
-        """Whether a run has its turn in this process: nobody else then changes what is clean."""
-        return self._keepers > 0
+        """Whether this process holds the run lock, so that nobody else changes the clean tables."""
+        return self._connection_users > 0
 
     @contextmanager
     def guarded(self, guard: Guard) -> Iterator[None]:
-        """Within it, nothing is read or written, let alone committed, once the guard says no."""
+        """Within it, nothing is read, written or committed once the guard fails."""
         if guard in self._guards:
             yield
             return
@@ -185,14 +183,14 @@ class Warehouse:
         finally:
             self._guards.remove(guard)
 
-    def outside_the_turn(self) -> Warehouse:
-        """The same warehouse for what may be written also when a run has lost the run lock: how it ended."""
-        return Warehouse(self.home, self._given_url or "")
+    def unguarded(self) -> Warehouse:
+        """The same warehouse without guards: how a run ended is recorded even if it lost the run lock."""
+        return Warehouse(self.home, self._external_url or "")
 
     def holders(self, *, readers: bool = False) -> str:
-        """The sessions that hold tables of heed against writers, in words, the oldest first; empty: none.
+        """The sessions that lock heed's tables against writers, in words, the oldest first; empty: none.
 
-        readers : name those as well that only read.
+        readers : include sessions that only read.
         """
         from adbc_driver_manager import Error
 
@@ -207,12 +205,12 @@ class Warehouse:
         return ""
 
     @contextmanager
-    def _lent(self) -> Iterator[Connection]:
+    def _borrowed(self) -> Iterator[Connection]:
         """A connection for one use, outside any transaction before and after it."""
         for guard in self._guards:
             guard.require()
         connection = self._idle.pop() if self._idle else None
-        if connection is not None and not _answers(connection):
+        if connection is not None and not _is_alive(connection):
             _close(connection)
             connection = None
         connection = connection or self.connect()
@@ -220,9 +218,9 @@ class Warehouse:
             yield connection
             connection.rollback()  # what was only read
         except BaseException:
-            _close(connection)  # without a commit nothing happened
+            _close(connection)  # rolls back
             raise
-        if self._keepers and not self._idle:
+        if self._connection_users and not self._idle:
             self._idle.append(connection)
         else:
             _close(connection)
@@ -234,12 +232,12 @@ class Warehouse:
         Raises
         ------
         HeedError
-            The run has lost the run lock, or others held a lock for too long; names them.
+            The run has lost the run lock, or other sessions held a lock for too long; names them.
         """
         from adbc_driver_manager import Error
 
         try:
-            with self._lent() as connection:
+            with self._borrowed() as connection:
                 with connection.cursor() as cursor:
                     try:
                         yield cursor
@@ -252,7 +250,7 @@ class Warehouse:
         except Error as error:
             if "lock timeout" not in str(error):
                 raise
-            holders = self.holders() or "a session that has ended since"
+            holders = self.holders() or "a session that has since ended"
             raise HeedError(
                 f"writing waited {LOCK_SECONDS} s for a lock: {holders}",
                 "end that session, SELECT pg_terminate_backend(pid), or let it finish, then run again",
@@ -260,7 +258,7 @@ class Warehouse:
 
     def read_arrow(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of a query as an Arrow table. Values go as `$1, $2, ...`, never into the text."""
-        with self._lent() as connection, connection.cursor() as cursor:
+        with self._borrowed() as connection, connection.cursor() as cursor:
             cursor.execute(query, parameters=tuple(parameters) or None)
             return cursor.fetch_arrow_table()
 
@@ -269,22 +267,22 @@ class Warehouse:
         return self.read_arrow(query, parameters).to_pandas()
 
     def read_parts(self, query: str, parameters: Sequence[Any] = (), rows: int = 250_000) -> Iterator[pa.Table]:
-        """As `read_arrow`, in parts of so many rows, at least one: little more than a part stands in memory at once.
+        """As `read_arrow`, in parts of `rows` rows, at least one part: little more than a part is in memory at once.
 
-        Whoever takes them holds a connection until they have taken the last one, or let go of the iterator.
+        The iterator holds a connection until it is exhausted or closed.
         """
         import pyarrow as pa
 
-        with self._lent() as connection, connection.cursor() as cursor:
+        with self._borrowed() as connection, connection.cursor() as cursor:
             cursor.execute(query, parameters=tuple(parameters) or None)
             reader = cursor.fetch_record_batch()
-            held, given = reader.schema.empty_table(), False
+            held, has_yielded = reader.schema.empty_table(), False
             for batch in reader:
                 held = pa.concat_tables([held, pa.Table.from_batches([batch])])
                 while held.num_rows > rows:
                     yield held.slice(0, rows)
-                    held, given = held.slice(rows), True
-            if held.num_rows or not given:
+                    held, has_yielded = held.slice(rows), True
+            if held.num_rows or not has_yielded:
                 yield held
 
     def value(self, query: str, parameters: Sequence[Any] = ()) -> Any:
@@ -292,8 +290,19 @@ class Warehouse:
         table = self.read_arrow(query, parameters)
         return table.column(0)[0].as_py() if table.num_rows else None
 
+    def may_read(self, schema: str, table: str) -> bool | None:
+        """Whether this login may read a table; None where there is no such table.
+
+        `to_regclass` would fail in a schema that the login may not use.
+        """
+        return self.value(
+            "SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') FROM pg_class AS c "
+            "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
+            (schema, table),
+        )
+
     def columns(self, table: str) -> list[dict[str, str]]:
-        """The columns of a table, in order: name, type, and description (empty where none was given)."""
+        """The columns of a table, in order: name, type, and description (empty: none)."""
         return self.read_arrow(
             "SELECT attname::text AS name, format_type(atttypid, atttypmod) AS type, "
             "coalesce(col_description(attrelid, attnum), '') AS description FROM pg_attribute "
@@ -302,13 +311,13 @@ class Warehouse:
         ).to_pylist()
 
     def has_roles(self) -> bool:
-        """Whether `heed init` has made this database's roles."""
-        return bool(self.read_arrow(_HAS_ROLES).to_pylist()[0]["has_roles"])
+        """Whether `heed init` has created this database's roles."""
+        return bool(self.read_arrow(HAS_ROLES).to_pylist()[0]["has_roles"])
 
     def dbt_environment(self) -> dict[str, str]:
         """The environment variables that `dbt_project/profiles.yml` reads."""
         parts = _parsed(self.url())
-        roles = self.read_arrow(_HAS_ROLES).to_pylist()[0]
+        roles = self.read_arrow(HAS_ROLES).to_pylist()[0]
         return {
             "HEED_PG_HOST": parts.get("host") or parts.get("hostaddr") or "localhost",
             "HEED_PG_PORT": parts.get("port") or "5432",
@@ -320,8 +329,8 @@ class Warehouse:
         }
 
 
-def _answers(connection: Connection) -> bool:
-    """Whether a connection that waited still has a server behind it."""
+def _is_alive(connection: Connection) -> bool:
+    """Whether a kept connection still has a server behind it."""
     from adbc_driver_manager import Error
 
     try:
@@ -346,9 +355,9 @@ def append(cursor: Cursor, table: str, rows: pa.Table, *, columns: str, select: 
 
     Parameters
     ----------
-    table : the qualified target, written by heed's own code, never by users.
+    table : the qualified target, from heed's own code, never from users.
     columns : the target's columns, as SQL.
-    select : the expressions over the temporary table `incoming`, as SQL after SELECT, with FROM and what follows.
+    select : the expressions over the temporary table `incoming`, as SQL after SELECT, including the FROM clause.
     conflict : an ON CONFLICT clause.
     """
     cursor.execute("DROP TABLE IF EXISTS pg_temp.incoming")
@@ -362,13 +371,18 @@ def append(cursor: Cursor, table: str, rows: pa.Table, *, columns: str, select: 
     return int(row[0]) if row else 0
 
 
+def quoted(*parts: str) -> str:
+    """A name in SQL, like "schema"."table", whatever characters it holds."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+
+
 def _parsed(url: str) -> dict[str, str]:
     """The parts of a URL or of a `key=value` line, as libpq itself reads them.
 
     Raises
     ------
     HeedError
-        It is neither. Quotes nothing of it, and hides libpq's own error, which does.
+        It is neither. Unlike libpq's own error, the message quotes nothing of it.
     """
     import psycopg2
     from psycopg2.extensions import parse_dsn
@@ -382,17 +396,17 @@ def _parsed(url: str) -> dict[str, str]:
         ) from None
 
 
-# Where an address holds its password, whatever that is: `user:password@host` and `password=...`.
-_IN_AN_ADDRESS = re.compile(r"(?<=:)[^\s:@/]+(?=@)|(?<=password=)\S+", re.IGNORECASE)
-# Masking a password that is a word would show it: "*** authentication failed". One like this is no word.
-_NO_WORD = re.compile(r"(?=.*[^A-Za-z]).{8,}", re.DOTALL)
+# Where a connection string holds its password: `user:password@host` and `password=...`.
+_PASSWORD = re.compile(r"(?<=:)[^\s:@/]+(?=@)|(?<=password=)\S+", re.IGNORECASE)
+# Masking a password that is an ordinary word would reveal it: "*** authentication failed". Mask only unusual ones.
+_UNUSUAL = re.compile(r"(?=.*[^A-Za-z]).{8,}", re.DOTALL)
 
 
-def _reason(said: str, url: str) -> str:
-    """What a driver said, on one line, without the password: no driver is known to quote it, and none is trusted."""
-    text = _IN_AN_ADDRESS.sub("***", " ".join(said.split()).replace(url, "***"))
+def _without_secrets(message: str, url: str) -> str:
+    """A driver's message on one line without the password: no driver is known to quote it, but none is trusted."""
+    text = _PASSWORD.sub("***", " ".join(message.split()).replace(url, "***"))
     password = _parsed(url).get("password")
     for secret in filter(None, (password, unquote(password) if password else None)):
-        if _NO_WORD.match(secret):
+        if _UNUSUAL.match(secret):
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
     return text[:300]

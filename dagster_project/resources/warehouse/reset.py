@@ -1,10 +1,10 @@
-"""Emptying a warehouse: allowed where the warehouse itself says that all it holds was simulated.
+"""Empty a warehouse, which is allowed only if the warehouse itself says that all its rows were simulated.
 
-Belongs here: what a simulated company left, the mark that says so, and removing it.
+Belongs here: recognizing a simulated company, and removing it.
 Does not belong here: simulating (`simulator/`), loading (`loading/`), retention by age (`resources/retention.py`).
 
-The mark is `raw.loads.simulation`, written in the transaction that writes the rows. A file in the home says nothing
-about a warehouse: the next command may be given another one.
+`raw.loads.simulation` says so, written in the same transaction as the rows. A file in the home could not: the next
+command may use another warehouse.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
     from dagster_project.resources.warehouse.connection import Warehouse
 
-# Rows that heed loads name their load. Whoever writes to raw otherwise may leave the column out.
+# Rows that heed loads name their load. Rows that other programs write to raw may not.
 _LOADED = ("alerts", "actions", "rules", "action_types", "undecodable_rows")
-# What heed and people said of alerts. Where the source was another one for a while, they are not the simulated ones.
+# Rows about alerts. If the source was a different one for a while, these are not the simulated alerts.
 _ABOUT_ALERTS = ("alert_scores", "holdout", "autoclose_decisions", "feedback")
 
 
 def simulated_company(warehouse: Warehouse) -> dict[str, Any] | None:
-    """What the newest simulated load says of its company; None: nothing was simulated."""
-    found = warehouse.value(
+    """What the newest simulated load says about its company; None: nothing was simulated."""
+    simulation = warehouse.value(
         "SELECT simulation::text FROM raw.loads WHERE simulation IS NOT NULL ORDER BY load_id DESC LIMIT 1"
     )
-    return json.loads(found) if found else None
+    return json.loads(simulation) if simulation else None
 
 
 def holds_nothing(warehouse: Warehouse) -> bool:
-    """Whether heed's own tables are all empty: nothing was loaded, decided or said."""
+    """Whether all of heed's own tables are empty."""
     names = own_tables()
     return not warehouse.value("SELECT " + " OR ".join(f"EXISTS (SELECT FROM {name})" for name in names))
 
@@ -47,12 +47,12 @@ def holds_nothing(warehouse: Warehouse) -> bool:
 def reset_demo(warehouse: Warehouse, say: Callable[[str], None] = lambda line: None) -> None:
     """Remove the simulated company with everything that came from it: rows, flags, models, scores and features.
 
-    The tables are locked before they are examined, so that nothing can come in between.
+    The tables are locked before they are examined, so that nothing is written in between.
 
     Raises
     ------
     HeedError
-        Something in the warehouse was not simulated. Nothing was removed.
+        The warehouse holds rows that were not simulated, or the login may not remove them. Nothing was removed.
     """
     with run_lock(warehouse, f"empty-{uuid.uuid4()}", say):
         names = ", ".join(own_tables())
@@ -65,9 +65,9 @@ def reset_demo(warehouse: Warehouse, say: Callable[[str], None] = lambda line: N
             cursor.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
             own = {what: count for what, count in _not_simulated(cursor) if count}
             if own:
-                told = ", ".join(f"{count:,} {what}" for what, count in own.items())
+                counts = ", ".join(f"{count:,} {what}" for what, count in own.items())
                 raise HeedError(
-                    f"besides a simulated company, {warehouse.describe()} holds {told} that were not simulated, so "
+                    f"besides a simulated company, {warehouse.describe()} holds {counts} that were not simulated, so "
                     "nothing was removed",
                     "name another database in HEED_DATABASE_URL, or another home in HEED_HOME",
                 )
@@ -76,7 +76,7 @@ def reset_demo(warehouse: Warehouse, say: Callable[[str], None] = lambda line: N
 
 
 def _not_simulated(cursor: Cursor) -> list[tuple[str, int]]:
-    """What stands in the warehouse that no simulated load brought, in words, with how many there are."""
+    """What the warehouse holds that no simulated load wrote: (description, number of rows)."""
     simulated = "(SELECT FROM raw.loads WHERE loads.load_id = t.load_id AND simulation IS NOT NULL)"
     queries = {
         "loads": "SELECT count(*) FROM raw.loads WHERE simulation IS NULL",

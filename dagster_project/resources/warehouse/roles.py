@@ -1,14 +1,14 @@
-"""Who may do what in the warehouse: five roles, each with the least that its work needs.
+"""Who may do what in the warehouse: five roles, each with only the rights that its work needs.
 
-Belongs here: the roles, their rights as data, creating and granting them (`heed init`), and finding what is missing.
-Does not belong here: logins and passwords (the server's owner makes them), the tables (`schema.sql`, dbt).
+Belongs here: the roles, their rights as data, creating and granting them (`heed init`), and finding missing ones.
+Does not belong here: logins and passwords (the server's owner creates them), the tables (`schema.sql`, dbt).
 
-The roles cannot log in. A process logs in as a member of those whose work it does: `heed run` cleans, learns and
+The roles cannot log in. A process logs in as a member of the roles whose work it does: `heed run` cleans, learns and
 scores, so its login is in heed_transformer and heed_scorer. Roles belong to a whole server, rights to one database.
 
-dbt's tables belong to heed_transformer, whoever logs in: dbt takes that role on (`role` in profiles.yml), so that a new
-login can replace what an old one built. On what dbt builds, readers are granted by dbt itself, in the transaction that
-puts a table or view in its place (`grants` in dbt_project.yml); a test holds that both lists are the same.
+dbt's tables belong to heed_transformer under any login: dbt takes on that role (`role` in profiles.yml), so that a new
+login can replace what an old one built. dbt itself grants the readers of what it builds, in the transaction that puts
+a table or view in place (`grants` in dbt_project.yml); a test checks that both lists are the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.resources.warehouse.connection import Warehouse, quoted
 from dagster_project.resources.warehouse.role_names import TRANSFORMER
 
 if TYPE_CHECKING:
@@ -40,8 +40,10 @@ BUILT_BY_DBT = ("staging", "marts", "reporting")
 
 @dataclass(frozen=True)
 class Right:
-    """What a role may do with tables of a schema, beside USAGE of the schema. tables : none named means all, without
-    those of `but`."""
+    """What a role may do with tables of a schema, in addition to USAGE of the schema.
+
+    tables : empty: all of them except those in `but`.
+    """
 
     role: str
     schema: str
@@ -52,13 +54,13 @@ class Right:
 
 _READ = ("SELECT",)
 _ADD = ("SELECT", "INSERT")
-# The service may say one thing about closing: that a decision is taken back. It runs with the rights of its owner.
+# About closing the service may do one thing: undo it. The function runs with the rights of its owner.
 UNDO = "scoring.undo_closing(text, text, text)"
-# Whoever knows the salt can foretell which alerts are held out; only scoring draws.
+# With the salt one can predict which alerts are held out; only scoring draws.
 _SALT = ("holdout_salt",)
 
 RIGHTS: tuple[Right, ...] = (
-    # Loading compares with what stands, adds, and closes its own entry in raw.loads. It can change and delete nothing.
+    # Loading compares with existing rows, adds, and closes its own entry in raw.loads. It changes and deletes nothing.
     Right(LOADER, "raw", _ADD),
     Right(LOADER, "raw", ("UPDATE",), ("loads",)),
     Right(TRANSFORMER, "raw", _READ),
@@ -69,7 +71,7 @@ RIGHTS: tuple[Right, ...] = (
     Right(SCORER, "marts", _READ),
     Right(SCORER, "reporting", _READ),
     Right(SCORER, "quality", _READ),
-    # Flags are found anew in each run; what people overruled is theirs, and heed only reads it.
+    # Each run replaces the flags; overrides belong to people, and heed only reads them.
     Right(
         SCORER,
         "quality",
@@ -77,7 +79,7 @@ RIGHTS: tuple[Right, ...] = (
         ("flood_days", "visibility_only_rules", "flagged_alerts", "daily_volume_band", "checked_rows"),
     ),
     Right(SCORER, "training", _ADD),
-    # The evidence of a version is replaced when it is judged again at the same moment; versions and decisions are not.
+    # Evidence is replaced when a version is judged again at the same as-of; versions and decisions are not.
     Right(SCORER, "training", ("DELETE",), ("model_evaluations", "reliability", "audit_findings", "team_scorecards")),
     Right(SCORER, "scoring", _ADD, but=("feedback",)),
     Right(SCORER, "scoring", _READ, ("feedback",)),
@@ -96,13 +98,13 @@ RIGHTS: tuple[Right, ...] = (
 
 
 def create_roles(cursor: Cursor, settings: Settings) -> list[str]:
-    """Create the roles where they are missing, and grant what each one needs. Safe to run again.
+    """Create missing roles, and grant what each one needs. Safe to run again.
 
     What dbt built before is handed over to heed_transformer.
 
     Returns
     -------
-    What was left undone, in words: tables of the user's own that the login may not grant.
+    Statements left to the owner: grants on the user's own tables that this login may not make.
     """
     for role in WORK:
         cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
@@ -121,21 +123,21 @@ def create_roles(cursor: Cursor, settings: Settings) -> list[str]:
 
 
 def grant(cursor: Cursor) -> None:
-    """Grant every right on what stands; what dbt has not built yet, dbt grants when it does."""
+    """Grant every right on existing tables. What dbt has yet to build, dbt grants when it builds it."""
     database = _identifier(cursor, "SELECT current_database()")
-    # Loading and bulk writing go through temporary tables. Servers often take that right from PUBLIC.
+    # Loading and bulk writing use temporary tables. Servers often revoke that right from PUBLIC.
     cursor.execute(f"GRANT TEMPORARY ON DATABASE {database} TO {LOADER}, {TRANSFORMER}, {SCORER}")
     for schema, role in sorted({(right.schema, right.role) for right in RIGHTS}):
         cursor.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
     for right in RIGHTS:
-        tables = [f"{right.schema}.{_quoted(name)}" for name in _tables(cursor, right)]
+        tables = [quoted(right.schema, name) for name in _tables(cursor, right)]
         if tables:
             cursor.execute(f"GRANT {', '.join(right.privileges)} ON {', '.join(tables)} TO {right.role}")
     cursor.execute(f"GRANT EXECUTE ON FUNCTION {UNDO} TO {SERVER}")
 
 
 def missing_rights(warehouse: Warehouse) -> Iterator[str]:
-    """What a role lacks, one sentence each; nothing where `heed init` was never run."""
+    """What each role lacks, one sentence per right; nothing if `heed init` was never run."""
     if not warehouse.has_roles():
         return
     text = lambda names: "ARRAY[" + ", ".join(f"'{name}'" for name in names) + "]::text[]"  # noqa: E731
@@ -155,8 +157,12 @@ def missing_rights(warehouse: Warehouse) -> Iterator[str]:
     )
     for row in lacking.to_pylist():
         yield f"{row['role']} lacks {row['privilege']} on {row['schema']}.{row['name']}"
-    undo = "SELECT has_function_privilege($1, to_regprocedure($2), 'EXECUTE')"  # null before there is one
-    if warehouse.value(undo, (SERVER, UNDO)) is False:
+    # Not by `to_regprocedure`, which fails in a schema that the login may not use.
+    undo = (
+        "SELECT has_function_privilege($1, pg_proc.oid, 'EXECUTE') FROM pg_proc "
+        "JOIN pg_namespace AS space ON space.oid = pronamespace WHERE nspname || '.' || proname = $2"
+    )
+    if warehouse.value(undo, (SERVER, UNDO.partition("(")[0])) is False:
         yield f"{SERVER} lacks EXECUTE on {UNDO}"
 
 
@@ -166,12 +172,12 @@ def _tables(cursor: Cursor, right: Right) -> list[str]:
         "ORDER BY 1",
         (right.schema,),
     )
-    standing = [name for (name,) in cursor.fetchall()]
-    return [name for name in standing if (name in right.tables if right.tables else name not in right.but)]
+    existing = [name for (name,) in cursor.fetchall()]
+    return [name for name in existing if (name in right.tables if right.tables else name not in right.but)]
 
 
 def _hand_over(cursor: Cursor) -> None:
-    """What dbt built under another login becomes heed_transformer's, or dbt could not replace it."""
+    """Make heed_transformer the owner of what dbt built under another login; dbt could not replace it otherwise."""
     cursor.execute(
         "SELECT format('ALTER %%s %%I.%%I OWNER TO %%I', CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN "
         "'MATERIALIZED VIEW' ELSE 'TABLE' END, nspname, relname, %(role)s) FROM pg_class "
@@ -187,34 +193,30 @@ def _hand_over(cursor: Cursor) -> None:
 
 
 def _grant_own_tables(cursor: Cursor, settings: Settings) -> list[str]:
-    """Let dbt read tables of the user's own. Returns what their owner has to grant."""
+    """Let dbt read the user's own tables. Returns the statements that their owner has to run."""
     from psycopg2 import errors
 
     source, undone = settings.source, []
     if source.database_schema == "raw":
         return []
     names = [source.alerts, source.actions, source.rules, "action_types"]
-    wanted = [f"USAGE ON SCHEMA {_quoted(source.database_schema)}"]
+    wanted = [f"USAGE ON SCHEMA {quoted(source.database_schema)}"]
     for name in names:
-        place = f"{_quoted(source.database_schema)}.{_quoted(name)}"
+        place = quoted(source.database_schema, name)
         cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (place,))
         if (cursor.fetchone() or [False])[0]:
             wanted.append(f"SELECT ON {place}")
-    for what in wanted:
+    for right in wanted:
         cursor.execute("SAVEPOINT own")
         try:
-            cursor.execute(f"GRANT {what} TO {TRANSFORMER}")
+            cursor.execute(f"GRANT {right} TO {TRANSFORMER}")
         except (errors.InsufficientPrivilege, errors.InvalidSchemaName):
             cursor.execute("ROLLBACK TO own")
-            undone.append(f"GRANT {what} TO {TRANSFORMER}")
+            undone.append(f"GRANT {right} TO {TRANSFORMER}")
     return undone
 
 
 def _identifier(cursor: Cursor, query: str) -> str:
     cursor.execute(query)
     [name] = cursor.fetchone() or [""]
-    return _quoted(name)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return quoted(name)

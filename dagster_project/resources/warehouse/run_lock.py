@@ -1,11 +1,11 @@
 """The run lock: one run at a time changes the warehouse.
 
-Belongs here: the lock that a run holds from its beginning to its end, and waiting for it.
+Belongs here: the lock that a run holds from beginning to end, and waiting for it.
 Does not belong here: runs whose process is gone (`abandoned_runs.py`), what a run does (assets), and Dagster's own
-limit for runs that its daemon queues (`instance.py`), which knows nothing of `heed run` and of other machines.
+limit for runs that its daemon queues (`instance.py`), which does not cover `heed run` and other machines.
 
-The lock is PostgreSQL's, on a connection of its own, so it holds between machines and is released however the process
-ends. The connection's name says which run holds it or waits for it: that is how others know that the run lives.
+The lock is PostgreSQL's, on a connection of its own, so it works across machines and is released however the process
+ends. The connection's application name says which run holds it or waits for it, so others know that the run is alive.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ Say = Callable[[str], None]
 WRITER_KEY = "heed/warehouse"
 # One run at a time changes the warehouse; dagster.yaml limits this tag to one.
 WAREHOUSE_TAG = {WRITER_KEY: "writer"}
-# On runs that a command started: these hold the run lock before Dagster hears of them.
+# On runs that a command started: they hold the run lock before Dagster knows of them.
 COMMAND_TAG = {"heed/command": "run"}
 
-_NAME = "heed run "
-LOOK_SECONDS = 0.5
-# Ten times the longest run that was measured (330 s for a million alerts, benchmarks/job.md).
+APPLICATION_NAME = "heed run "
+POLL_SECONDS = 0.5
+# Ten times the longest measured run (330 s for a million alerts, benchmarks/job.md).
 WAIT_SECONDS = 3600.0
-# A run that Dagster's daemon launched has started a moment before it asks for the run lock.
+# A run that Dagster's daemon launched starts a little before it asks for the run lock.
 GRACE = timedelta(minutes=1)
 
-# How often the session that holds the lock is used: pools and firewalls end sessions that are idle for minutes.
+# How often the session that holds the lock is used: poolers and firewalls end sessions that are idle for minutes.
 HEARTBEAT_SECONDS = 15.0
-RUN_LOCK_VARIABLE = "HEED_RUN_LOCK"  # tells dbt which session holds the lock: each model asks before it commits
+RUN_LOCK_VARIABLE = "HEED_RUN_LOCK"  # tells dbt which session holds the lock: each model checks it before it commits
 
-# On the session that holds the lock nothing happens for as long as a run takes, and it must not end for that.
-_STAY = """
+# The session that holds the lock is idle during the run, and must not be ended for that.
+_KEEP_ALIVE = """
 SELECT set_config('idle_session_timeout', '0', false), set_config('tcp_keepalives_idle', '60', false),
        set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '6', false)
 """
@@ -58,11 +58,11 @@ SELECT EXISTS (
 
 
 class _RunLock:
-    """The session that holds the lock, kept awake by a thread, and the guard of what its run writes."""
+    """The session that holds the lock, kept alive by a thread, and the guard of what its run writes."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._one_at_a_time = threading.Lock()  # a connection is not for two threads at once
+        self._one_at_a_time = threading.Lock()  # two threads must not use a connection at once
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._lost = ""
@@ -71,25 +71,25 @@ class _RunLock:
 
     def take(self, warehouse: Warehouse, run_id: str, say: Say) -> None:
         """Wait for the lock, and hold it."""
-        self._ask(_STAY)
+        self._ask(_KEEP_ALIVE)
         self.rename(run_id)
         _wait(warehouse, self._connection, say)
         self.pid = int(self._ask("SELECT pg_backend_pid()"))
-        self._thread = threading.Thread(target=self._stay_awake, name="heed run lock", daemon=True)
+        self._thread = threading.Thread(target=self._keep_alive, name="heed run lock", daemon=True)
         self._thread.start()
 
     def rename(self, run_id: str) -> None:
         """Say which run holds the lock, or waits for it."""
-        self.name = _NAME + run_id
+        self.name = APPLICATION_NAME + run_id
         self._ask("SELECT set_config('application_name', $1, false)", (self.name,))
 
     def require(self) -> None:
-        """Raise where the session is known to have ended."""
+        """Raise HeedError if the session is known to have ended."""
         if self._lost:
             raise self._error(self._lost)
 
     def verify(self, cursor: Cursor) -> None:
-        """Ask in another session's transaction, just before it commits, whether the lock is still held."""
+        """Check in another session's transaction, just before it commits, that the lock is still held."""
         self.require()
         cursor.execute(_IS_HELD, parameters=(RUN_LOCK, self.pid, self.name))
         row = cursor.fetchone()
@@ -112,11 +112,11 @@ class _RunLock:
             self._connection.commit()
         return row[0] if row else None
 
-    def _stay_awake(self) -> None:
+    def _keep_alive(self) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS):
             try:
                 self._ask("SELECT 1")
-            except Exception as error:  # whatever the driver calls it: without this session there is no lock
+            except Exception as error:  # of any type: without this session there is no lock
                 self._lost = one_line(str(error))[:200].rstrip(". ")
                 return
 
@@ -133,13 +133,13 @@ _held: dict[str, _RunLock] = {}
 
 @contextmanager
 def run_lock(warehouse: Warehouse, run_id: str, say: Say = lambda line: None) -> Iterator[None]:
-    """Hold the run lock for a run; wait while another run has it. Where this process holds it already, join.
+    """Hold the run lock for a run; wait while another run holds it. If this process holds it already, share it.
 
     Raises
     ------
     HeedError
-        Another run has held it for too long; a pooler shares the sessions of the server out transaction by transaction,
-        so that none can hold a lock; or, while the run works, the session that holds the lock has ended.
+        Another run has held it for too long; a pooler in transaction mode is in between, so no session can hold a
+        lock; or, while the run works, the session that holds the lock has ended.
     """
     key = warehouse.url()
     if key in _held:
@@ -169,9 +169,9 @@ def pools_transactions(warehouse: Warehouse) -> bool:
     first, second = warehouse.connect(), None
     try:
         before = _session(first)
-        first.commit()  # a pooler now lends this session to whoever asks next
+        first.commit()  # a pooler now gives this session to the next client
         second = warehouse.connect()
-        # Not committed: the session stays lent while the first asks again.
+        # Not committed: the second keeps its session while the first asks again.
         return _session(second) == before or _session(first) != before
     finally:
         for connection in (second, first):
@@ -193,28 +193,28 @@ def holds_run_lock(warehouse: Warehouse) -> bool:
 
 
 def run_lock_environment(warehouse: Warehouse) -> dict[str, str]:
-    """What tells dbt which session holds this process's run lock; empty where none does."""
+    """The variable that tells dbt which session holds this process's run lock; empty: none does."""
     held = _held.get(warehouse.url())
     return {RUN_LOCK_VARIABLE: str(held.pid)} if held else {}
 
 
 def _wait(warehouse: Warehouse, connection: Connection, say: Say) -> None:
     until = time.monotonic() + WAIT_SECONDS
-    told = False
+    announced = False
     while not _lock(connection):
-        if not told:
+        if not announced:
             say(f"waiting: {_holder(warehouse)} is changing the warehouse")
-            told = True
+            announced = True
         if time.monotonic() > until:
             raise HeedError(
                 f"{_holder(warehouse)} has been changing the warehouse for more than {WAIT_SECONDS / 3600:.0f} h",
                 "end it if it hangs, then run again",
             )
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def _lock(connection: Connection) -> bool:
-    # By a session, not by a transaction: an open transaction would keep PostgreSQL from cleaning up for the whole run.
+    # Held by the session, not a transaction: an open transaction would block vacuum for the whole run.
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock($1)", parameters=(RUN_LOCK,))
         row = cursor.fetchone()
@@ -229,4 +229,4 @@ def _holder(warehouse: Warehouse) -> str:
         "WHERE datname = current_database()) AND classid = 0 AND objid = $1",
         (RUN_LOCK,),
     )["name"].to_pylist()
-    return f"run {names[0].removeprefix(_NAME)[:8]}" if names else "another run"
+    return f"run {names[0].removeprefix(APPLICATION_NAME)[:8]}" if names else "another run"

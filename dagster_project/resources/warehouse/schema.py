@@ -1,6 +1,6 @@
-"""heed's own tables: create them, or migrate them to this version.
+"""Create heed's own tables, or migrate them to this version.
 
-Belongs here: when the tables are created or migrated, and how long that waits for readers of the old ones.
+Belongs here: when the tables are created or migrated, and how long a migration waits for readers.
 Does not belong here: the tables (`schema.sql`), the migration steps (`migrations/`), the tables that dbt builds.
 """
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from dagster_project.resources.warehouse.connection import Warehouse
     from dagster_project.settings import Settings
 
-# For how long a migration asks for the locks that it needs, a second at a time.
+# How long a migration tries to get the locks that it needs, one second at a time.
 CHANGE_SECONDS = 30.0
 
 
 def prepare(warehouse: Warehouse) -> None:
     """Create heed's schemas and tables, or migrate existing ones to this version.
 
-    Tables that this version created are not touched: even a statement that changes nothing would wait for writers, and
-    readers would wait behind it. A login that may not create tables needs tables of this version.
+    Tables of this version are not touched: even a statement that changes nothing would wait for writers, and readers
+    would queue behind it. A login that may not create tables needs tables of this version.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def prepare(warehouse: Warehouse) -> None:
                 grant(cursor)
     except errors.InsufficientPrivilege as error:
         raise HeedError(
-            f"the tables in {warehouse.describe()} are missing or of another version, and this login may not make them",
+            f"the tables in {warehouse.describe()} are missing or of another version, and this login may not change it",
             "run `heed init` as the owner of the database",
         ) from error
 
@@ -60,7 +60,7 @@ def initialise(warehouse: Warehouse, settings: Settings) -> list[str]:
 
     Returns
     -------
-    What was left undone, in words: tables of the user's own that the login may not grant.
+    Statements left to the owner: grants on the user's own tables that this login may not make.
 
     Raises
     ------
@@ -117,10 +117,10 @@ def migrated(warehouse: Warehouse) -> Iterator[ScriptCursor]:
                     if time.monotonic() > until:
                         raise HeedError(
                             "the tables cannot be brought to this version of heed while others hold them: "
-                            + (warehouse.holders(readers=True) or "a session that has ended since"),
+                            + (warehouse.holders(readers=True) or "a session that has since ended"),
                             "end that session, SELECT pg_terminate_backend(pid), or let it finish, then try again",
                         ) from error
-                time.sleep(1)  # queued readers get their turn meanwhile
+                time.sleep(1)  # lets queued readers through
             yield cursor
     finally:
         connection.close()

@@ -1,1 +1,1 @@
-"""What the HTTP service answers and takes in as JSON: scores, feedback, undone closings, and their description."""
+"""The HTTP interface: scores, feedback, undone closings, the JSON models and their OpenAPI description."""

@@ -1,22 +1,20 @@
 """What people say about scores: 'useful' or 'wrong', appended to `scoring.feedback`.
 
-Belongs here: what feedback consists of, checking it, writing it, reading the newest.
-Does not belong here: outcomes. Feedback is about the score, an action is about the alert; nothing learns from feedback.
+Belongs here: writing feedback and reading the newest.
+Does not belong here: its fields (`models.py`), and outcomes. Feedback is about the score, an action is about the alert;
+nothing learns from feedback.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
 
-from dagster_project.serving.api.validation import alert_of, shown, text_of
+from dagster_project.serving.api.models import NewFeedback, shown
 from dagster_project.serving.pool import Pool, rows
 from dagster_project.serving.problem import Problem
-
-VERDICTS = ("useful", "wrong")
 
 _SCORED = """
 SELECT model_version, coalesce((
@@ -37,33 +35,7 @@ WHERE alert_id = ANY(%(ids)s) ORDER BY alert_id, given_at DESC, feedback_id DESC
 """
 
 
-@dataclass(frozen=True)
-class Feedback:
-    """Checked, not yet written. model_version : None means the newest that scored the alert."""
-
-    alert_id: str
-    verdict: str
-    model_version: str | None = None
-    given_by: str | None = None
-
-    @classmethod
-    def of(cls, given: Any) -> Feedback:
-        """From a form or a JSON object.
-
-        Raises
-        ------
-        Problem
-            422: a part is missing or impossible.
-        """
-        parts, example = ("verdict", "model_version", "given_by"), '{"alert_id": "...", "verdict": "useful"}'
-        alert_id = alert_of(given, parts, example)
-        verdict = given.get("verdict")
-        if verdict not in VERDICTS:
-            raise Problem(422, f"verdict is {shown(verdict)}", "send 'useful' or 'wrong'")
-        return cls(alert_id, verdict, text_of(given, "model_version"), text_of(given, "given_by"))
-
-
-def give(pool: Pool, feedback: Feedback) -> dict[str, Any]:
+def give(pool: Pool, feedback: NewFeedback) -> dict[str, Any]:
     """Append the feedback and return its row.
 
     Raises
@@ -72,11 +44,11 @@ def give(pool: Pool, feedback: Feedback) -> dict[str, Any]:
         404: the alert was not scored, or not by that version. 409: its score is not shown, so nobody can judge it.
         503: it cannot be written.
     """
-    given = vars(feedback)
-    scored = pool.read(lambda cursor: rows(cursor, _SCORED, given))
+    parameters = feedback.model_dump()
+    scored = pool.read(lambda cursor: rows(cursor, _SCORED, parameters))
     if not scored:
         by = f" by {feedback.model_version!r}" if feedback.model_version else ""
-        raise Problem(404, f"the alert {shown(feedback.alert_id)} was not scored{by}", "check the id and the version")
+        raise Problem(404, f"the alert {shown(feedback.alert_id)} was not scored{by}", "check the ID and the version")
     if scored[0]["held_out"]:
         raise Problem(
             409,
@@ -84,12 +56,12 @@ def give(pool: Pool, feedback: Feedback) -> dict[str, Any]:
             "give feedback once its outcome is known",
         )
     with pool.write() as cursor:
-        row = rows(cursor, _ADD, {**given, "model_version": scored[0]["model_version"]})[0]
+        row = rows(cursor, _ADD, {**parameters, "model_version": scored[0]["model_version"]})[0]
     return {**row, "given_at": row["given_at"].isoformat()}
 
 
 def newest_feedback(cursor: Cursor, alert_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """alert_id -> its newest feedback; empty in a warehouse that has no table for it."""
+    """alert_id -> its newest feedback; empty in a warehouse without the table."""
     if not rows(cursor, "SELECT to_regclass('scoring.feedback') IS NOT NULL AS there")[0]["there"]:
         return {}
     return {row["alert_id"]: row for row in rows(cursor, _NEWEST, {"ids": list(alert_ids)})}

@@ -1,6 +1,6 @@
-"""Scores of named alerts, as the service gives them: `reporting.alert_scores_latest`, with what is known beside it.
+"""Scores of named alerts, as the service answers them: `reporting.alert_scores_latest` and the team's predictability.
 
-Belongs here: the lookup by id, the document of one score, and why an alert has none.
+Belongs here: the lookup by ID, the document of one score, and why an alert has none.
 Does not belong here: lists of open alerts (`board/board.py`), and HTTP.
 """
 
@@ -16,7 +16,7 @@ from dagster_project.serving.problem import Problem
 
 MOST_IDS = 1_000
 MOST_ID_BYTES = 1_000  # staging rejects longer ids
-# The first of the ages by which evaluations are sliced: what is said about a younger rule rests on little history.
+# The first of the ages by which evaluations are sliced: forecasts for a younger rule rest on little history.
 NEW_RULE_DAYS = 7
 UNPREDICTABLE = "unpredictable"
 
@@ -42,9 +42,9 @@ LEFT JOIN marts.alert_outcomes AS outcomes ON outcomes.alert_id = alerts.alert_i
 
 
 def read_scores(cursor: Cursor, alert_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """alert_id -> document of its newest score; ids without a score are absent."""
-    found = rows(cursor, _SCORES, {"ids": list(alert_ids), "new": NEW_RULE_DAYS})
-    return {row["alert_id"]: _document(row) for row in found}
+    """alert_id -> document of its newest score; IDs without a score are absent."""
+    newest = rows(cursor, _SCORES, {"ids": list(alert_ids), "new": NEW_RULE_DAYS})
+    return {row["alert_id"]: _document(row) for row in newest}
 
 
 def read_score(cursor: Cursor, alert_id: str) -> dict[str, Any]:
@@ -55,10 +55,10 @@ def read_score(cursor: Cursor, alert_id: str) -> dict[str, Any]:
     Problem
         404, with why there is none.
     """
-    found = read_scores(cursor, [alert_id]) if is_possible_id(alert_id) else {}
-    if alert_id not in found:
+    scores = read_scores(cursor, [alert_id]) if is_possible_id(alert_id) else {}
+    if alert_id not in scores:
         raise _why_not(cursor, alert_id)
-    return found[alert_id]
+    return scores[alert_id]
 
 
 def _document(row: dict[str, Any]) -> dict[str, Any]:
@@ -96,49 +96,23 @@ def _document(row: dict[str, Any]) -> dict[str, Any]:
 
 def _why_not(cursor: Cursor, alert_id: str) -> Problem:
     shown = repr(alert_id if len(alert_id) <= 100 else alert_id[:99] + "…")
-    found = rows(cursor, _WHY, {"id": alert_id}) if is_possible_id(alert_id) else []
-    if not found:
+    outcomes = rows(cursor, _WHY, {"id": alert_id}) if is_possible_id(alert_id) else []
+    if not outcomes:
         return Problem(
-            404, f"there is no alert {shown}", "check the id; a new alert is known after the next load and refresh"
+            404, f"there is no alert {shown}", "check the ID; a new alert is known after the next load and refresh"
         )
-    if found[0]["outcome"] is None:
+    if outcomes[0]["outcome"] is None:
         return Problem(404, f"the alert {shown} is not scored yet", "ask again after the next refresh")
     return Problem(
-        404, f"the alert {shown} was never scored", "it was decided before heed first scored; see its outcome"
+        404, f"the alert {shown} was never scored", "it was decided before heed first scored alerts; see its outcome"
     )
 
 
 def is_possible_id(alert_id: str) -> bool:
-    """Whether an alert could have this id: what PostgreSQL cannot hold, or staging rejects, is nobody's id."""
+    """Whether an alert could have this ID: PostgreSQL cannot store NUL, and staging rejects longer IDs."""
     if not alert_id or "\0" in alert_id:
         return False
     try:
         return len(alert_id.encode()) <= MOST_ID_BYTES
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
-
-
-def wanted_ids(document: Any) -> list[str]:
-    """The ids of a batch, each once, in the order given.
-
-    Raises
-    ------
-    Problem
-        422: it is not {"alert_ids": [text, ...]}, or holds more than `MOST_IDS`.
-    """
-    remedy = f'send {{"alert_ids": ["..."]}} with 1 to {MOST_IDS:,} ids'
-    ids = document.get("alert_ids") if isinstance(document, dict) else None
-    if not isinstance(ids, list) or not ids:
-        raise Problem(422, "there is no list alert_ids", remedy)
-    if further := sorted(set(document) - {"alert_ids"}):
-        raise Problem(422, f"there is {further[0][:60]!r} beside alert_ids", remedy)
-    if len(ids) > MOST_IDS:
-        raise Problem(422, f"there are {len(ids):,} alert_ids", remedy)
-    for at, each in enumerate(ids):
-        if not isinstance(each, str) or not is_possible_id(each):
-            raise Problem(
-                422,
-                f"alert_ids[{at}] is no alert's id",
-                f"an id is text of 1 to {MOST_ID_BYTES:,} bytes without NUL",
-            )
-    return list(dict.fromkeys(ids))

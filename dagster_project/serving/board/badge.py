@@ -1,6 +1,6 @@
-"""The badge: one small picture that other systems embed beside an alert.
+"""The badge: a small picture that other systems show next to an alert.
 
-Belongs here: what it says in which state, and its drawing.
+Belongs here: what it says in each state, and drawing it.
 Does not belong here: reading the score (`api/scores.py`).
 """
 
@@ -11,11 +11,11 @@ from xml.sax.saxutils import escape
 
 _GREY, _LOW, _HIGH, _LABEL = "#5b6575", "#3f6186", "#1f5fae", "#2b323d"
 _LETTER, _PADDING = 6.3, 8  # pixels per letter of 11 px sans-serif, on average; textLength makes it exact
-_EVEN = 0.5  # from here on somebody acts more often than not
+_EVEN = 0.5  # at or above this, somebody acts more often than not
 
 
 def badge(score: dict[str, Any] | None, *, stale: bool = False, instead: str = "not scored") -> str:
-    """The badge as SVG. score : as `read_score` gives it; None: `instead` stands in its place."""
+    """The badge as SVG. score : from `read_score`; None: the badge says `instead`."""
     if score is None:
         return _draw(instead, _GREY, f"actionability: {instead}")
     if not score["is_open"]:
@@ -28,22 +28,22 @@ def badge(score: dict[str, Any] | None, *, stale: bool = False, instead: str = "
     flags = [name.replace("_", " ") for name in ("flood", "visibility_only") if score["flags"][name]]
     parts = [f"{score['probability']:.0%}", *flags, *(["stale"] if stale else [])]
     colour = _GREY if flags or stale else _HIGH if score["probability"] >= _EVEN else _LOW
-    said = f"actionability {parts[0]}: the probability that somebody acts on this alert"
-    return _draw(" · ".join(parts), colour, ", ".join([said, *parts[1:]]))
+    title = f"actionability {parts[0]}: the probability that somebody acts on this alert"
+    return _draw(" · ".join(parts), colour, ", ".join([title, *parts[1:]]))
 
 
 def _draw(text: str, colour: str, title: str, label: str = "actionability") -> str:
     widths = [round(len(part) * _LETTER + 2 * _PADDING) for part in (label, text)]
-    whole = sum(widths)
+    total = sum(widths)
     words = "".join(
         f'<text x="{start + width / 2}" y="14" textLength="{width - 2 * _PADDING}">{escape(part)}</text>'
         for start, width, part in ((0, widths[0], label), (widths[0], widths[1], text))
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{whole}" height="20" role="img" aria-label="{escape(title)}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="20" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>"
-        f'<rect width="{whole}" height="20" rx="4" fill="{_LABEL}"/>'
-        f'<path d="M{widths[0]} 0H{whole - 4}a4 4 0 0 1 4 4V16a4 4 0 0 1 -4 4H{widths[0]}z" fill="{colour}"/>'
+        f'<rect width="{total}" height="20" rx="4" fill="{_LABEL}"/>'
+        f'<path d="M{widths[0]} 0H{total - 4}a4 4 0 0 1 4 4V16a4 4 0 0 1 -4 4H{widths[0]}z" fill="{colour}"/>'
         f'<g fill="#fff" text-anchor="middle" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">{words}</g>'
         "</svg>"
     )

@@ -1,8 +1,8 @@
 """The board as HTML.
 
-Belongs here: what the templates are given, and how moments and ages are worded. Autoescape is on: text from rules,
-alerts and reasons cannot become markup.
-Does not belong here: which alerts are shown (`board/board.py`).
+Belongs here: what the templates are given, and how ages are worded. Autoescape is on: text from rules, alerts and
+reasons cannot become markup.
+Does not belong here: which alerts are shown (`filter.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import jinja2
 
 from dagster_project.reporting import words
 from dagster_project.reporting.environment import environment
-from dagster_project.serving.board.board import AGES, FLAGS, NO_TEAM, BoardPage, Snapshot
+from dagster_project.serving.board.board import Snapshot
+from dagster_project.serving.board.filter import AGES, FLAGS, NO_TEAM, BoardPage
 from dagster_project.serving.freshness import Freshness
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -33,7 +34,7 @@ def board_page(
     signed_in: str | None = None,
 ) -> str:
     """The board. scores, feedback, closings : by alert_id; an alert without a score is left out. signed_in : the
-    reader's name as the proxy gave it, '' when it gave none; None: readers name themselves."""
+    reader's name from the proxy, '' if it gave none; None: readers name themselves."""
     alerts = [
         {**_row(scores[each], feedback.get(each), freshness.now), "closing": closings.get(each)}
         for each in page.alert_ids
@@ -63,17 +64,17 @@ def board_page(
 
 
 def problem_page(status: int, cause: str, remedy: str) -> str:
-    """What is wrong and what to do about it, for people."""
+    """An error page: what is wrong and what to do about it."""
     return _template("problem.html.j2").render(status=status, cause=cause, remedy=remedy)
 
 
 def row_name(alert_id: str) -> str:
-    """The anchor of an alert's row: any id makes a valid one."""
+    """The anchor of an alert's row, valid for any ID."""
     return "a" + hashlib.sha256(alert_id.encode()).hexdigest()[:12]
 
 
 def age(span: timedelta) -> str:
-    """'3 hours': the largest unit that counts at least two, so that the word is never more exact than the eye."""
+    """Like '3 hours', in the largest unit of which there are at least two."""
     minutes = span.total_seconds() / 60
     for size, unit in ((1440, "days"), (60, "hours"), (1, "minutes")):
         if minutes >= 2 * size:
@@ -95,7 +96,7 @@ def _row(score: dict[str, Any], feedback: dict[str, Any] | None, now: datetime) 
 
 
 def compile_pages() -> None:
-    """Make the templates ready, so that the first to ask does not wait for it."""
+    """Compile the templates, so that the first request does not wait for it."""
     for name in ("board.html.j2", "problem.html.j2"):
         _template(name)
 

@@ -1,8 +1,8 @@
 """All audits of a candidate in one call: leaks, the shortcut of repeating the last action, teams.
 
-Belongs here: what the three audits are given, so that production and tests ask in the same way.
+Belongs here: calling the three audits, so that production and tests do it in the same way.
 Does not belong here: the audits themselves (`audit/leakage.py`, `audit/shortcut.py`, `audit/scorecard.py`), and what
-follows from them (`champion/gate.py`).
+follows from them (`champion/decide.py`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from dagster_project.triage.features.build import build_features
 from dagster_project.triage.flags.exclusion import flag_alerts, known_by
 from dagster_project.triage.learning.candidates import LearningSettings
 
-# The latest alerts that the controls teach on: with 8,000 of them all three audits take 12 CPU seconds on 58,000
-# alerts, most of it for building features again, which does not depend on it.
+# The controls train on at most so many alerts, the latest ones: with 8,000, all three audits take 12 CPU seconds on
+# 58,000 alerts. Most of it is for building features again, which does not depend on this number.
 MOST_ALERTS = 8_000
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What the audits found.
+    """The results of the audits.
 
-    findings : as `audit_leakage` returns them. shortcut : None where no trees were taught. teams : as `team_scorecard`
-    returns them; empty where no trees were taught.
+    findings : as `audit_leakage` returns them. shortcut : None when no trees were trained. teams : as `team_scorecard`
+    returns them; empty when no trees were trained.
     """
 
     findings: pd.DataFrame
@@ -57,22 +57,22 @@ def audit(
     frame : the training frame. forecasts : `Learned.forecasts`. history : alerts raised before the cut with `acted` and
         `known_at`, null where the outcome was not known at the cut.
     history_from : the history holds every alert since then; None: it goes back to the beginning.
-    settings.withheld : the columns that learning went without; they are no suspects, and no control learns from them.
+    settings.withheld : the columns withheld from learning; they are not checked, and no control learns from them.
     """
     features = settings.features
     flags = flag_alerts(history, flood_days, visibility_only, as_of=cut)
-    told = history.assign(
+    flagged = history.assign(
         excluded_from=flags["excluded_from"],
         excluded_until=flags["excluded_until"],
     )
 
     def rebuild(past: pd.DataFrame, first: datetime, until: datetime) -> pd.DataFrame:
-        # The flags of today, which reach no further back than they were known then: that is theirs to prove here.
+        # Today's flags reach no further back than they were known then: that is part of what is checked here.
         return build_features(past, known_by(flood_days, cut), known_by(visibility_only, cut), first, until, features)
 
     findings = audit_leakage(
         frame.drop(columns=["excluded_since", "influenced"], errors="ignore"),
-        told,
+        flagged,
         pd.Timestamp(cut),
         rebuild=rebuild,
         forecasts=forecasts if len(forecasts) else None,

@@ -1,4 +1,4 @@
-"""What an audit found, as rows.
+"""Findings of an audit, as rows.
 
 Belongs here: the form of a finding and of the table that findings make.
 Does not belong here: looking for anything (`audit/leakage.py`, `audit/recomputation.py`, `audit/single_feature.py`).
@@ -19,12 +19,12 @@ VERDICTS = (CLEAN, SUSPICIOUS, LEAK, NOT_CHECKED, WITHHELD, VOUCHED)
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that an audit found, or found in order.
+    """One result of a check.
 
     check : which check. subject : the column, attribute or set of alerts it is about. finding : in words.
     value, limit : the number that decided, and what it was held against; nan where there is none.
     verdict : 'clean', 'suspicious' (a person should look), 'leak' (must not serve), 'not checked' (there was
-        not enough to check; the finding says what is missing), 'withheld' (a leak that learning went without) or
+        not enough to check; the finding says what is missing), 'withheld' (a leak, withheld from learning) or
         'vouched' (it looks like a leak, and a person says that it is known at the raise).
     """
 
@@ -38,10 +38,5 @@ class Finding:
 
 def table(findings: Sequence[Finding]) -> pd.DataFrame:
     """One row per finding with the columns `COLUMNS`; value and limit are float64."""
-    made = pd.DataFrame([[getattr(f, name) for name in COLUMNS] for f in findings], columns=list(COLUMNS))
-    return made.astype({"value": "float64", "limit": "float64"})
-
-
-def accused(findings: pd.DataFrame) -> pd.DataFrame:
-    """The rows that accuse: 'suspicious' or 'leak'."""
-    return findings[findings["verdict"].isin([SUSPICIOUS, LEAK])]
+    rows = pd.DataFrame([[getattr(f, name) for name in COLUMNS] for f in findings], columns=list(COLUMNS))
+    return rows.astype({"value": "float64", "limit": "float64"})

@@ -7,7 +7,7 @@ Does not belong here: features built again without the future (`audit/recomputat
 
 The checks follow the kinds of leakage of Kapoor and Narayanan (2023): no separation of training and test
 (duplicates, split), illegitimate features (single facts, ids and times, known later, encodings), and temporal leakage
-(future removed, definition, split). The shuffled outcomes are a control for whatever none of them looks for.
+(future removed, definition, split). Shuffled outcomes are a control for everything that none of them looks for.
 """
 
 from __future__ import annotations
@@ -18,31 +18,14 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.audit.findings import (
-    CLEAN,
-    LEAK,
-    NOT_CHECKED,
-    SUSPICIOUS,
-    VOUCHED,
-    Finding,
-    accused,
-    table,
-)
+from dagster_project.triage.audit.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, VOUCHED, Finding, table
 from dagster_project.triage.audit.recomputation import Rebuild, by_definition, future_removed, raised_before
-from dagster_project.triage.audit.reference_learner import FitPredict, quick_learner, teaching
+from dagster_project.triage.audit.reference_learner import FitPredict, reference_learner, trainable
 from dagster_project.triage.audit.single_feature import CLEAR, halve, list_suspects, without
-from dagster_project.triage.audit.withholding import (
-    COLUMN_CHECKS,
-    check_columns,
-    extra_numbers,
-    is_vouched,
-    source_of,
-)
+from dagster_project.triage.audit.withholding import COLUMN_CHECKS, check_columns, extra_numbers, is_vouched, source_of
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.features.attributes import attribute_columns
 from dagster_project.triage.features.contract import FeatureSettings
-
-__all__ = ["AuditSettings", "Rebuild", "accused", "audit_leakage", "verdict"]
 
 DUPLICATES = "duplicates across the cut"
 SPLIT = "split in time"
@@ -63,10 +46,10 @@ class AuditSettings:
 
     features : the history features that the frame holds. horizon : how long an answer counts.
     cuts, ties, sample : see `recomputation.future_removed` and `recomputation.by_definition`.
-    shuffles : runs with shuffled outcomes; each builds all features again and teaches one quick learner.
+    shuffles : runs with shuffled outcomes; each rebuilds all features and trains one reference learner.
     most_alerts : learners and single facts use at most so many alerts, the latest ones.
     threads : CPU threads; findings do not depend on them.
-    withheld : columns that learning went without; they are no suspects.
+    withheld : columns withheld from learning; they are not checked.
     known_at_raise : columns that a person vouches for; what would be a leak has the verdict 'vouched'.
     """
 
@@ -99,14 +82,14 @@ def audit_leakage(
 
     Parameters
     ----------
-    frame : as `steps.training_frame` returns it at `cut`; additional columns are audited like attributes.
+    frame : as `training_frame` returns it at `cut`; additional columns are audited like attributes.
     history : alerts raised before `cut` with the facts of today, open ones included; `acted` and `known_at` null where
         the outcome is not known at `cut`.
     cut : the as-of of the training, UTC.
     rebuild : how features are built from a history; without it nothing is built again and outcomes are shuffled in
         the frame only.
     forecasts : the rolling-origin forecasts (`alert_id`, `raised_at`, `fold`); without them the split is not checked.
-    fit_predict : the learner of the controls; `quick.quick_learner` by default.
+    fit_predict : the learner of the controls; `reference_learner` by default.
     history_from : the history holds all alerts raised since then (one lookback and one horizon after that it holds
         everything that features look at); None: it goes back to the beginning.
 
@@ -117,7 +100,7 @@ def audit_leakage(
     """
     chosen = settings or AuditSettings()
     features = chosen.features
-    learner = fit_predict or quick_learner(features, extra=extra_numbers(frame, features), threads=chosen.threads)
+    learner = fit_predict or reference_learner(features, extra=extra_numbers(frame, features), threads=chosen.threads)
     past = raised_before(history, cut)
     trusted = None if history_from is None else pd.Timestamp(history_from) + features.lookback + chosen.horizon
     # Positions are sorted, not rows: the frame is wide.
@@ -125,40 +108,32 @@ def audit_leakage(
         frame[["raised_at", "alert_id"]].reset_index(drop=True).sort_values(["raised_at", "alert_id"], kind="stable")
     )
     latest = frame.iloc[times.index[-chosen.most_alerts :]]
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if rebuild is None:
         text = "no way to build features again was given"
-        found.append(Finding("future removed", "features", text, float("nan"), float("nan"), NOT_CHECKED))
+        findings.append(Finding("future removed", "features", text, float("nan"), float("nan"), NOT_CHECKED))
     else:
-        found += future_removed(
+        findings += future_removed(
             frame, past, rebuild, cuts=chosen.cuts, ties=chosen.ties, seed=chosen.seed, trusted_from=trusted
         )
-    found += by_definition(frame, past, features, sample=chosen.sample, seed=chosen.seed, trusted_from=trusted)
-    found += check_columns(
+    findings += by_definition(frame, past, features, sample=chosen.sample, seed=chosen.seed, trusted_from=trusted)
+    findings += check_columns(
         latest, frame, past, cut, features, chosen.horizon, learner,
         withheld=chosen.withheld, replicates=chosen.replicates, seed=chosen.seed,
     )  # fmt: skip
-    # The controls of whole data sets do not see what learning does not see.
+    # The controls of whole data sets see only what learning sees.
     bare = without(latest, chosen.withheld, features)
-    found += duplicates(bare, features)
-    found += split_in_time(frame, forecasts)
-    found += shuffled_outcomes(bare, past, cut, learner, rebuild, chosen)
+    findings += duplicates(bare, features)
+    findings += split_in_time(frame, forecasts)
+    findings += shuffled_outcomes(bare, past, cut, learner, rebuild, chosen)
     return table([_vouched(f) if f.verdict == LEAK and f.check in COLUMN_CHECKS
-                  and is_vouched(source_of(f.subject), chosen.known_at_raise) else f for f in found])  # fmt: skip
+                  and is_vouched(source_of(f.subject), chosen.known_at_raise) else f for f in findings])  # fmt: skip
 
 
 def _vouched(finding: Finding) -> Finding:
     return replace(
         finding, verdict=VOUCHED, finding=f"{finding.finding}; a person vouches that it is known at the raise"
     )
-
-
-def verdict(findings: pd.DataFrame) -> str:
-    """The worst verdict of an audit: 'leak' before 'suspicious' before 'clean'."""
-    for worst in (LEAK, SUSPICIOUS):
-        if (findings["verdict"] == worst).any():
-            return worst
-    return CLEAN
 
 
 def duplicates(frame: pd.DataFrame, settings: FeatureSettings) -> list[Finding]:
@@ -169,16 +144,16 @@ def duplicates(frame: pd.DataFrame, settings: FeatureSettings) -> list[Finding]:
     with other facts do. The second part matters: alarms repeat, honestly, and repeated alarms about one thing often
     end alike.
     """
-    ordered = teaching(frame).sort_values(["raised_at", "alert_id"], kind="stable", ignore_index=True)
-    found = []
+    ordered = trainable(frame).sort_values(["raised_at", "alert_id"], kind="stable", ignore_index=True)
+    findings = []
     twice = ordered["alert_id"].duplicated()
     if twice.any():
         text = f"{int(twice.sum())} rows repeat an alert_id"
-        found.append(Finding(DUPLICATES, "alert_id", text, float(twice.mean()), 0.0, LEAK))
+        findings.append(Finding(DUPLICATES, "alert_id", text, float(twice.mean()), 0.0, LEAK))
     parts = halve(ordered)
     if parts is None:
         text = "too few known outcomes to divide in time"
-        return found or [Finding(DUPLICATES, "rows", text, float("nan"), float("nan"), NOT_CHECKED)]
+        return findings or [Finding(DUPLICATES, "rows", text, float("nan"), float("nan"), NOT_CHECKED)]
     rows = parts.ordered
     used = parts.earlier | parts.later
     rows, later = rows[used].reset_index(drop=True), parts.later[used]
@@ -196,15 +171,15 @@ def duplicates(frame: pd.DataFrame, settings: FeatureSettings) -> list[Finding]:
     enough = same.sum() >= DUPLICATE_MINIMUM and share >= DUPLICATE_SHARE
     if enough and agreement - expected > CLEAR * error:
         text = (
-            f"{int(same.sum())} later alerts ({share:.1%}) have the very facts of an earlier one, and {agreement:.0%} "
-            f"of these end alike; of alerts about the same thing with other facts {expected:.0%} do"
+            f"{int(same.sum())} later alerts ({share:.1%}) have exactly the facts of an earlier one, and "
+            f"{agreement:.0%} of these end alike; of alerts about the same thing with other facts {expected:.0%} do"
         )
-        found.append(Finding(DUPLICATES, "rows", text, share, DUPLICATE_SHARE, LEAK))
-    if not found:
+        findings.append(Finding(DUPLICATES, "rows", text, share, DUPLICATE_SHARE, LEAK))
+    if not findings:
         text = f"{int(same.sum())} later alerts ({share:.1%}) have the facts of an earlier one"
         text += f", {agreement:.0%} of them end alike: no more than repeated alarms do" if same.any() else ""
-        found.append(Finding(DUPLICATES, "rows", text, share, DUPLICATE_SHARE, CLEAN))
-    return found
+        findings.append(Finding(DUPLICATES, "rows", text, share, DUPLICATE_SHARE, CLEAN))
+    return findings
 
 
 def _facts_key(rows: pd.DataFrame, settings: FeatureSettings) -> np.ndarray:
@@ -258,28 +233,10 @@ def split_in_time(frame: pd.DataFrame, forecasts: pd.DataFrame | None) -> list[F
         text = f"{repeated} alerts were forecast more than once" if repeated and not share else text
         text = "folds do not follow each other in time" if backwards and not share else text
         return [Finding(SPLIT, "folds", text, share, 0.0, LEAK)]
-    taught = frame["raised_at"].min() < spans["min"].min()
+    preceded = frame["raised_at"].min() < spans["min"].min()
     text = f"{len(spans)} folds follow each other in time"
-    text += "" if taught else ", but no alert is older than the first of them"
-    return [Finding(SPLIT, "folds", text, 0.0, 0.0, CLEAN if taught else SUSPICIOUS)]
-
-
-def taught_before(train: pd.DataFrame, test: pd.DataFrame) -> list[Finding]:
-    """Was everything that taught known before the first alert that it was tested on?
-
-    train : `known_at`, `raised_at`. test : `raised_at`.
-    """
-    if not len(train) or not len(test):
-        return [Finding(SPLIT, "outcomes", "nothing taught or nothing tested", float("nan"), 0.0, NOT_CHECKED)]
-    first = test["raised_at"].min()
-    late = ((train["known_at"] > first) | train["known_at"].isna()).to_numpy()
-    share = float(late.mean())
-    if share > 0:
-        text = (
-            f"{int(late.sum())} of {len(train)} taught outcomes were not known when the first tested alert was raised"
-        )
-        return [Finding(SPLIT, "outcomes", text, share, 0.0, LEAK)]
-    return [Finding(SPLIT, "outcomes", "all taught outcomes were known before the test", 0.0, 0.0, CLEAN)]
+    text += "" if preceded else ", but no alert is older than the first of them"
+    return [Finding(SPLIT, "folds", text, 0.0, 0.0, CLEAN if preceded else SUSPICIOUS)]
 
 
 def shuffled_outcomes(
@@ -293,14 +250,14 @@ def shuffled_outcomes(
     """The control: outcomes shuffled within weeks, everything built and learned again. No skill may remain.
 
     An outcome and its delay move together from one alert to another of the same week; features are built again from
-    the shuffled history (so that features made of outcomes follow them), a learner is taught on the earlier part
+    the shuffled history (so that features made of outcomes follow them), a learner is trained on the earlier part
     and tested on the later. Its AUC within weeks is 0.5 in expectation, whatever the alerts are; within weeks,
     because the share acted of a week stays and may honestly be guessed. More means that the outcome reaches the
     learner by a way that is not the past. Leak: above `SHUFFLED_LIMIT` and by `CLEAR` standard errors (Hanley and
     McNeil's for an AUC of one half, which suffices: shuffled outcomes are independent).
     """
     ordered = history.sort_values(["raised_at", "alert_id"], kind="stable", ignore_index=True)
-    # Whoever is still open stays open; only what is known changes places.
+    # Open alerts stay open; only known outcomes change places.
     known = ordered["acted"].notna().to_numpy() & ordered["known_at"].notna().to_numpy()
     excluded = set(frame.loc[frame["excluded"].astype(bool), "alert_id"]) if "excluded" in frame else set()
     known &= ~ordered["alert_id"].isin(excluded).to_numpy()
@@ -322,9 +279,11 @@ def shuffled_outcomes(
         mine = frame.drop(columns=["acted", "known_at"])
         if rebuild is not None and len(mine):
             first = mine["raised_at"].min().to_pydatetime(warn=False)
-            made = rebuild(shuffled, first, cut.to_pydatetime(warn=False)).drop_duplicates("alert_id")
-            again = [c for c in made.columns if c == "alert_id" or (c in mine and pd.api.types.is_float_dtype(made[c]))]
-            mine = mine.drop(columns=[c for c in again if c != "alert_id"]).merge(made[again], on="alert_id")
+            rebuilt = rebuild(shuffled, first, cut.to_pydatetime(warn=False)).drop_duplicates("alert_id")
+            again = [
+                c for c in rebuilt.columns if c == "alert_id" or (c in mine and pd.api.types.is_float_dtype(rebuilt[c]))
+            ]
+            mine = mine.drop(columns=[c for c in again if c != "alert_id"]).merge(rebuilt[again], on="alert_id")
         answers = shuffled[["alert_id", "acted", "known_at"]].drop_duplicates("alert_id")
         parts = halve(mine.merge(answers, on="alert_id"))
         if parts is None:

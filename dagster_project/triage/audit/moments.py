@@ -1,10 +1,10 @@
-"""Texts that hold times: which column does, and what moments they are, whatever the country they were written in.
+"""Texts that hold times: which columns do, and which times they are, in the formats of any country.
 
 Belongs here: the forms of dates and times that exports use. Does not belong here: times of the contract, which loading
 reads with the source's own settings and never guesses.
 
-An audit may guess, since it asks only whether a time lies after the raise: of two readings that both fit (day or month
-first) the one that lies nearer to the raise is taken.
+An audit may guess, since it only asks whether a time is after the raise: when two readings fit (day or month first), it
+takes the one closer to the raise.
 """
 
 from __future__ import annotations
@@ -94,21 +94,21 @@ def _parsed(plain: pd.Series, form: str) -> pd.Series:
 
 def _plain(texts: np.ndarray) -> tuple[pd.Series, pd.Series]:
     """The texts without weekday, zone and ornaments; and their offsets from UTC."""
-    made, offsets = [], []
+    stripped, offsets = [], []
     for text in texts:
         plain = _WEEKDAY.sub("", text.strip())
         minutes = 0
         # An offset follows a time of day; in 01-02-2025 the last dash belongs to the date.
-        if ":" in plain and (found := _OFFSET.search(plain)):
-            sign = -1 if found[1].startswith("-") else 1
-            minutes = sign * (60 * int(found[1][1:]) + int(found[2] or 0))
-            plain = plain[: found.start()]
+        if ":" in plain and (offset := _OFFSET.search(plain)):
+            sign = -1 if offset[1].startswith("-") else 1
+            minutes = sign * (60 * int(offset[1][1:]) + int(offset[2] or 0))
+            plain = plain[: offset.start()]
         plain = _MERIDIEM.sub(lambda m: f" {m[1].upper()}M", plain.removesuffix("]"))
         if not plain.endswith(("AM", "PM")):
             plain = _ZONE.sub("", plain) if any(c.isdigit() for c in plain[-8:]) else plain
         plain = _UNIVERSAL.sub("", plain)
         plain = _ORDINAL.sub("", _MONTH_NAMES.sub(" ", plain))
         plain = re.sub(r"(?<=\d)T(?=\d)", " ", plain).replace(", ", " ").replace(" at ", " ")
-        made.append(" ".join(plain.replace("[", " ").split()))
+        stripped.append(" ".join(plain.replace("[", " ").split()))
         offsets.append(minutes)
-    return pd.Series(made, dtype="str"), pd.Series(pd.to_timedelta(offsets, unit="min"))
+    return pd.Series(stripped, dtype="str"), pd.Series(pd.to_timedelta(offsets, unit="min"))

@@ -1,17 +1,16 @@
 """Facts that only alerts of one outcome have: written down, or overwritten, once the outcome was known.
 
-Belongs here: whether a fact is there, and each of its values, held against what everything else says of the same
+Belongs here: comparing the presence of a fact, and each of its values, with what everything else says about the same
 alerts.
 Does not belong here: facts that separate outcomes as a whole (`audit/single_feature.py`), and what follows from a
 finding (`audit/withholding.py`).
 
-A column that is filled for one acted alert in ten separates outcomes badly as a whole, and perfectly where it is
-filled. So the alerts that have a value are counted: how many of them should have had the other outcome, as everything
-else says, and how many had it. Two things separate a leak from a strong fact. It has few exceptions where everything
-else is in doubt. And it does not depend on what the alert is about: a person who writes "escalated" after acting
-does so for alerts of every rule, entity, team and day. An honest value that is nearly always acted on (a rule that
-matters, a team that hands everything on, one vulnerability in many packages) belongs to its own entities, teams, rules
-or days.
+A column that is filled for one acted alert in ten separates outcomes badly overall, but perfectly where it is filled.
+So among the alerts that have a value, this counts how many should have the other outcome, according to everything else,
+and how many do. Two things distinguish a leak from a strong fact. It has few exceptions where everything else is
+uncertain. And it does not depend on what the alert is about: somebody who writes "escalated" after acting does so for
+alerts of every rule, entity, team and day. A legitimate value that is nearly always acted on (a rule that matters, a
+team that forwards everything, one vulnerability in many packages) belongs to its own entities, teams, rules or days.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ REPLICATES = 200
 
 @dataclass(frozen=True)
 class _Reading:
-    """One yes-or-no reading of a fact. words : what it says of an alert. flag : bool [alerts]."""
+    """One yes-or-no reading of a fact. words : what it says about an alert. flag : bool [alerts]."""
 
     suspect: Suspect
     words: str
@@ -91,19 +90,19 @@ def one_outcome(rest: Rest | None, *, seed: int = 0) -> list[Finding]:
     examined = _Examined(rest, seed)
     suspects = [s for s in rest.suspects if s.source != "alert_id"]
     suspects += [Suspect(n, "text", objects(parts.ordered[n]), n) for n in IDENTITY if n in parts.ordered]
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for suspect in suspects:
         judged = [f for r in _readings(suspect, parts.ordered) for o in (1, 0) if (f := examined.judge(r, o))]
         if judged:
-            found.append(min(judged, key=lambda f: (f.verdict != LEAK, f.value)))
-    if found:
-        return found
+            findings.append(min(judged, key=lambda f: (f.verdict != LEAK, f.value)))
+    if findings:
+        return findings
     text = f"no value of {len(suspects)} facts goes with one outcome whatever else is known"
     return [Finding(ONE_OUTCOME, "facts", text, float("nan"), RATIO, CLEAN)]
 
 
 class _Examined:
-    """What every reading is held against."""
+    """What every reading is compared with."""
 
     def __init__(self, rest: Rest, seed: int) -> None:
         self.parts, self.rest, self.seed = rest.parts, rest, seed
@@ -131,8 +130,8 @@ class _Examined:
         spread = self._spread(reading, outcome)
         if spread > SPREAD:
             return None
-        said = self.rest.without([reading.suspect.source])[now[parts.later]]
-        other = 1 - said if outcome else said
+        chance = self.rest.without([reading.suspect.source])[now[parts.later]]
+        other = 1 - chance if outcome else chance
         expected, seen = float(other.sum()), int(against[now].sum())
         blocks = self._blocks(reading.suspect.source)[now]
         blocks = np.unique(blocks, return_inverse=True)[1]
@@ -165,8 +164,8 @@ class _Examined:
         best = 0.5
         for name, codes in self.codes.items():
             if name != reading.suspect.source:
-                said = encoded_rates(codes, flag, self.parts.earlier & same)[test]
-                best = max(best, metrics.roc_auc(said, flag[test]))
+                rates = encoded_rates(codes, flag, self.parts.earlier & same)[test]
+                best = max(best, metrics.roc_auc(rates, flag[test]))
         # Earlier days say nothing of later ones: each alert is held against the others of its day.
         day, flag = np.unique(self.day[test], return_inverse=True)[1], flag[test]
         n, k = np.bincount(day)[day], np.bincount(day, weights=flag)[day]

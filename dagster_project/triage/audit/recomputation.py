@@ -108,9 +108,9 @@ def future_removed(
         cut = moments.iloc[position] + timedelta(microseconds=1)
         before = known_before(history, cut)
         rows = stored[(moments >= cut - WINDOW) & (moments < cut)]
-        made = rebuild(before, (cut - WINDOW).to_pydatetime(warn=False), cut.to_pydatetime(warn=False))
+        rebuilt = rebuild(before, (cut - WINDOW).to_pydatetime(warn=False), cut.to_pydatetime(warn=False))
         compared += len(rows)
-        parts.append(_differences(rows, made))
+        parts.append(_differences(rows, rebuilt))
     for position in _tied(stored, history, ties, rng):
         row = stored.iloc[[position]]
         moment = row["raised_at"].iloc[0]
@@ -118,11 +118,11 @@ def future_removed(
         own = known_before(history[history["alert_id"] == row["alert_id"].iloc[0]], end).assign(acted=np.nan)
         own["known_at"] = own["known_at"].mask(np.ones(len(own), dtype=bool))
         alone = pd.concat([known_before(history, moment), own])
-        made = rebuild(alone, moment.to_pydatetime(warn=False), end.to_pydatetime(warn=False))
+        rebuilt = rebuild(alone, moment.to_pydatetime(warn=False), end.to_pydatetime(warn=False))
         compared += len(row)
-        parts.append(_differences(row, made))
-    found = pd.concat(parts, ignore_index=True)
-    if not len(found):
+        parts.append(_differences(row, rebuilt))
+    differences = pd.concat(parts, ignore_index=True)
+    if not len(differences):
         return [
             Finding(
                 FUTURE_REMOVED,
@@ -133,7 +133,7 @@ def future_removed(
                 CLEAN,
             )
         ]
-    return [_difference_finding(name, mine, compared) for name, mine in found.groupby("column", sort=True)]
+    return [_difference_finding(name, mine, compared) for name, mine in differences.groupby("column", sort=True)]
 
 
 def _difference_finding(name: object, mine: pd.DataFrame, compared: int) -> Finding:
@@ -226,7 +226,7 @@ def by_definition(
     counts = np.array(["_count" in f.statistic for f in features])
     more = (wrong & counts & (left > expected)).any(axis=1)
     fewer = (wrong & counts & (left < expected)).any(axis=1)
-    found = []
+    findings = []
     for position in np.flatnonzero(wrong.any(axis=0)):
         bad = np.flatnonzero(wrong[:, position])
         stale = bool((fewer & ~more)[bad].all())
@@ -237,9 +237,9 @@ def by_definition(
         )
         words += "; every difference is one of knowing less: rows came in late" if stale else ""
         verdict = SUSPICIOUS if stale else LEAK
-        found.append(Finding(DEFINITION, features[position].name, words, len(bad) / len(rows), 0.0, verdict))
-    if found:
-        return found
+        findings.append(Finding(DEFINITION, features[position].name, words, len(bad) / len(rows), 0.0, verdict))
+    if findings:
+        return findings
     words = f"{len(features)} history features of {len(rows)} alerts are what their definition says"
     return [Finding(DEFINITION, "features", words, 0.0, 0.0, CLEAN)]
 
@@ -265,7 +265,7 @@ def _defined(
     moments = _us(rows["raised_at"])
     out_from = _us(history["excluded_from"]) if "excluded_from" in history else np.full(len(history), NEVER)
     out_until = _us(history["excluded_until"]) if "excluded_until" in history else np.full(len(history), NEVER)
-    made = np.full((len(rows), len(features)), np.nan)
+    expected = np.full((len(rows), len(features)), np.nan)
     reach = settings.lookback // timedelta(microseconds=1)
     for key in keys:
         codes = pd.factorize(values[key])[0]
@@ -286,8 +286,8 @@ def _defined(
                 events.append(there[~away])
             earlier, seen = raised[events[0]], known[events[1]]
             for i, feature in own:
-                made[row, i] = _statistic(feature, t, earlier, seen, acted[events[1]], reach)
-    return made
+                expected[row, i] = _statistic(feature, t, earlier, seen, acted[events[1]], reach)
+    return expected
 
 
 def _sorted_within(codes: np.ndarray, clock: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -313,12 +313,8 @@ def _statistic(
         return float(what.sum())
     if not len(when):
         return float("nan")
-    if feature.statistic == "acted_share":
-        return float(what.mean())
     if feature.statistic == "last_outcome":
         return float(what[when == when[-1]].mean())
-    if feature.statistic == "seconds_since_known":
-        return (t - when[-1]) / 1e6
     if feature.statistic == "seconds_since_acted":
         return (t - when[what == 1][-1]) / 1e6 if (what == 1).any() else float("nan")
     assert feature.half_life is not None
@@ -334,7 +330,7 @@ def facts_changed(frame: pd.DataFrame, history: pd.DataFrame) -> list[Finding]:
     """
     left, right = (each[["alert_id", *(name for name in FACTS if name in each)]] for each in (frame, history))
     both = left.merge(right.drop_duplicates("alert_id"), on="alert_id", how="inner", suffixes=("", "\0"))
-    found = []
+    findings = []
     for name in FACTS:
         if name + "\0" not in both or not len(both):
             continue
@@ -345,9 +341,9 @@ def facts_changed(frame: pd.DataFrame, history: pd.DataFrame) -> list[Finding]:
         share = float(changed.mean())
         if share > 0:
             words = f"{int(changed.sum())} of {len(both)} alerts have another {name} today than when they were raised"
-            found.append(Finding(FACTS_CHANGED, name, words, share, 0.01, LEAK if share >= 0.01 else SUSPICIOUS))
-    if found or not len(both):
-        return found or [_not_checked(FACTS_CHANGED, "no alert of the frame is in the history")]
+            findings.append(Finding(FACTS_CHANGED, name, words, share, 0.01, LEAK if share >= 0.01 else SUSPICIOUS))
+    if findings or not len(both):
+        return findings or [_not_checked(FACTS_CHANGED, "no alert of the frame is in the history")]
     return [Finding(FACTS_CHANGED, "facts", f"the facts of {len(both)} alerts have not changed", 0.0, 0.01, CLEAN)]
 
 
@@ -373,7 +369,7 @@ def changed_later(history: pd.DataFrame, changes: pd.DataFrame) -> list[Finding]
         text = f"{len(seen)} alerts were loaded before their decision and {int(late.sum())} after it"
         return [Finding(CHANGED_LATER, "facts", text, float(late.mean()), LATE_SHARE, CLEAN)]
     acted = seen["acted"].to_numpy(dtype=np.float64)
-    found = []
+    findings = []
     for name, rows in changes.groupby("column_name", sort=True):
         changed = seen["alert_id"].isin(rows["alert_id"]).to_numpy()
         share = float(changed.mean())
@@ -389,9 +385,9 @@ def changed_later(history: pd.DataFrame, changes: pd.DataFrame) -> list[Finding]
         )
         subject = f"attribute {str(name)[1:]}" if str(name).startswith("@") else str(name)
         verdict = LEAK if sure else SUSPICIOUS
-        found.append(Finding(CHANGED_LATER, subject, text, share, CHANGED_SHARE, verdict))
+        findings.append(Finding(CHANGED_LATER, subject, text, share, CHANGED_SHARE, verdict))
     text = f"none of {changes['column_name'].nunique()} changed columns changed for {CHANGED_SHARE:.0%} of the alerts"
-    return found or [Finding(CHANGED_LATER, "facts", text, 0.0, CHANGED_SHARE, CLEAN)]
+    return findings or [Finding(CHANGED_LATER, "facts", text, 0.0, CHANGED_SHARE, CLEAN)]
 
 
 def _not_checked(check: str, why: str) -> Finding:

@@ -3,9 +3,9 @@
 Belongs here: skill, ranking, ceiling and inconsistency per team, and one status in a word.
 Does not belong here: the forecasts (the rolling-origin evaluation makes them), the gate, and what may be closed.
 
-A company average hides teams whose decisions no model foresees. A low skill has two causes that call for opposite
-answers: a model that has not learned yet, and decisions that do not follow from what is known. The ceiling tells them
-apart.
+A company average hides teams whose decisions no model predicts. A low skill has two causes that call for opposite
+answers: a model that has not learned enough yet, and decisions that do not follow from what is known. The ceiling
+distinguishes them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
-from dagster_project.triage.audit.reference_learner import MODEL, FitPredict, quick_learner, teaching
+from dagster_project.triage.audit.reference_learner import FitPredict, reference_learner, trainable
 from dagster_project.triage.evaluation import metrics
+from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.features.contract import FeatureSettings
 
 PREDICTABLE, PARTLY, UNPREDICTABLE, TOO_FEW = "predictable", "partly", "unpredictable", "too few"
@@ -36,7 +37,7 @@ COLUMNS = (
 # deviations, from the AUC), when there is no learning curve: the median of 98 teams with 1,000 forecast alerts or more
 # in 16 worlds (seeds 3,010 to 3,025, 24,000 alerts).
 REACH = 1.2
-# A learner taught on a quarter of the alerts shows how fast d' still grows. The reach is the geometric mean of `REACH`
+# A learner trained on a quarter of the alerts shows how fast d' still grows. The reach is the geometric mean of `REACH`
 # and (d' of all / d' of a quarter) ** REACH_POWER. On those 98 teams the mean absolute error of the ceiling was 0.0137
 # with 1.5 and 0.0150 with 2, and 93% and 90% of the ceilings lay within 0.03. `REACH` alone came to 0.0141 and does not
 # see how many alerts there are, the curve alone to 0.0141. Three times as many trees came to no less. A linear model
@@ -51,7 +52,7 @@ RATIO_NOISE = 0.05
 # (0.10 in all, of which the bootstrap of the AUC explains about 0.08).
 REACH_ERROR = 0.06
 
-# Below 0.75 one in four pairs of an acted and another alert stands in the wrong order; below 0.60 four in ten do: the
+# Below 0.75 one in four pairs of an acted and another alert is in the wrong order; below 0.60 four in ten do: the
 # truth itself reaches 0.55 to 0.64 for simulated teams that decide by whim.
 PREDICTABLE_AUC = 0.75
 PARTLY_AUC = 0.60
@@ -65,7 +66,7 @@ class ScorecardSettings:
     minimum_acted, minimum_not_acted, minimum_blocks : fewer alerts of a kind or fewer rule-days, and there are no
         numbers ("too few").
     predictable_auc : a team is predictable when the whole interval of its AUC lies above.
-    partly_auc : a team is unpredictable when its ceiling lies below (beside having no proven skill).
+    partly_auc : a team is unpredictable when its ceiling lies below (and it has no proven skill).
     repeat_within : two alerts with the same facts are a pair when they are no further apart.
     minimum_pairs : fewer pairs give no inconsistency.
     replicates, level, seed : of the block bootstrap over rule-days.
@@ -136,8 +137,8 @@ def team_scorecard(
     if reach is None:
         reach = REACH if frame is None else learning_reach(frame, rows, fit_predict=fit_predict, settings=chosen)
     names = sorted(rows["team"].astype(str).unique())
-    made = [_team(name, rows[rows["team"].astype(str) == name], reach, len(names), chosen) for name in names]
-    table = pd.DataFrame(made, columns=list(COLUMNS))
+    scored = [_team(name, rows[rows["team"].astype(str) == name], reach, len(names), chosen) for name in names]
+    table = pd.DataFrame(scored, columns=list(COLUMNS))
     numbers = [c for c in COLUMNS if c not in ("team", "alerts", "acted", "same_facts_pairs", "status", "reason")]
     whole = ["alerts", "acted", "same_facts_pairs"]
     return table.astype({**dict.fromkeys(numbers, "float64"), **dict.fromkeys(whole, "int64")})
@@ -152,15 +153,15 @@ def learning_reach(
 ) -> float:
     """How much further the truth ranks than the model, as a factor on d', from a learning curve.
 
-    A learner is taught on the earlier alerts and on every fourth of them, and tested on the later ones. The factor is
+    A learner is trained on the earlier alerts and on every fourth of them, and tested on the later ones. The factor is
     the geometric mean of `REACH` and (d' / d' of the quarter) ** `REACH_POWER`, d' being the mean over teams; divided
     by how much further the model of `forecasts` ranks than the learner on the alerts that both know (when they differ
     by more than `RATIO_NOISE`), so that a better model is closer to the same ceiling. Between 1.02 and `REACH_MOST`;
-    `REACH` where the curve cannot be told.
+    `REACH` where there are too few alerts for a curve.
     """
     chosen = settings or ScorecardSettings()
-    learner = fit_predict or quick_learner(chosen.features, threads=chosen.threads)
-    ordered = teaching(frame).sort_values(["raised_at", "alert_id"], kind="stable").tail(chosen.most_alerts)
+    learner = fit_predict or reference_learner(chosen.features, threads=chosen.threads)
+    ordered = trainable(frame).sort_values(["raised_at", "alert_id"], kind="stable").tail(chosen.most_alerts)
     if len(ordered) < 1_000:
         return REACH
     cut = ordered["raised_at"].iloc[int(0.5 * len(ordered))]
@@ -191,8 +192,8 @@ def _mean_distance(forecasts: Sequence[pd.Series], rows: pd.DataFrame) -> float:
         weight = min(y.sum(), len(y) - y.sum())
         if weight < 20:
             continue
-        for made in forecasts:
-            total += weight * float(distance(metrics.roc_auc(made.loc[mine["alert_id"]].to_numpy(), y)))
+        for forecast in forecasts:
+            total += weight * float(distance(metrics.roc_auc(forecast.loc[mine["alert_id"]].to_numpy(), y)))
             weights += weight
     return total / weights if weights else float("nan")
 
@@ -211,8 +212,7 @@ def _team(name: str, rows: pd.DataFrame, reach: float, teams: int, settings: Sco
     y = rows["acted"].to_numpy(np.float64)
     p = rows[MODEL].to_numpy(np.float64)
     n, acted = len(y), int(y.sum())
-    day = rows["raised_at"].dt.floor("D").astype("int64").astype(str)
-    blocks = pd.factorize(rows["rule"].astype(object).astype(str) + "\0" + day)[0].astype(np.int64)
+    blocks = metrics.rule_day_blocks(rows)
     nan3 = [float("nan")] * 3
     head: list[object] = [name, n, acted, acted / n if n else float("nan")]
     clash, pairs = _inconsistency(rows, y, settings)
@@ -261,7 +261,7 @@ def _status(
     if skill_low > 0 and auc_low > settings.predictable_auc:
         return PREDICTABLE, f"its decisions follow from what is known: skill {skill:.0%}, AUC {auc:.2f}"
     if skill_low > 0 and auc_low > 0.5:
-        return PARTLY, f"some of its decisions are foreseen: skill {skill:.0%}, AUC {auc:.2f}"
+        return PARTLY, f"some of its decisions are predictable: skill {skill:.0%}, AUC {auc:.2f}"
     if ceiling < settings.partly_auc or auc_high < settings.partly_auc:
         return UNPREDICTABLE, f"no proven skill (AUC {auc:.2f}), and at best an AUC of about {ceiling:.2f} is in reach"
     words = f"no proven skill (AUC {auc:.2f}), but {ceiling:.2f} may be in reach: more alerts will tell"

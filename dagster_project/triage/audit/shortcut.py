@@ -5,9 +5,9 @@ does where the outcome differs from the last one, on first alerts, without histo
 verdict in words.
 Does not belong here: leaks (`audit/leakage.py`), teams (`audit/scorecard.py`), and deciding what serves.
 
-A model that repeats habits can be honest and calibrated, and still tell people nothing that they did not know: it
-says "you always ignore this". Whether it says more is measured against two references on the same honest forecasts:
-repeating the last outcome, and the best of the simple rules that know a rule's, entity's or team's past.
+A model that repeats habits can be free of leaks and calibrated, and still tell people nothing new: it says "you always
+ignore this". Whether it says more is measured against two references on the same forecasts: repeating the last outcome,
+and the best of the simple rules that know a rule's, entity's or team's past.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.audit.reference_learner import MODEL, FitPredict, quick_learner
+from dagster_project.triage.audit.reference_learner import FitPredict, reference_learner
 from dagster_project.triage.audit.single_feature import halve
 from dagster_project.triage.evaluation import metrics
-from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT, REPEAT_LAST
+from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT, MODEL, REPEAT_LAST
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.learning.baselines import names_for
 
@@ -44,7 +44,7 @@ class ShortcutSettings:
     """How to audit.
 
     features : the history features of the frame. replicates, level, seed : of the block bootstrap over rule-days.
-    most_alerts : the controls (without history, mixed up) teach on at most so many alerts, the latest ones.
+    most_alerts : the controls (without history, mixed up) train on at most so many alerts, the latest ones.
     threads : CPU threads of the default learner; results do not depend on them.
     """
 
@@ -58,14 +58,14 @@ class ShortcutSettings:
 
 @dataclass(frozen=True)
 class ShortcutAudit:
-    """What the audit found.
+    """The result of the audit.
 
     verdict : one of `VERDICTS`. reason : the sentence that says why, with its interval.
     decided_by : 'share of skill beyond repeating' or 'share of skill beyond habit'. value, low, high : that number
     and its interval; nan where it is not defined.
     table : one row per slice, contender and metric: value, low, high (float64), alerts, acted (int64). Metrics:
     log_loss, roc_auc (of all alerts of the slice), roc_auc_given_last (over pairs with the same last outcome: 0.5 for
-    whoever repeats), share_beyond_repeating, share_beyond_habit.
+    a model that only repeats), share_beyond_repeating, share_beyond_habit.
     """
 
     verdict: str
@@ -92,7 +92,7 @@ def audit_shortcut(
         excluded (bool), and one column of probabilities per contender: `model`, `constant_rate`,
         `repeat_last_per_rule`, other baselines (see `baselines.names_for`). Excluded alerts are left out.
     frame : training frame with the history columns of at least those alerts.
-    fit_predict : the learner of the controls without history and with history mixed up; the quick one by default.
+    fit_predict : the learner of the controls without history and with history mixed up; `reference_learner` by default.
 
     The verdict follows from two shares of the model's skill, each with a block bootstrap interval over rule-days.
     Skill is the log-loss gained over the constant rate.
@@ -117,31 +117,30 @@ def audit_shortcut(
     rows = rows.merge(frame[["alert_id", last_column]].drop_duplicates("alert_id"), on="alert_id", how="left")
     y = rows["acted"].to_numpy(dtype=np.float64)
     last = rows[last_column].to_numpy(dtype=np.float64, na_value=np.nan)
-    blocks = _blocks(rows)
+    blocks = metrics.rule_day_blocks(rows)
     contenders = [MODEL, CONSTANT, REPEAT_LAST]
     simple = set(names_for(chosen.features)) - {ALWAYS_NO, CONSTANT}
     habits = [c for c in rows.columns if c in simple or c.startswith(("rate_per_", "repeat_last"))]
-    made = []
+    measured = []
     draws = list(metrics.bootstrap_weights(blocks, chosen.replicates, chosen.seed))
     for part, mask in _slices(y, last).items():
         for name in contenders:
-            made += _measures(part, name, rows[name].to_numpy(np.float64), y, last, mask, blocks, draws, chosen.level)
+            measured += _measures(
+                part, name, rows[name].to_numpy(np.float64), y, last, mask, blocks, draws, chosen.level
+            )
     shares = _shares(rows, y, habits, blocks, draws, chosen.level)
     for metric, (value, low, high) in shares.items():
-        made.append((ALL, MODEL, metric, value, low, high, len(y), int(y.sum())))
-    made += _controls(frame, chosen, fit_predict or quick_learner(chosen.features, threads=chosen.threads), last_column)
+        measured.append((ALL, MODEL, metric, value, low, high, len(y), int(y.sum())))
+    measured += _controls(
+        frame, chosen, fit_predict or reference_learner(chosen.features, threads=chosen.threads), last_column
+    )
     verdict, reason, decided_by = _verdict(shares, y)
     value, low, high = shares.get(decided_by, (float("nan"),) * 3)
-    table = pd.DataFrame(made, columns=list(COLUMNS)).astype({"value": float, "low": float, "high": float})
+    table = pd.DataFrame(measured, columns=list(COLUMNS)).astype({"value": float, "low": float, "high": float})
     return ShortcutAudit(verdict, reason, decided_by.replace("_", " "), value, low, high, table)
 
 
 BEYOND_REPEATING, BEYOND_HABIT, SKILL = "share_beyond_repeating", "share_beyond_habit", "log_loss_skill_over_constant"
-
-
-def _blocks(rows: pd.DataFrame) -> np.ndarray:
-    day = rows["raised_at"].dt.floor("D").astype("int64").astype(str)
-    return pd.factorize(rows["rule"].astype(object).astype(str) + "\0" + day)[0].astype(np.int64)
 
 
 def _slices(acted: np.ndarray, last: np.ndarray) -> dict[str, np.ndarray]:
@@ -172,7 +171,7 @@ def _measures(
     loss = [float(np.dot(w, losses) / w.sum()) if w.sum() else float("nan") for w in weights]
     # Ranks cost more than means and move less: a third of the draws does.
     auc = [ranking.roc_auc(w) for w in weights[: max(50, len(weights) // 3)]]
-    made: list[tuple[object, ...]] = [
+    measured: list[tuple[object, ...]] = [
         (part, name, "log_loss", float(losses.mean()), *metrics.percentile_interval(np.array(loss), level), *counts),
         (part, name, "roc_auc", ranking.roc_auc(), *metrics.percentile_interval(np.array(auc), level), *counts),
     ]
@@ -181,8 +180,8 @@ def _measures(
         strata = [(metrics.Ranking(q[rows], y[rows]), rows) for rows in (groups == g for g in range(3)) if rows.any()]
         within = [_within(strata, y, w) for w in (np.ones(len(y)), *weights[: max(50, len(weights) // 3)])]
         bounds = metrics.percentile_interval(np.array(within[1:]), level)
-        made.append((part, name, "roc_auc_given_last", within[0], *bounds, *counts))
-    return made
+        measured.append((part, name, "roc_auc_given_last", within[0], *bounds, *counts))
+    return measured
 
 
 def _within(strata: list[tuple[metrics.Ranking, np.ndarray]], acted: np.ndarray, weight: np.ndarray) -> float:
@@ -261,7 +260,7 @@ def _verdict(shares: dict[str, tuple[float, float, float]], acted: np.ndarray) -
             "beyond every simple rule on past outcomes"
         )
         return MOSTLY_HABIT, words, BEYOND_HABIT
-    words = f"the share of the model's skill beyond repeating the last outcome cannot be told ({_text(repeating)})"
+    words = f"the share of the model's skill beyond repeating the last outcome is uncertain ({_text(repeating)})"
     return TOO_FEW, words, BEYOND_REPEATING
 
 
@@ -284,17 +283,17 @@ def _controls(
     forecasts["learner without history"] = fit_predict(train.assign(**nothing), test.assign(**nothing))
     mixed = test.copy()
     mixed[names] = test[names].to_numpy()[_mixed(test["rule"], settings.seed)]
-    # Taught on true history: what it loses is what it made of history that belongs to the moment, not to the rule.
+    # Trained on true history: it loses what it learned from history of the moment rather than of the rule.
     forecasts["learner with history mixed up within rules"] = fit_predict(train, mixed)
     y = test["acted"].to_numpy(np.float64)
     last = test[last_column].to_numpy(np.float64, na_value=np.nan)
     blocks = pd.factorize(parts.blocks[parts.later])[0].astype(np.int64)
     draws = list(metrics.bootstrap_weights(blocks, min(settings.replicates, 100), settings.seed))
-    made = []
+    measured = []
     for part, mask in _slices(y, last).items():
         for name, p in forecasts.items():
-            made += _measures(part, name, p, y, last, mask, blocks, draws, settings.level)
-    return made
+            measured += _measures(part, name, p, y, last, mask, blocks, draws, settings.level)
+    return measured
 
 
 def _mixed(rule: pd.Series, seed: int) -> np.ndarray:
@@ -303,6 +302,6 @@ def _mixed(rule: pd.Series, seed: int) -> np.ndarray:
     codes = pd.factorize(rule)[0]
     order = np.lexsort((np.arange(len(codes)), codes))
     drawn = np.lexsort((rng.random(len(codes)), codes))
-    made = np.empty(len(codes), dtype=np.int64)
-    made[order] = drawn
-    return made
+    places = np.empty(len(codes), dtype=np.int64)
+    places[order] = drawn
+    return places

@@ -1,9 +1,10 @@
 """Single facts that know too much: columns, attributes and ids, each on its own.
 
 Belongs here: what can be suspected (`list_suspects`), how well a single fact separates outcomes, whether it says
-more than everything else together, whether it repeats the outcomes' own chance, and whether it was filled in later.
-Does not belong here: history features built without the future (`audit/recomputation.py`), and whole data sets
-(`audit/leakage.py`).
+more than everything else together.
+Does not belong here: facts made of the outcomes (`audit/columns/encodings.py`) or filled in later
+(`audit/columns/filled_in_later.py`), history features built without the future (`audit/recomputation.py`), and whole
+data sets (`audit/leakage.py`).
 
 History features are no suspects here: that they know nothing of the future is proven by computing them again, and a
 strong habit is no leak. Everything else in a frame is.
@@ -15,24 +16,19 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2
 
 from dagster_project.triage.audit.findings import CLEAN, LEAK, NOT_CHECKED, SUSPICIOUS, Finding
 from dagster_project.triage.audit.moments import read_moments
-from dagster_project.triage.audit.reference_learner import FitPredict, teaching
+from dagster_project.triage.audit.reference_learner import FitPredict, trainable
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.features.attributes import attribute_columns
 from dagster_project.triage.features.contract import FeatureSettings, histories_about, history_features_for
-from dagster_project.triage.features.keys import key_values
 
 SINGLE = "a single fact"
-ENCODES = "repeats the outcomes' chance"
 IDS_AND_TIMES = "ids and times"
-KNOWN_LATER = "known later"
 
 BOOKKEEPING = (
     *("alert_id", "raised_at", "acted", "known_at", "excluded", "attributes"),
@@ -56,11 +52,6 @@ WORTH_A_LOOK = 0.65
 ID_GAIN = 0.03
 
 ID_LIKE = 0.5
-# Edges of the ages, in days, within which decided and open alerts are compared.
-AGES = np.array([1.0, 3.0, 7.0, 14.0, 1e6])
-# A fact that tells decided from open alerts this well needs no second witness. The strongest in the 30 clean worlds
-# told them apart by 0.24.
-TOTAL = 0.8
 THERE = "is there"
 # Seconds since 1970 of the years 2001 to 2096, and the same in milliseconds.
 _EPOCH, _EPOCH_MS = (1.0e9, 4.0e9), (1.0e12, 4.0e12)
@@ -219,7 +210,7 @@ class Halves:
 
 def halve(frame: pd.DataFrame, share: float = 0.6) -> Halves | None:
     """Divide `frame` in time; None when either part has fewer than 20 alerts of a kind."""
-    ordered = teaching(frame).sort_values(["raised_at", "alert_id"], kind="stable", ignore_index=True)
+    ordered = trainable(frame).sort_values(["raised_at", "alert_id"], kind="stable", ignore_index=True)
     if len(ordered) < 80:
         return None
     cut = ordered["raised_at"].iloc[int(share * len(ordered))]
@@ -317,7 +308,7 @@ def single_facts(learner: Rest | None, *, replicates: int = 60, seed: int = 0) -
 class Rest:
     """A divided frame, its suspects, and forecasts of the later part without some facts, each made once.
 
-    fit_predict : a learner (`quick.quick_learner`); it learns from the earlier part and forecasts the later one.
+    fit_predict : a learner (`reference_learner`); it learns from the earlier part and forecasts the later one.
     """
 
     def __init__(self, parts: Halves, fit_predict: FitPredict, settings: FeatureSettings) -> None:
@@ -379,247 +370,3 @@ def _gain(
         for w in metrics.bootstrap_weights(blocks, replicates, seed)
     ]
     return float(difference.mean()) / base_loss, float(np.std(draws))
-
-
-def dated_later(
-    frame: pd.DataFrame, settings: FeatureSettings, cut: pd.Timestamp, recent: pd.DataFrame | None = None
-) -> list[Finding]:
-    """Times that lie after the raising of their alert: somebody wrote them down later.
-
-    frame : facts with `raised_at`; `known_at` where there is one. recent : facts of the youngest alerts, known or
-    not; a time that was planned (a deadline) lies after the cut for some of them, one that was written down never
-    does.
-
-    'leak' when at least 1% of the alerts have such a time and either it coincides with the answer (within an hour,
-    for a fifth of them), or none lies after the cut; 'suspicious' when that cannot be told.
-    """
-    rows = frame if recent is None else pd.concat([frame, recent], ignore_index=True)
-    rows = rows.drop_duplicates("alert_id").reset_index(drop=True)
-    raised = rows["raised_at"]
-    until = (cut - raised).dt.total_seconds().to_numpy(dtype=np.float64)
-    known = _after(rows["known_at"], raised) if "known_at" in rows else np.full(len(rows), np.nan)
-    found, times = [], 0
-    for suspect in list_suspects(rows, settings):
-        if suspect.kind != "time":
-            continue
-        times += 1
-        after = suspect.values > 1.0
-        share = float(after.mean()) if len(after) else 0.0
-        if share < 0.01:
-            continue
-        answered = after & np.isfinite(known)
-        same = float((np.abs(suspect.values - known)[answered] <= 3600).mean()) if answered.any() else 0.0
-        planned = bool((suspect.values[after] > until[after]).any())
-        text = f"{share:.0%} of its values lie after the alert was raised"
-        if same >= 0.2:
-            verdict, text = LEAK, f"{text}, and {same:.0%} of those within an hour of the answer"
-        elif not planned:
-            verdict, text = LEAK, f"{text}, and none after today: it is written down as things happen"
-        else:
-            verdict, text = CLEAN, f"{text}, some after today: planned, not written down later"
-        found.append(Finding(IDS_AND_TIMES, suspect.name, text, share, 0.01, verdict))
-    if not found:
-        text = f"none of {times} attributes with times lies after the raising of its alert"
-        found.append(Finding(IDS_AND_TIMES, "times", text, 0.0, 0.01, CLEAN))
-    return found
-
-
-def repeated_chance(frame: pd.DataFrame, history: pd.DataFrame | None, settings: FeatureSettings) -> list[Finding]:
-    """Numbers that fit the shares acted of rules, entities or teams better than chance allows: target encodings.
-
-    A property of a rule, however telling, cannot follow the sampling noise of its outcomes. For a number that is
-    constant within the values of a key, the shares acted per value scatter around any line on that number by at
-    least their binomial variance: the sum of n (share - line) ** 2 / (p (1 - p)) is chi-square with
-    (values - 2) degrees of freedom, or larger. Far smaller means that the number was made of the outcomes. The line may
-    also bend with 1 / n, as smoothed shares do. Accused below a probability of 1e-6: with 10 numbers, 4 keys and 4
-    readings of each that is at most once in 6,000 audits.
-
-    frame : facts with outcomes. history : all outcomes there are, for encodings that were made over more than the
-    frame; None for none.
-    """
-    numbers = [s for s in list_suspects(frame, settings) if s.kind == "number"]
-    ids = ["rule", "entity", "team", "rule+entity"]
-    tables = [frame] if history is None else [frame, history]
-    keys = [key_values(rows, ids).astype(object) for rows in tables] if numbers else []
-    found: dict[str, Finding] = {}
-    for suspect in numbers:
-        for key in ids:
-            group = pd.DataFrame({"key": keys[0][key].to_numpy(), "value": suspect.values}).dropna()
-            if not len(group):
-                continue
-            spread = group.groupby("key")["value"].agg(["min", "max", "mean"])
-            total = float(np.std(group["value"]))
-            constant = (spread["max"] - spread["min"]) <= 1e-6 * max(total, 1e-12)
-            if total <= 0 or constant.mean() < 0.95:
-                continue
-            for rows, values in zip(tables, keys, strict=True):
-                probability, degrees = _too_good(spread["mean"], rows, values[key].to_numpy())
-                if degrees >= 4 and probability < 1e-6 and suspect.name not in found:
-                    text = (
-                        f"follows the share acted per {key} closer than chance allows (probability "
-                        f"{probability:.1g}, {degrees} degrees of freedom): it was made of the outcomes"
-                    )
-                    found[suspect.name] = Finding(ENCODES, suspect.name, text, probability, 1e-6, LEAK)
-    if found:
-        return list(found.values())
-    text = f"none of {len(numbers)} numbers follows the outcomes closer than chance allows"
-    return [Finding(ENCODES, "numbers", text, float("nan"), 1e-6, CLEAN)]
-
-
-def _too_good(number: pd.Series, rows: pd.DataFrame, of: np.ndarray) -> tuple[float, int]:
-    """(probability of so small a scatter by chance, degrees of freedom). of : the value of a key per row."""
-    known = rows["acted"].notna().to_numpy() & pd.notna(of)
-    outcomes = pd.DataFrame({"key": of[known], "acted": rows["acted"].to_numpy(dtype=np.float64)[known]})
-    table = outcomes.groupby("key")["acted"].agg(["sum", "count"]).join(number.rename("number"), how="inner").dropna()
-    # Groups nobody ever acted on follow any number that is zero for them. Small ones scatter less than chi-square says,
-    # because leaving out the extremes leaves out scatter: with 8 alerts and 2 of a kind, a clean world was accused.
-    table = table[(table["count"] >= 30) & (table["sum"] >= 5) & (table["count"] - table["sum"] >= 5)]
-    if len(table) < 8:
-        return 1.0, 0
-    n = table["count"].to_numpy(np.float64)
-    share = table["sum"].to_numpy(np.float64) / n
-    variance = share * (1 - share)
-    number_ = table["number"].to_numpy(np.float64)
-    if np.std(number_) <= 1e-12:
-        return 1.0, 0
-    number_ = (number_ - number_.mean()) / number_.std()
-    w = n / variance
-    plain = np.column_stack([np.ones(len(n)), number_])
-    # (acted + strength * rate) / (n + strength), the usual smoothing, is no line, but becomes one with 1 / n.
-    smoothed = np.column_stack([plain, 1 / n, number_ / n])
-    best = (1.0, 0)
-    for x in (plain, smoothed):
-        degrees = len(n) - x.shape[1]
-        beta = np.linalg.lstsq(x * np.sqrt(w)[:, None], share * np.sqrt(w), rcond=None)[0]
-        probability = float(chi2.cdf(float(np.sum(w * (share - x @ beta) ** 2)), degrees))
-        best = min(best, (probability, degrees))
-    return best
-
-
-def known_later(
-    history: pd.DataFrame, settings: FeatureSettings, cut: pd.Timestamp, horizon: timedelta
-) -> list[Finding]:
-    """Facts that fill in as alerts are decided: other among decided alerts than among open ones of the same age.
-
-    Parameters
-    ----------
-    history : all alerts raised before `cut`, facts as they are today, `known_at` null or after `cut` where there is no
-        outcome yet.
-    cut : today. horizon : how long an answer counts.
-
-    Two comparisons, for whether the fact is there and for each of its frequent values. Within a rule and an age,
-    decided against open alerts of the last horizon (Mantel-Haenszel): a fact that speeds up the answer differs here
-    too, honestly. And the youngest alerts, all of them, against mature ones of the same rules, with the week-to-week
-    scatter as the measure: a fact that came into use some day differs here too, honestly. Accused when both do, in
-    the same direction ('leak'), or when the first difference is nearly total (`TOTAL`; 'leak' for being there,
-    'suspicious' for a value).
-    """
-    past = history[history["raised_at"] < cut].sort_values("raised_at", kind="stable", ignore_index=True)
-    age = cut - past["raised_at"]
-    recent = (age < horizon).to_numpy()
-    decided = (past["known_at"] <= cut).to_numpy(dtype=bool) & past["acted"].notna().to_numpy()
-    if (recent & decided).sum() < 30 or (recent & ~decided).sum() < 30 or (~recent).sum() < 200:
-        text = "fewer than 30 decided or 30 open alerts in the last horizon"
-        return [Finding(KNOWN_LATER, "facts", text, float("nan"), float("nan"), NOT_CHECKED)]
-    mature = (age >= horizon).to_numpy() & (age < horizon + timedelta(days=63)).to_numpy()
-    week = (age.dt.total_seconds().to_numpy() // (7 * 86_400)).astype(np.int64)
-    young = _youngest(age, recent)
-    rule = pd.factorize(past["rule"], use_na_sentinel=False)[0].astype(np.int64)
-    # Rule and single day would leave most strata with one alert.
-    stratum = rule * len(AGES) + np.searchsorted(AGES, age.dt.total_seconds().to_numpy() / 86_400)
-    facts = [s for s in list_suspects(past, settings) if s.source != "alert_id"]
-    found = []
-    for suspect in facts:
-        worst: Finding | None = None
-        for words, flag in _indicators(suspect, mature):
-            difference, z = _mantel_haenszel(flag[recent], decided[recent], stratum[recent])
-            if abs(z) < 4 or abs(difference) < 0.1:
-                continue
-            shift, shift_z = _young_shift(flag, young, mature, week, rule)
-            # Filled in with decisions: the young have less of what the decided have more of.
-            both = shift_z * np.sign(difference) < -3 and abs(shift) >= 0.05
-            if not both and abs(difference) < TOTAL:
-                continue
-            text = (
-                f"{words} among {_percent(flag[recent & decided])} of the decided and "
-                f"{_percent(flag[recent & ~decided])} of the open alerts of the last {horizon.days} days"
-            )
-            # Being there nearly never before a decision and nearly always after it has no honest reason.
-            sure = both or (words == THERE and difference >= TOTAL)
-            made = Finding(KNOWN_LATER, suspect.name, text, abs(difference), 0.1, LEAK if sure else SUSPICIOUS)
-            if worst is None or (made.verdict == LEAK, made.value) > (worst.verdict == LEAK, worst.value):
-                worst = made
-        if worst is not None:
-            found.append(worst)
-    if found:
-        return found
-    text = f"{len(facts)} facts are the same among open and decided alerts of the same age, or do not fill in with age"
-    return [Finding(KNOWN_LATER, "facts", text, 0.0, 0.1, CLEAN)]
-
-
-def _percent(flag: np.ndarray) -> str:
-    return f"{flag.mean():.0%}" if len(flag) else "none"
-
-
-def _youngest(age: pd.Series, recent: np.ndarray) -> np.ndarray:
-    """The alerts of the last day, or of as many hours as hold 60 alerts, at most a third of the recent ones."""
-    ages = age[recent].dt.total_seconds().to_numpy()
-    count = int(np.clip((ages < 86_400).sum(), 60, max(60, len(ages) // 3)))
-    limit = np.sort(ages)[min(count, len(ages)) - 1]
-    return recent & (age.dt.total_seconds().to_numpy() <= limit)
-
-
-def _indicators(suspect: Suspect, mature: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Yes-or-no readings of a fact: there, each frequent value, and below the quartiles of mature alerts."""
-    values = suspect.values
-    if suspect.kind in ("number", "time"):
-        there = np.isfinite(values)
-        made = [(THERE, there)]
-        seen = values[mature & there]
-        if len(seen):
-            for edge in np.unique(np.quantile(seen, [0.25, 0.5, 0.75])):
-                made += [(f"is at most {edge:.4g}", there & (values <= edge))]
-                made += [(f"is below {edge:.4g}", there & (values < edge))]
-    else:
-        there = np.array([v is not None for v in values], dtype=bool)
-        made = [(THERE, there)]
-        if suspect.kind == "text":
-            words = pd.Series(values[there], dtype=object).value_counts().index[:20]
-            codes = pd.Index(words, dtype=object).get_indexer(values)
-            made += [(f"is {word!r}", codes == code) for code, word in enumerate(words)]
-    return [(words, flag) for words, flag in made if 0 < flag.sum() < len(flag)]
-
-
-def _mantel_haenszel(flag: np.ndarray, decided: np.ndarray, stratum: np.ndarray) -> tuple[float, float]:
-    """(difference of the share flagged, decided less open, within strata; its z under no association)."""
-    stratum = np.unique(stratum, return_inverse=True)[1]
-    size = int(stratum.max(initial=-1)) + 1
-    n = np.bincount(stratum, minlength=size).astype(np.float64)
-    d = np.bincount(stratum, weights=decided, minlength=size)
-    f = np.bincount(stratum, weights=flag, minlength=size)
-    both = np.bincount(stratum, weights=flag & decided, minlength=size)
-    good = (n > 1) & (d > 0) & (d < n)
-    if not good.any():
-        return 0.0, 0.0
-    n, d, f, both = n[good], d[good], f[good], both[good]
-    weight = d * (n - d) / n
-    difference = float(np.sum(weight * (both / d - (f - both) / (n - d))) / weight.sum())
-    variance = float(np.sum(d * (n - d) * f * (n - f) / (n * n * (n - 1))))
-    return difference, float(np.sum(both - d * f / n) / np.sqrt(variance)) if variance > 0 else 0.0
-
-
-def _young_shift(
-    flag: np.ndarray, young: np.ndarray, mature: np.ndarray, week: np.ndarray, rule: np.ndarray
-) -> tuple[float, float]:
-    """(share among the youngest less that of mature alerts of the same rules, in standard errors)."""
-    size = int(rule.max()) + 1
-    n = np.bincount(rule[mature], minlength=size)
-    overall = float(flag[mature].mean())
-    usual = (np.bincount(rule[mature], weights=flag[mature], minlength=size) + 5 * overall) / (n + 5)
-    residual = flag - usual[rule]
-    shift = float(residual[young].mean())
-    weeks = pd.Series(residual[mature]).groupby(week[mature]).agg(["mean", "count"])
-    noise = max(float(np.mean(usual[rule][young] * (1 - usual[rule][young]))), 0.01)
-    # Week-to-week scatter beyond sampling: habits of recording change.
-    beyond = max(0.0, float(np.var(weeks["mean"])) - float(np.mean(noise / weeks["count"])))
-    return shift, shift / float(np.sqrt(noise / young.sum() + beyond))

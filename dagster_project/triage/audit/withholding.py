@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dagster_project.triage.audit.columns.encodings import ENCODES, repeated_chance
+from dagster_project.triage.audit.columns.filled_in_later import KNOWN_LATER, dated_later, known_later
 from dagster_project.triage.audit.findings import LEAK, VOUCHED, WITHHELD, Finding
 from dagster_project.triage.audit.one_outcome import ONE_OUTCOME, one_outcome
 from dagster_project.triage.audit.recomputation import (
@@ -30,18 +32,13 @@ from dagster_project.triage.audit.recomputation import (
     raised_before,
     raised_since,
 )
-from dagster_project.triage.audit.reference_learner import FitPredict, quick_learner
+from dagster_project.triage.audit.reference_learner import FitPredict, reference_learner
 from dagster_project.triage.audit.single_feature import (
-    ENCODES,
     IDENTITY,
     IDS_AND_TIMES,
-    KNOWN_LATER,
     SINGLE,
     Rest,
-    dated_later,
-    known_later,
     list_suspects,
-    repeated_chance,
     single_facts,
     without,
 )
@@ -142,7 +139,7 @@ def withhold(
     past = as_known(raised_before(history, moment), moment)
     order = frame[["raised_at", "alert_id"]].reset_index(drop=True).sort_values(["raised_at", "alert_id"]).index
     latest = frame.drop(columns=["excluded_since", "influenced"], errors="ignore").iloc[order[-MOST_ALERTS:]]
-    learner = quick_learner(settings.features, threads=settings.threads)
+    learner = reference_learner(settings.features, threads=settings.threads)
     withheld: dict[str, Finding] = {}
     vouched: dict[str, Finding] = {}
     for _ in range(ROUNDS):

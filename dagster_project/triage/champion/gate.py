@@ -1,9 +1,9 @@
-"""The gate: whether a candidate becomes champion.
+"""The gate: does a candidate meet the targets, and does it hold against the champion?
 
 Belongs here: the targets agreed with managers, the comparison with the present champion on the same alerts, and
-the decision with its reasons.
-Does not belong here: measuring (`evaluation/evidence.py`), storing decisions (the model store), rolling back (a
-person's).
+the judgement with its reasons.
+Does not belong here: which champion is compared and what scores in the end (`decide.py`), measuring
+(`evaluation/evidence.py`), and storing decisions (the model store).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from dagster_project.triage.evaluation import evidence, metrics
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.evaluation.measures import EvaluationSettings
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
-from dagster_project.triage.learning.training import LIGHTGBM, Model
+from dagster_project.triage.learning.model import LIGHTGBM, Model
 
 REPLICATES = 300
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What was agreed with managers, measured on unflagged alerts of the inner cuts. The defaults ask for some skill.
+    """The targets agreed with managers, on unflagged alerts of the inner cuts. The defaults ask for some skill.
 
     minimum_skill : least log-loss skill over the constant rate (1 is perfect, 0 no better than the rate).
     minimum_auc : least area under the ROC curve.
-    maximum_decile_error : most mean difference between forecast and share acted over deciles.
+    maximum_decile_error : largest mean difference between forecast and share acted over deciles.
     minimum_workload_saved : least share of alerts below a threshold that misses 5% of the acted ones.
     """
 
@@ -42,7 +42,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The candidate's recipe beside the champion on the same alerts, which neither had seen.
+    """The candidate's recipe against the champion, on the same alerts, which neither had seen.
 
     alerts : how many. gain : mean log-loss of the champion minus that of the candidate, in nats; low, high : its 95%
     interval (block bootstrap over rule-days).
@@ -56,7 +56,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate concluded about a candidate: 'promoted' or 'refused', and why."""
+    """The decision about a candidate: 'promoted' or 'refused', and why."""
 
     decision: str
     reasons: list[str]
@@ -64,16 +64,16 @@ class Decision:
 
 
 def compare(candidate: Model, forecasts: pd.DataFrame, champion: Model, frame: pd.DataFrame) -> Comparison | None:
-    """Compare on the alerts of the inner cuts that were raised after the champion had learned.
+    """Compare on the alerts of the inner cuts that were raised after the champion was trained.
 
     Parameters
     ----------
-    forecasts : `Learned.forecasts` of the candidate. frame : the training frame it was taught from.
+    forecasts : `Learned.forecasts` of the candidate. frame : the training frame it was trained on.
 
     Returns
     -------
-    None when these alerts are too few to say anything (`EvaluationSettings`): a champion of last week has been
-    followed by no alert whose horizon is over.
+    None when there are too few such alerts (`EvaluationSettings`): no alert raised since last week has reached the end
+    of its horizon, so a champion of last week cannot be compared yet.
     """
     later = _later(forecasts, champion)
     if not len(later):
@@ -85,7 +85,7 @@ def compare(candidate: Model, forecasts: pd.DataFrame, champion: Model, frame: p
 def compare_published(
     candidate: Model, forecasts: pd.DataFrame, champion: Model, published: pd.DataFrame
 ) -> Comparison | None:
-    """As `compare`, for a champion that cannot read today's features: on what it said when it scored.
+    """Like `compare`, for a champion that cannot read today's features: uses the scores it published.
 
     published : `alert_id`, `probability` (at the raise, as first published by this champion), one row per alert.
     """
@@ -95,13 +95,13 @@ def compare_published(
 
 
 def _later(forecasts: pd.DataFrame, champion: Model) -> pd.DataFrame:
-    """The unflagged alerts of the inner cuts that the champion had not seen."""
+    """The unflagged alerts of the inner cuts that the champion was not trained on."""
     if not len(forecasts):
         return pd.DataFrame({"alert_id": pd.Series([], dtype="str")})
     return forecasts[(forecasts["raised_at"] >= pd.Timestamp(champion.cut)) & ~forecasts["excluded"]]
 
 
-def _compared(candidate: Model, later: pd.DataFrame, said: np.ndarray) -> Comparison | None:
+def _compared(candidate: Model, later: pd.DataFrame, champion: np.ndarray) -> Comparison | None:
     name = _contender(candidate)
     if not len(later) or name not in later:
         return None
@@ -114,12 +114,12 @@ def _compared(candidate: Model, later: pd.DataFrame, said: np.ndarray) -> Compar
         or len(np.unique(blocks)) < needed.minimum_blocks
     ):
         return None
-    gain = metrics.log_losses(said, acted) - metrics.log_losses(later[name].to_numpy(), acted)
+    gain = metrics.log_losses(champion, acted) - metrics.log_losses(later[name].to_numpy(), acted)
     low, high = metrics.interval(lambda w: float(np.dot(w, gain) / w.sum()), blocks, REPLICATES, seed=0)
     return Comparison(len(later), float(gain.mean()), low, high)
 
 
-def decide(
+def judge(
     candidate: Model,
     evaluation: pd.DataFrame,
     targets: Targets,
@@ -128,20 +128,23 @@ def decide(
     leaks: Sequence[str] = (),
     unusable: str = "",
 ) -> Decision:
-    """Whether the candidate becomes champion.
+    """Whether the candidate may become champion.
 
-    evaluation : the table of `evidence.measure`. has_champion : whether one stands that can still score.
-    comparison : as `compare` gives it; None: nothing can be compared yet. leaks : what the audit calls leaks, in words.
-    unusable : why the champion that stands cannot score any more, in words; empty: it can, or there is none.
+    Parameters
+    ----------
+    evaluation : the table of `evidence.measure`. has_champion : whether there is a champion that can still score.
+    comparison : as `compare` returns it; None: nothing can be compared yet.
+    leaks : what the audit calls leaks, in words.
+    unusable : why the present champion cannot score any more, in words; empty: it can, or there is none.
 
-    A candidate with a leak is refused, whoever else could score: without a champion every alert gets the prior. It is
-    also refused when it misses a target, or when it loses to the champion and the whole interval lies below zero.
-    Without a champion that can score it is promoted all the same, since something has to score, and the reasons say
-    what it misses.
+    A candidate with a leak is always refused: without a champion, every alert gets the prior. A candidate is also
+    refused when it misses a target, or when it loses to the champion and the whole interval lies below zero. Without a
+    champion that can score, it is promoted all the same, since something has to score, and the reasons say what it
+    misses.
     """
     missed, measured = _against(targets, evaluation, _contender(candidate))
     leaky = [f"it knows what was not known then: {leak}" for leak in leaks]
-    made: dict[str, Any] = {
+    details: dict[str, Any] = {
         "targets": measured,
         "compared_with_champion": vars(comparison) if comparison is not None else None,
         "leaks": list(leaks),
@@ -149,14 +152,14 @@ def decide(
     lost = comparison is not None and comparison.high < 0
     if leaky:
         nobody = [] if has_champion else ["no model scores until a candidate without a leak is learned"]
-        return Decision("refused", leaky + missed + nobody, made)
+        return Decision("refused", leaky + missed + nobody, details)
     if not has_champion:
         first = (
             f"{unusable}; the candidate replaces it"
             if unusable
             else ("there was no champion: the first candidate scores")
         )
-        said = [f"{miss}; it scores because nothing else does" for miss in missed]
+        excused = [f"{miss}; it scores because nothing else does" for miss in missed]
         if unusable and comparison is None:
             first += ", not compared: too few of the alerts that it scored have an outcome yet"
         elif comparison is not None:
@@ -165,20 +168,20 @@ def decide(
                 if not lost
                 else (f", although {_in_words(comparison)}: nothing else can score with today's features")
             )
-        return Decision("promoted", [first, *said, candidate.explanation], made)
+        return Decision("promoted", [first, *excused, candidate.explanation], details)
     if missed or lost:
         losing = [_in_words(comparison)] if comparison is not None and lost else []
-        return Decision("refused", missed + losing, made)
-    beside = "it met the targets" if measured else "no target could be measured"
+        return Decision("refused", missed + losing, details)
+    why = "it met the targets" if measured else "no target could be measured"
     if comparison is None:
-        beside += "; too few alerts since the champion learned to compare the two"
+        why += "; too few alerts since the champion learned to compare the two"
     else:
-        beside += f"; {_in_words(comparison)}"
-    return Decision("promoted", [beside, candidate.explanation], made)
+        why += f"; {_in_words(comparison)}"
+    return Decision("promoted", [why, candidate.explanation], details)
 
 
 def why_it_knows(version: str, columns: Sequence[str]) -> str:
-    """Why a champion that learned from columns which today's audit takes out does not defend its place, in words."""
+    """Why a champion that learned from columns which today's audit withholds may not defend its place, in words."""
     return f"the champion {version} learned from {', '.join(columns)}, not known when the alert was raised"
 
 
@@ -186,10 +189,9 @@ def why_other_features(version: str, champion: dict[str, Any], today: dict[str, 
     """Why a champion of another feature contract cannot score any more, in words. champion, today : the contracts."""
     before, now = (dict(each.get("settings", {})) for each in (champion, today))
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    said = "; ".join(f"{name} were {_listed(before.get(name))}, now {_listed(now.get(name))}" for name in changed)
-    return (
-        f"the champion {version} was trained with other features ({said or 'of an earlier release'}) and cannot score"
-    )
+    changes = "; ".join(f"{name} were {_listed(before.get(name))}, now {_listed(now.get(name))}" for name in changed)
+    other = changes or "of an earlier release"
+    return f"the champion {version} was trained with other features ({other}) and cannot score"
 
 
 def _listed(value: Any) -> str:
@@ -213,7 +215,7 @@ def _contender(model: Model) -> str:
 
 
 def _against(targets: Targets, evaluation: pd.DataFrame, contender: str) -> tuple[list[str], dict[str, Any]]:
-    """(what is missed, in words; every target that could be measured, with its figure)."""
+    """(missed targets in words, every target that could be measured with its figure)."""
     missed: list[str] = []
     measured: dict[str, Any] = {}
     asked = (
@@ -224,16 +226,16 @@ def _against(targets: Targets, evaluation: pd.DataFrame, contender: str) -> tupl
     )
     for name, metric, words, at_least in asked:
         target = getattr(targets, name)
-        found = evidence.row(evaluation, contender, metric)
-        if found is None:
+        figure = evidence.row(evaluation, contender, metric)
+        if figure is None:
             continue
-        value = found["value"]
+        value = figure["value"]
         met = value >= target if at_least else value <= target
-        measured[name] = {"target": target, **found, "met": met}
+        measured[name] = {"target": target, **figure, "met": met}
         if not met:
             bound = "at least" if at_least else "at most"
             missed.append(
-                f"its {words} is {value:.3f} (95% interval {found['low']:.3f} to {found['high']:.3f}), "
+                f"its {words} is {value:.3f} (95% interval {figure['low']:.3f} to {figure['high']:.3f}), "
                 f"and {bound} {target:g} is agreed"
             )
     return missed, measured

@@ -1,14 +1,14 @@
-"""A champion that stays is calibrated anew.
+"""Recalibration of a champion that stays.
 
-Belongs here: the map from what a champion said, about alerts raised since it learned, to what came of them; and what
-that map would have said at earlier moments, as its evidence.
+Belongs here: the map from a champion's forecasts of alerts raised since its training to their outcomes; and the
+forecasts that such a map would have made at earlier moments, as its evidence.
 Does not belong here: the kinds of maps and choosing among them (`learning/calibration.py`), whether a champion stays
 (`champion/gate.py`).
 
-A champion may stay for months, while candidates are refused. The order in which it puts alerts then holds better
-than the level of its probabilities: on the real alerts one stayed for 16 weeks, and with such a map the decile error
-of the whole replay was 0.048 instead of 0.064, its log-loss 0.379 instead of 0.384. The trees, their columns and
-reasons stay as they are; scores move, all in the same order.
+A champion may stay for months while candidates are refused. Its ranking of alerts then holds better than the level of
+its probabilities: on the real alerts one champion stayed for 16 weeks, and with such a map the decile error of the
+whole replay was 0.048 instead of 0.064, and the log-loss 0.379 instead of 0.384. The trees, their columns and reasons
+stay as they are; the scores change, their order does not.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ import pandas as pd
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.learning.calibration import Calibration, choose_calibration, uninfluenced
 from dagster_project.triage.learning.model import LIGHTGBM, Model, Recalibration
-from dagster_project.triage.learning.training import horizon_ends
+from dagster_project.triage.learning.past import horizon_ends
 
 
 def recalibrate(champion: Model, frame: pd.DataFrame, cut: datetime, horizon: timedelta) -> Model:
-    """The champion with the map that did best on what it said since it was taught; without one where none pays.
+    """The champion with the map that fits its forecasts since training best; without a map where none is better.
 
     Parameters
     ----------
-    champion : a recalibration that it has is replaced, never added to.
-    frame : the training frame at `cut`: alerts raised at or after `champion.cut`, whose horizon was over and outcome
-        known by `cut`, and which no flag excludes, count.
+    champion : any recalibration it already has is replaced, never added to.
+    frame : the training frame at `cut`. Alerts count that were raised at or after `champion.cut`, whose horizon is over
+        and whose outcome is known by `cut`, and that no flag excludes.
 
-    Only trees are recalibrated: a baseline is taught anew with every candidate.
+    Only trees are recalibrated: a baseline is fitted again with every candidate.
     """
-    taught = champion.as_taught()
-    if taught.kind != LIGHTGBM:
-        return taught
-    since = frame[_since(frame, taught.cut, cut, horizon)]
-    calibration = _map(since, taught.predict(since))
+    trained = champion.as_trained()
+    if trained.kind != LIGHTGBM:
+        return trained
+    since = frame[_since(frame, trained.cut, cut, horizon)]
+    calibration = _map(since, trained.predict(since))
     if calibration.kind == "none":
-        return taught
-    return replace(taught, recalibration=Recalibration(calibration, cut, len(since)))
+        return trained
+    return replace(trained, recalibration=Recalibration(calibration, cut, len(since)))
 
 
 def forecasts_since(
     champion: Model, forecasts: pd.DataFrame, inner_cuts: Sequence[datetime], frame: pd.DataFrame, horizon: timedelta
 ) -> pd.DataFrame:
-    """What a recalibrated champion would have said about the alerts of a candidate's inner cuts.
+    """The forecasts that a recalibrated champion would have made of the alerts of a candidate's inner cuts.
 
     Parameters
     ----------
@@ -59,49 +59,49 @@ def forecasts_since(
 
     Returns
     -------
-    The rows of `forecasts` raised since the champion was taught, the column "model" replaced: each alert by the map
-    of its inner cut, fitted on nothing later.
+    The rows of `forecasts` raised since the champion was trained, with the column "model" replaced: each alert is
+    forecast with the map of its inner cut, which was fitted on nothing later.
     """
-    taught = champion.as_taught()
-    made = forecasts[forecasts["raised_at"] >= pd.Timestamp(taught.cut)].reset_index(drop=True)
-    facts = made[["alert_id"]].merge(frame, on="alert_id", how="left", validate="one_to_one")
-    said = taught.predict(facts)
-    seen = frame[(frame["raised_at"] >= pd.Timestamp(taught.cut)) & frame["acted"].notna()]
-    before = taught.predict(seen)
-    for fold, moment in enumerate(inner_cuts):
-        now = (made["fold"] == fold).to_numpy()
-        ripe = _since(seen, taught.cut, moment, horizon)
-        said[now] = _map(seen[ripe], before[ripe]).apply(said[now])
-    place = list(made.columns).index("fold") + 1  # before the baselines, as `learn` puts it
-    made = made.drop(columns=MODEL, errors="ignore")
-    made.insert(place, MODEL, said)
-    return made
+    trained = champion.as_trained()
+    rows = forecasts[forecasts["raised_at"] >= pd.Timestamp(trained.cut)].reset_index(drop=True)
+    facts = rows[["alert_id"]].merge(frame, on="alert_id", how="left", validate="one_to_one")
+    probability = trained.predict(facts)
+    seen = frame[(frame["raised_at"] >= pd.Timestamp(trained.cut)) & frame["acted"].notna()]
+    before = trained.predict(seen)
+    for fold, cut in enumerate(inner_cuts):
+        now = (rows["fold"] == fold).to_numpy()
+        ripe = _since(seen, trained.cut, cut, horizon)
+        probability[now] = _map(seen[ripe], before[ripe]).apply(probability[now])
+    place = list(rows.columns).index("fold") + 1  # before the baselines, as `learn` puts it
+    rows = rows.drop(columns=MODEL, errors="ignore")
+    rows.insert(place, MODEL, probability)
+    return rows
 
 
 def in_words(champion: Model) -> str:
-    """Why a champion that stayed is a version of its own."""
-    again = champion.recalibration
-    if again is None:
-        return "the champion stays as it was taught: no map over its scores pays any more"
+    """Why a champion that stayed has a new version."""
+    recalibration = champion.recalibration
+    if recalibration is None:
+        return "the champion stays as it was trained: no map over its scores improves them any more"
     return (
-        f"the champion stays, calibrated anew ({again.calibration.kind}) on {again.alerts} alerts raised since it "
-        "learned; the order of its scores is unchanged"
+        f"the champion stays, recalibrated ({recalibration.calibration.kind}) on {recalibration.alerts} alerts raised "
+        "since it was trained; the order of its scores is unchanged"
     )
 
 
-def _since(frame: pd.DataFrame, taught: datetime, cut: datetime, horizon: timedelta) -> np.ndarray:
-    """Raised since the trees were taught, over and known at the cut, and not excluded by a flag decided by then."""
+def _since(frame: pd.DataFrame, trained: datetime, cut: datetime, horizon: timedelta) -> np.ndarray:
+    """Mask of alerts raised since training, over and known at the cut, and not excluded by a flag decided by then."""
     at = pd.Timestamp(cut)
     excluded = frame["excluded"].fillna(False).to_numpy(dtype=bool)
     if "excluded_since" in frame:
         excluded = excluded & ~(frame["excluded_since"] > at).to_numpy(dtype=bool)
     known = frame["acted"].notna() & (frame["known_at"] <= at) & (horizon_ends(frame, horizon) <= at)
-    return (known & (frame["raised_at"] >= pd.Timestamp(taught))).to_numpy(dtype=bool) & ~excluded
+    return (known & (frame["raised_at"] >= pd.Timestamp(trained))).to_numpy(dtype=bool) & ~excluded
 
 
-def _map(alerts: pd.DataFrame, said: np.ndarray) -> Calibration:
+def _map(alerts: pd.DataFrame, probability: np.ndarray) -> Calibration:
     acted = alerts["acted"].to_numpy(dtype=np.float64)
     if "influenced" in alerts:
         free = uninfluenced(alerts["influenced"].to_numpy(dtype=bool), acted)
-        alerts, said, acted = alerts[free], said[free], acted[free]
-    return choose_calibration(said, acted, alerts["raised_at"].astype("int64").to_numpy())[0]
+        alerts, probability, acted = alerts[free], probability[free], acted[free]
+    return choose_calibration(probability, acted, alerts["raised_at"].astype("int64").to_numpy())[0]

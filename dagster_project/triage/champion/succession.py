@@ -1,7 +1,7 @@
-"""Who follows whom: the decisions about champions, in order.
+"""The succession of champions: who scored when, and which versions people withdrew.
 
-Belongs here: the record of one decision.
-Does not belong here: deciding (`gate.py`), storing (`resources/stores/models.py`).
+Belongs here: reading that from the decisions, in order.
+Does not belong here: deciding (`decide.py`), storing (`resources/stores/models.py`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Any
 class Succession:
     """The champions in their order, and the versions that a person withdrew.
 
-    champions : versions, the oldest first; a version stands again for each time that it became champion.
-    withdrawn : version -> the roll-back that ended it. A version is withdrawn by being rolled back from, and stands
-        again once a person rolls back to it; the gate alone never makes it champion again. Other versions, newer ones
-        included, compete as ever.
+    champions : versions, oldest first; a version is listed once for each time it became champion.
+    withdrawn : version -> the roll-back that ended it. Rolling back from a version withdraws it; only rolling back to
+        it makes it eligible again, the gate never does. All other versions, newer ones included, compete as usual.
     """
 
     champions: list[str] = field(default_factory=list)
@@ -25,19 +24,19 @@ class Succession:
 
     @classmethod
     def of(cls, decisions: list[dict[str, Any]]) -> Succession:
-        """From decisions, the oldest first, as `ModelStore.decisions` gives them."""
-        made = cls()
+        """From decisions, oldest first, as `ModelStore.decisions` gives them."""
+        succession = cls()
         for row in decisions:
             version = row["model_version"]
             if row["decision"] == "rolled_back":
-                if made.champions and made.champions[-1] != version:
-                    made.withdrawn[made.champions[-1]] = row
-                made.withdrawn.pop(version, None)
-            if row["decision"] in ("promoted", "rolled_back") and made.champions[-1:] != [version]:
-                made.champions.append(version)
-        return made
+                if succession.champions and succession.champions[-1] != version:
+                    succession.withdrawn[succession.champions[-1]] = row
+                succession.withdrawn.pop(version, None)
+            if row["decision"] in ("promoted", "rolled_back") and succession.champions[-1:] != [version]:
+                succession.champions.append(version)
+        return succession
 
     def previous(self) -> str | None:
-        """The latest champion before the present one that nobody withdrew; None: there is none."""
+        """The latest earlier champion that nobody withdrew; None: there is none."""
         earlier = (v for v in reversed(self.champions[:-1]) if v != self.champions[-1] and v not in self.withdrawn)
         return next(earlier, None)

@@ -6,7 +6,7 @@ Does not belong here: fitting them (`learning/`).
 
 from __future__ import annotations
 
-# The column of the trees' forecasts, beside those of the baselines.
+# The column of the trees' forecasts, next to those of the baselines.
 MODEL = "model"
 
 ALWAYS_NO = "always_no_action"

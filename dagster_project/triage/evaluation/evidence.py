@@ -1,7 +1,6 @@
-"""The evidence for a candidate: its forecasts of later alerts, measured beside every baseline.
+"""The evidence for a candidate: its forecasts of later alerts, measured against every baseline.
 
-Belongs here: which alerts are measured and in which parts, from the forecasts that learning made at its inner
-cuts.
+Belongs here: which alerts are measured and in which parts, from the forecasts made at the inner cuts of a training.
 Does not belong here: making forecasts (`learning/training.py`), single measures and intervals (`evaluation/metrics.py`,
 `evaluation/measures.py`), and what follows from the evidence (`champion/gate.py`).
 """
@@ -37,10 +36,10 @@ FACTS = (
 
 RELIABILITY_COLUMNS = ("contender", "bin", "mean_forecast", "acted_share", "low", "high", "alerts", "acted")
 RELIABILITY_BINS = 10
-# In fewer alerts than this a share says little: its 95% interval is wider than 0.4 in the middle (Wilson).
+# A share of fewer alerts than this says little: its 95% interval is wider than 0.4 in the middle (Wilson).
 RELIABILITY_MINIMUM = 20
 
-# The parts are many and their intervals wide: fewer draws are enough for them.
+# There are many parts, and their intervals are wide: fewer draws are enough.
 PART_REPLICATES = 100
 # Teams and severities beyond these are too small to be measured.
 MOST_PARTS = 20
@@ -58,7 +57,7 @@ def measure(forecasts: pd.DataFrame, headline_only: bool = False) -> pd.DataFram
     Parameters
     ----------
     forecasts : `Learned.forecasts`.
-    headline_only : measure the slice "unflagged" and nothing else: what the gate reads.
+    headline_only : measure only the slice "unflagged", which the gate reads.
 
     Returns
     -------
@@ -87,7 +86,7 @@ def measure(forecasts: pd.DataFrame, headline_only: bool = False) -> pd.DataFram
 
 
 def reliability(forecasts: pd.DataFrame) -> pd.DataFrame:
-    """What was said beside what happened, in ten bins of about equally many alerts, of every contender.
+    """Forecast against outcome, in ten bins of about equally many alerts, of every contender.
 
     Parameters
     ----------
@@ -96,9 +95,9 @@ def reliability(forecasts: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     contender, bin (0 holds the lowest forecasts), mean_forecast, acted_share, low, high (float64), alerts, acted
-    (int64). Equal forecasts share a bin, so a constant has one. low, high : 95% interval of the share, the wider on
-    each side of the block bootstrap over rule-days (alerts of one cause fall together) and Wilson's (1927; a bootstrap
-    of no acted alert at all claims certainty). acted_share, low and high are nan in bins of fewer than
+    (int64). Equal forecasts share a bin, so a constant has one. low, high : 95% interval of the share: on each side the
+    wider of the block bootstrap over rule-days (alerts of one cause belong together) and Wilson's (1927; the bootstrap
+    of a bin without an acted alert would claim certainty). acted_share, low and high are nan in bins of fewer than
     `RELIABILITY_MINIMUM` alerts.
     """
     clean = forecasts[~forecasts["excluded"]].reset_index(drop=True) if len(forecasts) else forecasts
@@ -120,7 +119,7 @@ def reliability(forecasts: pd.DataFrame) -> pd.DataFrame:
         drawn = np.where(totals > 0, draws @ csr_array((y, (blocks, bins)), shape=shape), np.nan)
         spread = [metrics.percentile_interval(column) for column in (drawn / np.where(totals > 0, totals, 1)).T]
         low, high = (np.array(ends) for ends in zip(*spread, strict=True))
-        wilson_low, wilson_high = _wilson(share, here)
+        wilson_low, wilson_high = metrics.wilson_interval(acted, here)
         enough = here >= RELIABILITY_MINIMUM
         parts.append(
             pd.DataFrame(
@@ -139,26 +138,18 @@ def reliability(forecasts: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[list(RELIABILITY_COLUMNS)]
 
 
-def _wilson(share: np.ndarray, count: np.ndarray, z: float = 1.959964) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's 95% interval of a share of `count` independent alerts."""
-    scale = 1 + z**2 / count
-    centre = (share + z**2 / (2 * count)) / scale
-    half = z / scale * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
-
-
 def row(
     table: pd.DataFrame, contender: str, metric: str, part: str = "unflagged", value: str = ""
 ) -> dict[str, float] | None:
-    """value, low and high of one measure; None where it is not there or the alerts were too few."""
-    found = table[
+    """value, low and high of one measure; None where it is missing or there were too few alerts."""
+    rows = table[
         (table["slice"] == part)
         & (table["slice_value"] == value)
         & (table["contender"] == contender)
         & (table["metric"] == metric)
     ]
-    made = {name: float(found[name].iloc[0]) for name in ("value", "low", "high")} if len(found) else {}
-    return made if made and all(np.isfinite(list(made.values()))) else None
+    figure = {name: float(rows[name].iloc[0]) for name in ("value", "low", "high")} if len(rows) else {}
+    return figure if figure and all(np.isfinite(list(figure.values()))) else None
 
 
 def _in_parts(clean: pd.DataFrame, names: Sequence[str], baselines: Sequence[str]) -> pd.DataFrame:
@@ -167,7 +158,7 @@ def _in_parts(clean: pd.DataFrame, names: Sequence[str], baselines: Sequence[str
     edges = np.array([edge for edge, _ in RULE_AGES])
     words = np.array([word for _, word in RULE_AGES], dtype=object)
     slices["rule age"] = words[np.searchsorted(edges, clean["rule_age_days"].to_numpy(), side="right")]
-    made = evaluate_slices(
+    measured = evaluate_slices(
         {name: clean[name].to_numpy() for name in names},
         clean["acted"].to_numpy(),
         rule_day_blocks(clean),
@@ -176,7 +167,7 @@ def _in_parts(clean: pd.DataFrame, names: Sequence[str], baselines: Sequence[str
         baselines=baselines,
         settings=EvaluationSettings(replicates=PART_REPLICATES),
     )
-    return made[made["slice"] != "all"]
+    return measured[measured["slice"] != "all"]
 
 
 def _table(frame: pd.DataFrame, names: Sequence[str], baselines: Sequence[str]) -> pd.DataFrame:
@@ -194,7 +185,7 @@ def _days(frame: pd.DataFrame) -> np.ndarray:
 
 
 def _largest(values: pd.Series) -> np.ndarray:
-    """Values beyond the most frequent ones are no slice."""
+    """The values, None for all but the most frequent ones: those form no slice."""
     keep = values.value_counts().index[:MOST_PARTS]
     return values.where(values.isin(keep)).astype(object).where(values.notna(), None).to_numpy()
 

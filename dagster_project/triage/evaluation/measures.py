@@ -1,7 +1,7 @@
-"""The table in which every contender stands, with its uncertainty.
+"""The table of every contender's measures, with their uncertainty.
 
-Belongs here: measuring several forecasts of the same alerts side by side, their skill over the references,
-intervals by block bootstrap, and the refusal to publish a number that too few alerts support.
+Belongs here: measuring several forecasts of the same alerts, their skill over the references, intervals by block
+bootstrap, and refusing to publish a number that too few alerts support.
 Does not belong here: the measures themselves (`evaluation/metrics.py`), and deciding what serves
 (`learning/training.py`, the gate).
 """
@@ -35,9 +35,9 @@ class EvaluationSettings:
     """How to measure.
 
     miss_rates : shares of acted alerts that may be missed, for the workload saved. first_per_day : sizes of
-    the day's shortlist. minimum_acted, minimum_not_acted, minimum_blocks : below any of these every number is
-        "too few" (nan): ten of each kind leave an interval of the AUC about
-        0.25 wide, which is the widest anyone could still use.
+        the day's shortlist.
+    minimum_acted, minimum_not_acted, minimum_blocks : below any of these every number is nan: ten alerts of each kind
+        leave an interval of the AUC about 0.25 wide, the widest that is still of use.
     replicates : bootstrap draws. level : of the intervals.
     """
 
@@ -65,19 +65,19 @@ def evaluate(
     Parameters
     ----------
     predictions : contender -> probability per alert, all equally long.
-    acted : 1.0 or 0.0 per alert; nan where the outcome is not known: such alerts are left out for everybody.
-    blocks : anything equal within a block of alerts that share their cause (rule and day); resampled as a
-    whole.
-    day : anything equal within a day; without it there is no precision of the day's first alerts.
-    baselines : contenders that count as baselines. The best one is the one with the lowest log-loss *on these
-        very alerts*: a reference chosen in hindsight, which is harder to beat than any choice made
-        beforehand. Skill over the constant needs a contender named "constant_rate".
+    acted : 1.0 or 0.0 per alert; nan where the outcome is not known: such alerts are left out for all contenders.
+    blocks : any value that is equal within a block of alerts that share their cause (rule and day); blocks are
+        resampled as a whole.
+    day : any value that is equal within a day; without it there is no precision of the day's first alerts.
+    baselines : contenders that count as baselines. The best one has the lowest log-loss *on these very alerts*: a
+        reference chosen in hindsight, which is harder to beat than any choice made beforehand. Skill over the constant
+        needs a contender named "constant_rate".
 
     Returns
     -------
     Tidy frame with the columns contender, metric, value, low, high (float64), alerts, acted (int64), in the
     order of `predictions`. `value` is nan where the measure is not defined or the alerts are too few
-    (`too_few`). Skill is 1 - loss / loss of the reference; above zero is better than the reference.
+    (`EvaluationSettings`). Skill is 1 - loss / loss of the reference; above zero is better than the reference.
     """
     chosen = settings or EvaluationSettings()
     y = np.asarray(acted, dtype=np.float64)
@@ -155,13 +155,6 @@ def evaluate_slices(
     return pd.concat(parts, ignore_index=True)
 
 
-def too_few(table: pd.DataFrame, settings: EvaluationSettings | None = None) -> pd.Series:
-    """Which rows of `evaluate` rest on too few alerts to be published."""
-    chosen = settings or EvaluationSettings()
-    not_acted = table["alerts"] - table["acted"]
-    return (table["acted"] < chosen.minimum_acted) | (not_acted < chosen.minimum_not_acted)
-
-
 def metric_names(settings: EvaluationSettings, with_day: bool = True) -> tuple[str, ...]:
     """All metrics of the table, in order."""
     saved = tuple(_saved(rate) for rate in settings.miss_rates)
@@ -190,7 +183,7 @@ class _Contender:
         """Every measure, each alert counting once."""
         ranking = metrics.Ranking(self.p, self.y)
         intercept, slope = metrics.CalibrationLine(self.p, self.y)()
-        made = {
+        measured = {
             "log_loss": float(self.log_losses.mean()),
             "brier": float(self.squared.mean()),
             "roc_auc": ranking.roc_auc(),
@@ -201,10 +194,10 @@ class _Contender:
             "decile_error": metrics.decile_error(self.p, self.y, None, self.deciles),
         }
         for rate in self.settings.miss_rates:
-            made[_saved(rate)] = ranking.workload_saved(rate)
+            measured[_saved(rate)] = ranking.workload_saved(rate)
         for k, mask in self.first.items():
-            made[_first(k)] = float(self.y[mask].mean()) if mask.any() else float("nan")
-        return made
+            measured[_first(k)] = float(self.y[mask].mean()) if mask.any() else float("nan")
+        return measured
 
     def replicas(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """The same under each row of `weights` (float64 [replicates, blocks]): one array per measure."""
@@ -219,12 +212,12 @@ class _Contender:
         off = self._summed(weights, self.p - self.y, self.deciles, int(self.deciles.max()) + 1)
         # From the highest probability down.
         down_acted, down_other = acted[:, ::-1], other[:, ::-1]
-        found = np.cumsum(down_acted, axis=1)
-        seen = found + np.cumsum(down_other, axis=1)
+        hits_so_far = np.cumsum(down_acted, axis=1)
+        seen = hits_so_far + np.cumsum(down_other, axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            above = (down_other * (found - 0.5 * down_acted)).sum(axis=1)
-            precision = np.where(seen > 0, found / seen, 0.0)
-            made = {
+            above = (down_other * (hits_so_far - 0.5 * down_acted)).sum(axis=1)
+            precision = np.where(seen > 0, hits_so_far / seen, 0.0)
+            replicas = {
                 "log_loss": self._mean(weights, self.log_losses, total),
                 "brier": self._mean(weights, self.squared, total),
                 "roc_auc": np.where((n_acted > 0) & (n_other > 0), above / (n_acted * n_other), np.nan),
@@ -238,12 +231,12 @@ class _Contender:
             for rate in self.settings.miss_rates:
                 allowed = (missed <= rate * n_acted[:, None] * (1 + 1e-12)).sum(axis=1)
                 share = np.take_along_axis(saved, np.maximum(allowed - 1, 0)[:, None], axis=1)[:, 0] / total
-                made[_saved(rate)] = np.where(n_acted > 0, np.where(allowed > 0, share, 0.0), np.nan)
+                replicas[_saved(rate)] = np.where(n_acted > 0, np.where(allowed > 0, share, 0.0), np.nan)
             for k, mask in self.first.items():
                 within = self._summed(weights, mask.astype(np.float64))[:, 0]
                 hits = self._summed(weights, mask * self.y)[:, 0]
-                made[_first(k)] = np.where(within > 0, hits / within, np.nan)
-        return made
+                replicas[_first(k)] = np.where(within > 0, hits / within, np.nan)
+        return replicas
 
     def _summed(
         self, weights: np.ndarray, values: np.ndarray, bins: np.ndarray | None = None, count: int = 1
@@ -269,12 +262,12 @@ def _first(k: int) -> str:
 
 def _with_skill(measured: Mapping[str, Mapping[str, Any]], best: str | None) -> dict[tuple[str, str], Any]:
     """The measures by (contender, metric), and the skill over the references."""
-    made: dict[tuple[str, str], Any] = {}
+    with_skill: dict[tuple[str, str], Any] = {}
     references = {"constant": CONSTANT if CONSTANT in measured else None, "best_baseline": best}
     for name, values in measured.items():
-        made.update({(name, metric): value for metric, value in values.items()})
+        with_skill.update({(name, metric): value for metric, value in values.items()})
         for label, reference in references.items():
             for loss in LOSSES:
                 if reference is not None:
-                    made[name, f"{loss}_skill_over_{label}"] = 1 - values[loss] / measured[reference][loss]
-    return made
+                    with_skill[name, f"{loss}_skill_over_{label}"] = 1 - values[loss] / measured[reference][loss]
+    return with_skill

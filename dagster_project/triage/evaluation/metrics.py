@@ -1,7 +1,7 @@
 """Measures of a probability of action against what happened.
 
-Belongs here: single measures on arrays (probabilities, outcomes, weights), and the block bootstrap that
-resamples them. Every measure takes weights, because a bootstrap replicate is nothing but a set of weights.
+Belongs here: single measures on arrays (probabilities, outcomes, weights), intervals of shares, and the block
+bootstrap. Every measure takes weights, because a bootstrap replicate is nothing but a set of weights.
 Does not belong here: which contenders are compared and how the table looks (`evaluation/measures.py`), and fitting
 anything.
 
@@ -13,13 +13,17 @@ weight) is nan.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
 
-# Below this distance from 0 and 1 a probability is a figure of speech: its log-loss is the loss of this
-# bound.
+# A probability closer to 0 or 1 than this claims more than data can show: it is clipped before its log-loss is taken.
 PROBABILITY_FLOOR = 1e-6
+
+
+# Standard deviations of a normal distribution that hold 95% of it.
+Z95 = 1.959964
 
 
 def clip_probability(probability: np.ndarray, floor: float = PROBABILITY_FLOOR) -> np.ndarray:
@@ -56,11 +60,6 @@ def log_loss(probability: np.ndarray, acted: np.ndarray, weight: np.ndarray | No
     return _mean(log_losses(probability, acted), weight)
 
 
-def brier(probability: np.ndarray, acted: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """Mean squared error of the probability; nan for no alerts."""
-    return _mean(squared_errors(probability, acted), weight)
-
-
 def _mean(values: np.ndarray, weight: np.ndarray | None) -> float:
     if weight is None:
         return float(np.mean(values)) if len(values) else float("nan")
@@ -71,8 +70,7 @@ def _mean(values: np.ndarray, weight: np.ndarray | None) -> float:
 class Ranking:
     """Alerts ordered by probability once, so that rank measures under many weightings cost one pass each.
 
-    Alerts of equal probability are one step: no measure may profit from the order in which they happen to
-    stand.
+    Alerts of equal probability are one step: no measure may profit from the order in which they happen to be listed.
     """
 
     def __init__(self, probability: np.ndarray, acted: np.ndarray) -> None:
@@ -101,20 +99,19 @@ class Ranking:
         return float(np.dot(other, above + 0.5 * acted) / (n_acted * n_other))
 
     def pr_auc(self, weight: np.ndarray | None = None) -> float:
-        """Average precision (area under the stepwise precision-recall curve); read it beside prevalence."""
+        """Average precision (area under the stepwise precision-recall curve); compare it with the prevalence."""
         acted, other = self.steps(weight)
         total = acted.sum()
         if total <= 0:
             return float("nan")
-        found, seen = np.cumsum(acted), np.cumsum(acted + other)
-        precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
+        hits, seen = np.cumsum(acted), np.cumsum(acted + other)
+        precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
         return float(np.dot(acted, precision) / total)
 
     def workload_saved(self, miss_rate: float, weight: np.ndarray | None = None) -> float:
         """Largest share of alerts below a threshold that leaves at most `miss_rate` of the acted ones there.
 
-        The threshold is chosen on the alerts it is measured on: what a perfect choice of threshold would
-        save.
+        The threshold is chosen on the alerts it is measured on: what a perfect choice of threshold would save.
         """
         acted, other = self.steps(weight)
         n_acted, n_all = acted.sum(), acted.sum() + other.sum()
@@ -129,18 +126,6 @@ class Ranking:
 def roc_auc(probability: np.ndarray, acted: np.ndarray, weight: np.ndarray | None = None) -> float:
     """See `Ranking.roc_auc`."""
     return Ranking(probability, acted).roc_auc(weight)
-
-
-def pr_auc(probability: np.ndarray, acted: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """See `Ranking.pr_auc`."""
-    return Ranking(probability, acted).pr_auc(weight)
-
-
-def workload_saved(
-    probability: np.ndarray, acted: np.ndarray, miss_rate: float, weight: np.ndarray | None = None
-) -> float:
-    """See `Ranking.workload_saved`."""
-    return Ranking(probability, acted).workload_saved(miss_rate, weight)
 
 
 def equal_count_bins(probability: np.ndarray, bins: int = 10) -> np.ndarray:
@@ -176,18 +161,8 @@ def decile_error(
     return float(np.abs(np.bincount(b, w * (np.asarray(probability) - acted))).sum() / total)
 
 
-def calibration_line(
-    probability: np.ndarray, acted: np.ndarray, weight: np.ndarray | None = None
-) -> tuple[float, float]:
-    """(intercept, slope) of the outcome's log-odds on the forecast's log-odds (Cox 1958).
-
-    A calibrated forecast has (0, 1); a slope below 1 means over-confidence. nan when one class only, or a
-    constant forecast, or when the two classes separate.
-    """
-    return _calibration_line(logit(probability), np.asarray(acted, float), weight)
-
-
 def _calibration_line(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:
+    """(intercept, slope) of the outcome's log-odds on the forecast's log-odds x (Cox 1958)."""
     w = np.ones(len(x)) if weight is None else np.asarray(weight, dtype=np.float64)
     n, positive = w.sum(), np.dot(w, y)
     if n <= 0 or positive <= 0 or positive >= n:
@@ -218,7 +193,7 @@ def calibration_lines(x: np.ndarray, acted: np.ndarray, total: np.ndarray) -> tu
     """(intercepts, slopes) of many weightings of the same bins at once.
 
     x : mean log-odds of each bin [bins]. acted, total : weight acted and of all in each bin [weightings, bins].
-    nan as in `calibration_line`.
+    nan as in `CalibrationLine`.
     """
     n, positive = total.sum(axis=1), acted.sum(axis=1)
     intercept, slope = np.zeros(len(n)), np.ones(len(n))
@@ -249,10 +224,11 @@ def calibration_lines(x: np.ndarray, acted: np.ndarray, total: np.ndarray) -> tu
 
 
 class CalibrationLine:
-    """`calibration_line` under many weightings; above 512 alerts they are pooled into 512 bins first.
+    """The outcome's log-odds as a line on the forecast's log-odds (Cox 1958), under many weightings.
 
-    Pooling moves the slope by less than 0.001 (checked in the tests), and makes a replicate cost one
-    `bincount`.
+    A calibrated forecast has intercept 0 and slope 1; a slope below 1 means over-confidence. nan for one class only, a
+    constant forecast, or classes that separate. Above 512 alerts they are pooled into 512 bins first: that moves the
+    slope by less than 0.001 (checked in the tests), and a replicate costs one `bincount`.
     """
 
     def __init__(self, probability: np.ndarray, acted: np.ndarray, bins: int = 512) -> None:
@@ -271,20 +247,6 @@ class CalibrationLine:
         x = np.bincount(self.bins, w * self.x)[keep] / n_
         y = np.bincount(self.bins, w * self.y)[keep] / n_
         return _calibration_line(x, y, n_)
-
-
-def precision_of_first_per_day(
-    probability: np.ndarray, acted: np.ndarray, day: np.ndarray, first: int, weight: np.ndarray | None = None
-) -> float:
-    """Share acted among the `first` highest-scored alerts of each day (all of them on quieter days).
-
-    Ties within a day are broken by position. `day` is any array that is equal within a day.
-    """
-    if not len(probability):
-        return float("nan")
-    chosen = first_per_day(probability, day, first)
-    w = None if weight is None else np.asarray(weight)[chosen]
-    return _mean(np.asarray(acted, dtype=np.float64)[chosen], w)
 
 
 def first_per_day(probability: np.ndarray, day: np.ndarray, first: int) -> np.ndarray:
@@ -334,6 +296,27 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
         return float("nan"), float("nan")
     low, high = np.quantile(good, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+@overload
+def wilson_interval(part: float, whole: float, z: float = ...) -> tuple[float, float]: ...
+@overload
+def wilson_interval(part: np.ndarray, whole: np.ndarray, z: float = ...) -> tuple[np.ndarray, np.ndarray]: ...
+def wilson_interval(part: Any, whole: Any, z: float = Z95) -> tuple[Any, Any]:
+    """Wilson's interval (1927) of the share `part` / `whole` of independent alerts: (low, high) in [0, 1].
+
+    Numbers, or float64 or int64 arrays of equal shape. It keeps its level for shares near 0 and 1, where normal
+    intervals do not. z : of the level; 95% by default. (0, 1) where `whole` is 0.
+    """
+    n = np.asarray(whole, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.asarray(part, dtype=np.float64) / n
+        scale = 1 + z**2 / n
+        centre = (share + z**2 / (2 * n)) / scale
+        half = z / scale * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low = np.where(n > 0, np.maximum(centre - half, 0.0), 0.0)
+    high = np.where(n > 0, np.minimum(centre + half, 1.0), 1.0)
+    return (low, high) if n.ndim else (float(low), float(high))
 
 
 def rule_day_blocks(frame: pd.DataFrame) -> np.ndarray:

@@ -18,18 +18,21 @@ PARSED_AT_ONCE = 50_000
 
 
 def attribute_columns(attributes: pd.Series, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """Attributes as object arrays: a str, float, or None each.
+    """Attributes as object arrays of str, float or None, one array per name.
 
     Parameters
     ----------
-    attributes : JSON object text, a dict, or null per alert. What is not a JSON object counts as no
-    attributes.
-    names : attributes wanted; None takes every name that occurs. A wanted name that never occurs is all None.
+    attributes : JSON object text, a dict, or null per alert. Anything else counts as no attributes.
+    names : the attributes wanted; None takes every name that occurs. A wanted name that never occurs is all None.
 
     Booleans become 1.0 and 0.0. Nested values become their JSON text. Empty text counts as missing.
+
+    >>> texts = pd.Series(['{"site": "s1", "retries": 2}', '{"site": ""}', None])
+    >>> {name: values.tolist() for name, values in attribute_columns(texts).items()}
+    {'retries': [2.0, None, None], 'site': ['s1', None, None]}
     """
     columns: dict[str, np.ndarray] = {}
-    # Parsed a part at a time, and equal values kept once: all objects of a million alerts at once take gigabytes.
+    # Parsed in parts, and equal values kept once: all objects of a million alerts at once take gigabytes.
     kept: dict[str | float, str | float] = {}
     for first in range(0, len(attributes), PARSED_AT_ONCE):
         part = attributes.iloc[first : first + PARSED_AT_ONCE].astype(object).to_numpy()
@@ -54,10 +57,10 @@ def _text(value: Any) -> str | None:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        made = json.loads(text)
+        content = json.loads(text)
     except ValueError:
         return {}
-    return made if isinstance(made, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _scalar(value: Any, kept: dict[str | float, str | float]) -> str | float | None:

@@ -1,4 +1,4 @@
-"""All features of alerts, whole or in parts.
+"""All features of alerts, at once or in parts.
 
 Belongs here: the order in which features are derived.
 Does not belong here: how each one is computed.
@@ -45,9 +45,9 @@ def build_features(
     ----------
     history : alerts with `acted` and `known_at`, at least from `first - settings.lookback` on; in any order. What
         was known later than an alert's `raised_at` does not touch its features.
-    flood_days, visibility_only : flags with their times; a flood alert leaves the histories of others from the
-        moment at which its flag was known.
-    derive : computes history features in the place of `timeline.history_features`, with its answers.
+    flood_days, visibility_only : flags with their times; a flood alert leaves the histories of others as soon as its
+        flag was known.
+    derive : computes history features in place of `history.history_features`, with the same result.
 
     Returns
     -------
@@ -55,8 +55,8 @@ def build_features(
     history feature.
     """
     events, streams, wanted = _streams(history, flood_days, visibility_only, first, until, settings)
-    made = _derived(streams, streams[wanted], settings, derive)
-    features = pd.concat([events.loc[wanted, list(FACTS)], made], axis=1)
+    history_columns = _derived(streams, streams[wanted], settings, derive)
+    features = pd.concat([events.loc[wanted, list(FACTS)], history_columns], axis=1)
     return features.sort_values(["raised_at", "alert_id"], kind="stable", ignore_index=True)
 
 
@@ -71,12 +71,12 @@ def build_features_in_parts(
     at_once: int,
     derive: Callable[..., pd.DataFrame] | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """As `build_features`, in parts of at most `at_once` alerts, or of all alerts of a moment; at least one part.
+    """As `build_features`, in parts of at most `at_once` alerts (or all alerts of one time); at least one part.
 
     Parameters
     ----------
-    history : in order of (raised_at, alert_id); of the facts it needs only those that keys and flags are made of.
-    read_facts : gives `FACTS` of the alerts raised in [its first argument, its second), in that order.
+    history : in order of (raised_at, alert_id); of the facts it needs only those behind keys and flags.
+    read_facts : returns `FACTS` of the alerts raised in [its first argument, its second), in that order.
     """
     events, streams, wanted = _streams(history, flood_days, visibility_only, first, until, settings)
     rows = np.flatnonzero(wanted)
@@ -86,24 +86,24 @@ def build_features_in_parts(
         end = until if stop == len(rows) else pd.Timestamp(times[stop]).tz_convert("UTC").to_pydatetime()
         facts = read_facts(begin, end)
         if not np.array_equal(facts["alert_id"], events["alert_id"].iloc[rows[start:stop]]):
-            raise ValueError("the facts are those of other alerts than the history's")
-        made = _derived(streams, streams.iloc[rows[start:stop]], settings, derive)
-        yield pd.concat([facts[list(FACTS)].reset_index(drop=True), made.reset_index(drop=True)], axis=1)
+            raise ValueError("the facts and the history are of different alerts")
+        history_columns = _derived(streams, streams.iloc[rows[start:stop]], settings, derive)
+        yield pd.concat([facts[list(FACTS)].reset_index(drop=True), history_columns.reset_index(drop=True)], axis=1)
         begin = end
 
 
 def _parts(times: np.ndarray, at_once: int) -> Iterator[tuple[int, int]]:
-    """Stretches [start, stop) of ascending times, none of which ends between equal ones."""
+    """Stretches [start, stop) of ascending times; equal times are never split."""
     start = 0
     while True:
         stop = start + at_once
         if stop >= len(times):
             yield start, len(times)
             return
-        moment = times[stop]
-        stop = int(np.searchsorted(times, moment, side="left"))
+        raised_at = times[stop]
+        stop = int(np.searchsorted(times, raised_at, side="left"))
         if stop <= start:
-            stop = int(np.searchsorted(times, moment, side="right"))
+            stop = int(np.searchsorted(times, raised_at, side="right"))
         yield start, stop
         if stop == len(times):
             return
@@ -118,9 +118,9 @@ def _streams(
     until: datetime,
     settings: FeatureSettings,
 ) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
-    """The alerts that histories reach, as they are and as the timeline takes them, and which of them were raised in
-    [first, until)."""
-    # An outcome may be known within the lookback although its alert is older: those events count as well.
+    """The alerts that histories reach, as they are and as the history engine takes them, and which of them were raised
+    in [first, until)."""
+    # The outcome of an older alert may become known within the lookback: such events count as well.
     since = first - settings.lookback
     reach = ((history["raised_at"] >= since) | (history["known_at"] >= since)) & (history["raised_at"] < until)
     events = history if reach.all() else history[reach]
@@ -128,7 +128,7 @@ def _streams(
     wanted = (events["raised_at"] >= first).to_numpy()
     keys = key_codes(events, settings.keys, wanted)
     streams = pd.concat([keys, events[["raised_at", "known_at", "acted"]]], axis=1)
-    # Also of what was cleared since: until then it was out of every history, and a past day must not change.
+    # Also for floods cleared since: until then they were out of every history, and a past day must not change.
     streams["excluded_from"] = flags["excluded_from"]
     streams["excluded_until"] = flags["excluded_until"]
     return events, streams, wanted

@@ -1,12 +1,12 @@
 """What a model may know about an alert: the feature contract.
 
-Belongs here: which history features are computed (keys, windows, half-lives, lookback), the facts that are
-known at raise time, the values of history keys, and the contract with its hash that a model stores.
-Does not belong here: computing history (`history`), and the columns and codes that one training settled
-on (`features/matrix.py`).
+Belongs here: which history features are computed (keys, windows, half-lives, lookback), and the contract with its
+hash that a model stores.
+Does not belong here: computing history (`history/`), facts (`facts.py`), keys (`keys.py`), and the columns and codes
+that one training settled on (`matrix.py`).
 
-All facts here are known at `raised_at`. History features of an alert raised at t use alerts raised before t
-and outcomes known before t, both not older than t - lookback.
+History features of an alert raised at t use alerts raised before t and outcomes known before t, both not older than
+t - lookback.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from dagster_project.triage.features.keys import COLUMNS, KEY_SEPARATOR
 if TYPE_CHECKING:
     from dagster_project.triage.features.history import HistoryFeature
 
-# Raised whenever the meaning of a feature changes without a change of its name: models trained before are
-# refused.
+# Raise this when the meaning of a feature changes but its name does not: models trained before are refused.
 MEANING = 1
 
 
@@ -34,14 +33,14 @@ MEANING = 1
 class FeatureSettings:
     """Which history features every alert gets.
 
-    keys : what history is kept about: `rule`, `entity`, `team`, `severity`, the name of an attribute, or
+    keys : what to keep history about: `rule`, `entity`, `team`, `severity`, the name of an attribute, or
         several of them joined by "+" (history of the combination). An alert that lacks a part has no history
         under that key.
     raised_windows : windows over which earlier alerts are counted.
     outcome_windows : windows over which known and acted outcomes are counted.
     half_lives : of the decayed share acted.
-    echo_lags, echo_width : for the rule, alerts raised within half the width of the moment one lag ago are counted
-        as well (a rule that fires every day at nine), as the difference of two windows. See `features/signals.py`.
+    echo_lags, echo_width : for the rule, alerts raised within half the width of the time one lag ago are also
+        counted (a rule that fires every day at nine), as the difference of two windows. See `features/signals.py`.
     lookback : nothing older than this is used; at least as long as every window.
     """
 
@@ -91,35 +90,39 @@ def history_features_for(settings: FeatureSettings) -> list[HistoryFeature]:
     """The history features of `settings`, in the order of their columns.
 
     Per key: alerts raised, outcomes known and outcomes acted in each window; the last known outcome; seconds
-    since the previous alert and since the last known act; the decayed share acted for each half-life. Of the rule also
+    since the previous alert and since the last known act; the decayed share acted for each half-life. For the rule also
     the alerts raised in the two windows of each echo.
+
+    >>> settings = FeatureSettings(keys=("rule",), echo_lags=())
+    >>> [feature.name for feature in history_features_for(settings)][:3]
+    ['rule_raised_count_1h', 'rule_raised_count_1d', 'rule_raised_count_7d']
     """
     from dagster_project.triage.features.history import HistoryFeature
     from dagster_project.triage.features.history.definition import echo_windows
 
-    made = []
+    features = []
     for key in settings.keys:
-        made += [HistoryFeature(key, "raised_count", window=w) for w in settings.raised_windows]
+        features += [HistoryFeature(key, "raised_count", window=w) for w in settings.raised_windows]
         for w in settings.outcome_windows:
-            made.append(HistoryFeature(key, "known_count", window=w))
-            made.append(HistoryFeature(key, "acted_count", window=w))
-        made.append(HistoryFeature(key, "last_outcome"))
-        made.append(HistoryFeature(key, "seconds_since_raised"))
-        made.append(HistoryFeature(key, "seconds_since_acted"))
-        made += [HistoryFeature(key, "decayed_acted_rate", half_life=h) for h in settings.half_lives]
+            features.append(HistoryFeature(key, "known_count", window=w))
+            features.append(HistoryFeature(key, "acted_count", window=w))
+        features.append(HistoryFeature(key, "last_outcome"))
+        features.append(HistoryFeature(key, "seconds_since_raised"))
+        features.append(HistoryFeature(key, "seconds_since_acted"))
+        features += [HistoryFeature(key, "decayed_acted_rate", half_life=h) for h in settings.half_lives]
     windows = [w for lag in settings.echo_lags for w in echo_windows(lag, settings.echo_width)]
-    made += [HistoryFeature("rule", "raised_count", window=w) for w in dict.fromkeys(windows)]
-    return list(dict.fromkeys(made))
+    features += [HistoryFeature("rule", "raised_count", window=w) for w in dict.fromkeys(windows)]
+    return list(dict.fromkeys(features))
 
 
 def histories_about(sources: Sequence[str], settings: FeatureSettings) -> set[str]:
-    """The history columns whose key is made of one of `sources`: columns, or attributes written "@name"."""
+    """The history columns whose key contains one of `sources`: columns, or attributes written "@name"."""
     names = {source.removeprefix("@") if source[1:] not in COLUMNS else source for source in sources}
     return {f.name for f in history_features_for(settings) if names & set(f.key.split(KEY_SEPARATOR))}
 
 
 def contract(settings: FeatureSettings) -> dict[str, Any]:
-    """What a model was taught with and scoring must repeat: JSON-able, equal for equal settings.
+    """What a model was trained with and scoring must repeat: JSON-able, equal for equal settings.
 
     `hash` (16 hex digits) covers everything else in it. It does not depend on the process, the machine or the
     order of a dictionary.
@@ -152,10 +155,7 @@ def settings_from_contract(document: Any) -> FeatureSettings:
 
 
 def require_same_contract(model: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to score with features other than those the model was taught with.
-
-    Raises `HeedError` that names what differs.
-    """
+    """Raise `HeedError`, which names what differs, unless the model was trained with the same features."""
     if model.get("hash") == now.get("hash"):
         return
     differing = sorted(k for k in {*model, *now} - {"hash"} if model.get(k) != now.get(k))
@@ -164,7 +164,7 @@ def require_same_contract(model: dict[str, Any], now: dict[str, Any]) -> None:
     detail = f"; the model also needs {', '.join(missing[:3])}" if missing else ""
     detail += f"; it does not know {', '.join(more[:3])}" if more else ""
     raise HeedError(
-        "the model was taught with other features than today's "
+        "the model was trained with other features than today's "
         f"(differs in: {', '.join(differing) or 'its hash'}{detail})",
         "train again with the present settings, or restore the settings the model was trained with",
     )

@@ -1,6 +1,6 @@
 """Features of the alert itself.
 
-Belongs here: facts known when the alert was raised.
+Belongs here: numbers computed from the facts known when the alert was raised.
 Does not belong here: its history (`history/`), attributes (`attributes.py`).
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-# Words people use for urgency, from least to most. Numbers in names count the other way round: P1 and sev1
-# are worst.
+# Words people use for urgency, from least to most. Numbered levels count the other way round: P1 and sev1 are worst.
 SEVERITY_LEVELS = {
     **dict.fromkeys(("debug", "trace", "none", "negligible", "unknown"), 0.0),
     **dict.fromkeys(("info", "information", "informational", "notice", "p5", "sev5", "s5"), 1.0),
@@ -49,7 +48,7 @@ RAISE_TIME_FEATURES = (
 
 
 def raise_time_features(alerts: pd.DataFrame) -> pd.DataFrame:
-    """Facts known at the moment of raising: float64 columns `RAISE_TIME_FEATURES`, nan where not known.
+    """Facts known when the alert was raised: float64 columns `RAISE_TIME_FEATURES`, nan where not known.
 
     value, threshold : arcsinh of the column, so that one enormous value does not own the scale.
     value_over_threshold : arcsinh((value - threshold) / |threshold|): signed excess in thresholds; nan at
@@ -59,6 +58,10 @@ def raise_time_features(alerts: pd.DataFrame) -> pd.DataFrame:
     title_length : characters of the title.
 
     `alerts` needs `raised_at` (datetime, UTC); every other column may be absent.
+
+    >>> alerts = pd.DataFrame({"raised_at": pd.to_datetime(["2026-03-02 09:30"], utc=True), "severity": ["P1"]})
+    >>> raise_time_features(alerts)[["severity_level", "hour", "weekday"]].to_dict("records")
+    [{'severity_level': 5.0, 'hour': 9.5, 'weekday': 0.0}]
     """
     n = len(alerts)
 

@@ -1,4 +1,4 @@
-"""Keys: what a history is kept of.
+"""Keys: what history is kept about.
 
 Belongs here: the value of a key for each alert, and its code.
 Does not belong here: the history itself (`history/`).
@@ -16,28 +16,32 @@ from dagster_project.triage.features.attributes import attribute_columns
 
 COLUMNS = ("rule", "entity", "team", "severity", "title")
 
-# The history key that all alerts share: how busy everything is, and how much is acted upon at the moment.
+# The history key that all alerts share: how busy everything is, and how much of it is acted on.
 EVERYTHING = "all"
 
 KEY_SEPARATOR = "+"
 
 
 def key_values(alerts: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """The value of each history key per alert: one categorical column per key (text, or missing), for the timeline.
+    """The value of each history key per alert: one categorical column per key (text, or missing).
 
     A name that is a column of the contract is that column; any other is an attribute. A combination is the
     JSON list of its parts, so that no two combinations are confused; it is missing when a part is missing.
+
+    >>> alerts = pd.DataFrame({"rule": ["cpu", "disk"], "team": ["web", None]})
+    >>> key_values(alerts, ["rule", "rule+team"]).astype(object).to_numpy().tolist()
+    [['cpu', '["cpu", "web"]'], ['disk', nan]]
     """
     coded = _coded_parts(alerts, keys)
-    made = {key: _joined([coded[name] for name in key.split(KEY_SEPARATOR)]) for key in keys}
-    columns = {key: pd.Categorical.from_codes(codes, pd.Index(words)) for key, (codes, words) in made.items()}
+    coded_keys = {key: _joined([coded[name] for name in key.split(KEY_SEPARATOR)]) for key in keys}
+    columns = {key: pd.Categorical.from_codes(codes, pd.Index(words)) for key, (codes, words) in coded_keys.items()}
     return pd.DataFrame(columns, index=alerts.index)
 
 
 def key_codes(alerts: pd.DataFrame, keys: Sequence[str], wanted: np.ndarray) -> pd.DataFrame:
     """As `key_values`, with numbers for the values that the `wanted` alerts (bool) have, and all others missing.
 
-    No history of a wanted alert looks at another value: what nobody asks for needs neither a text nor a group.
+    No history of a wanted alert uses another value, so other values need neither a text nor a group.
     """
     coded = _coded_parts(alerts, keys)
     columns = {}
@@ -46,7 +50,7 @@ def key_codes(alerts: pd.DataFrame, keys: Sequence[str], wanted: np.ndarray) -> 
         joint = parts[0][0]
         for codes, words in parts[1:]:
             joint = joint * (len(words) + 1) + codes
-            if len(parts) > 2:  # the product of all numbers of values may be more than int64 holds
+            if len(parts) > 2:  # the product of the counts may overflow int64
                 joint = pd.factorize(joint)[0].astype(np.int64)
         for codes, _ in parts if len(parts) > 1 else ():
             joint[codes < 0] = -1
@@ -56,7 +60,7 @@ def key_codes(alerts: pd.DataFrame, keys: Sequence[str], wanted: np.ndarray) -> 
 
 
 def _coded_parts(alerts: pd.DataFrame, keys: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Of each part of the keys the codes (int64, -1: missing) and the values that they stand for."""
+    """For each part of the keys, its codes (int64, -1: missing) and their values."""
     parts = {part for key in keys for part in key.split(KEY_SEPARATOR)}
     none = np.full(len(alerts), -1, dtype=np.int64)
     coded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -73,7 +77,7 @@ def _coded_parts(alerts: pd.DataFrame, keys: Sequence[str]) -> dict[str, tuple[n
 
 
 def _coded(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (int64, -1: missing) and the values that they stand for."""
+    """Codes (int64, -1: missing) and their values."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.cat.codes.to_numpy(dtype=np.int64), column.cat.categories.to_numpy(dtype=object)
     codes, values = pd.factorize(column)

@@ -1,8 +1,7 @@
 """From a training frame to the numbers a model sees.
 
-Belongs here: which columns one training settled on (`ColumnPlan`), how text becomes codes, and the matrix
-itself. Does not belong here: which history is computed (`features.py`, `history`), and anything that
-looks at outcomes.
+Belongs here: which columns one training settled on (`ColumnPlan`), how text becomes codes, and the matrix itself.
+Does not belong here: which history is computed (`contract.py`, `history/`), and anything that looks at outcomes.
 
 The plan is learned from training alerts only, stored in the model, and replayed at scoring: a value that
 training did not see is missing, a column that scoring does not have is an error.
@@ -30,17 +29,17 @@ SOURCES = ("raise", "number", "category", "name", *HISTORY_SOURCES)
 IDENTITY = ("rule", "entity", "team", "severity")
 
 # A category needs this many training alerts to be a category of its own: with fewer, its effect on the score
-# would be noise, and its history features say the same with shrinkage.
+# would be noise, and its history features carry the same information with shrinkage.
 CATEGORY_MINIMUM = 20
 CATEGORY_LIMIT = 200
-# Up to so many categories describe an alert; more name something. Names let trees learn by heart: whether
-# that pays is for the candidates to find out (on the real alerts it cost 0.03 nats).
+# Up to this many categories describe an alert; more name something. Names let trees memorise: the candidates find
+# out whether that pays (on the real alerts it cost 0.03 nats).
 FEW_CATEGORIES = 25
 
 # An attribute takes part when at least this share of the training alerts has it.
 ATTRIBUTE_MINIMUM_SHARE = 0.01
 ATTRIBUTE_LIMIT = 30
-# Text of which more than half of the values are distinct names things rather than describing them.
+# Text with more than half of its values distinct names things rather than describing them.
 ID_LIKE_SHARE = 0.5
 # Whole numbers that hardly ever repeat count something up: tickets, times, ids.
 ID_LIKE_NUMBER_SHARE = 0.95
@@ -55,7 +54,7 @@ class Column:
     source : one of `SOURCES`: "raise" (a raise-time feature), "number" (an attribute), "category" (text with
         few different values), "name" (text with many: rule, entity, ...), "history", "share" (acted / known
         of a window), "undecided" (raised - known of a window) or a kind of signal (`signals.KINDS`).
-    of : the frame's columns it is made from; an attribute is written "@name".
+    of : the frame's columns it is computed from; an attribute is written "@name".
     categories : the text of code 0, 1, ...; a category only.
     spans : seconds; a signal only.
     """
@@ -93,10 +92,10 @@ class ColumnPlan:
         return [i for i, column in enumerate(self.columns) if column.source in sources]
 
     def without(self, sources: Sequence[str], settings: FeatureSettings) -> ColumnPlan:
-        """The plan without the columns that are made of `sources` ("severity", "@attribute"), or of histories about
+        """The plan without the columns computed from `sources` ("severity", "@attribute") or from histories about
         them."""
         gone = {*sources, *histories_about(sources, settings)}
-        return ColumnPlan(tuple(c for c in self.columns if not gone & set(_MADE_OF.get(c.of[0], c.of))))
+        return ColumnPlan(tuple(c for c in self.columns if not gone & set(_RAISE_TIME_FACTS.get(c.of[0], c.of))))
 
     def subset(self, positions: Sequence[int]) -> ColumnPlan:
         """The plan with these columns only."""
@@ -104,7 +103,7 @@ class ColumnPlan:
 
     def matrix(self, frame: pd.DataFrame) -> np.ndarray:
         """The matrix of `frame`: float32, one row per alert, one column per planned column, nan for missing."""
-        made = np.full((len(frame), len(self.columns)), np.nan, dtype=np.float32)
+        matrix = np.full((len(frame), len(self.columns)), np.nan, dtype=np.float32)
         wanted = [c for c in self.columns if c.source in HISTORY_SOURCES]
         missing = sorted({name for c in wanted for name in c.of} - set(frame.columns))
         if missing:
@@ -118,25 +117,25 @@ class ColumnPlan:
         for i, column in enumerate(self.columns):
             if column.source == "raise":
                 assert raise_time is not None
-                made[:, i] = raise_time[column.of[0]].to_numpy()
+                matrix[:, i] = raise_time[column.of[0]].to_numpy()
             elif column.source == "history":
-                made[:, i] = frame[column.of[0]].to_numpy(dtype=np.float32, na_value=np.nan)
+                matrix[:, i] = frame[column.of[0]].to_numpy(dtype=np.float32, na_value=np.nan)
             elif column.source in ("share", "undecided"):
                 left, known = (frame[name].to_numpy(dtype=np.float32, na_value=np.nan) for name in column.of)
                 if column.source == "share":
-                    np.divide(left, known, out=made[:, i], where=known > 0)
+                    np.divide(left, known, out=matrix[:, i], where=known > 0)
                 else:
-                    made[:, i] = left - known
+                    matrix[:, i] = left - known
             elif column.source in SIGNAL_SOURCES:
                 parts = [frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in column.of]
-                made[:, i] = compute(column.source, parts, column.spans)
+                matrix[:, i] = compute(column.source, parts, column.spans)
             else:
                 name = column.of[0]
                 values = parsed.get(name[1:]) if name.startswith("@") else _column(frame, name)
                 if values is None:
                     continue
-                made[:, i] = _codes(values, column.categories) if column.categorical else _numbers(values)
-        return made
+                matrix[:, i] = _codes(values, column.categories) if column.categorical else _numbers(values)
+        return matrix
 
     def to_document(self) -> list[dict[str, Any]]:
         """JSON-able; `from_document` gives back an equal plan."""
@@ -153,7 +152,7 @@ class ColumnPlan:
 
     @classmethod
     def from_document(cls, document: Any) -> ColumnPlan:
-        """The plan of a document made by `to_document`; `HeedError` when it is not one."""
+        """The plan that `to_document` described; `HeedError` when the document is not one."""
         try:
             columns = tuple(
                 Column(
@@ -175,8 +174,8 @@ class ColumnPlan:
         return cls(columns)
 
 
-# The facts that raise-time features are made of; those not here are made of the moment alone.
-_MADE_OF = {
+# The facts behind each raise-time feature; those not listed depend on `raised_at` alone.
+_RAISE_TIME_FACTS = {
     "value": ("value",),
     "threshold": ("threshold",),
     "value_over_threshold": ("value", "threshold"),
@@ -188,7 +187,7 @@ _MADE_OF = {
 def plan_columns(
     frame: pd.DataFrame,
     settings: FeatureSettings,
-    taught: np.ndarray | None = None,
+    trained_on: np.ndarray | None = None,
     withheld: Sequence[str] = (),
 ) -> ColumnPlan:
     """The columns that a training on `frame` uses; looks at facts only, never at outcomes.
@@ -196,10 +195,10 @@ def plan_columns(
     Parameters
     ----------
     frame : training alerts with the raise-time columns and every history column of `settings`.
-    taught : bool, one per alert: those that are looked at; None: all.
-    withheld : facts ("severity", "@attribute") from which no column is made, histories kept about them included.
+    trained_on : bool, one per alert: those that are looked at; None: all.
+    withheld : facts ("severity", "@attribute") that no column, histories included, is computed from.
 
-    Raise-time features and history features come always. Identity columns and text attributes become
+    Raise-time features and history features are always in. Identity columns and text attributes become
     categories when at least one value has `CATEGORY_MINIMUM` alerts. Attributes take part when they are
     neither rare nor id-like, the most frequent first, at most `ATTRIBUTE_LIMIT` of them.
     """
@@ -225,7 +224,7 @@ def plan_columns(
             columns.append(Column(name, "undecided", (f.name, known[span])))
     # Cut without the history columns: the frame is wide.
     facts = frame[[name for name in (*IDENTITY, "attributes") if name in frame]]
-    facts = facts if taught is None else facts[taught]
+    facts = facts if trained_on is None else facts[trained_on]
     for name in IDENTITY:
         values = _column(facts, name)
         if values is not None and (categories := _frequent(values)):
@@ -237,7 +236,7 @@ def plan_columns(
 
 
 def _attribute_plan(attributes: pd.Series, withheld: Sequence[str]) -> list[Column]:
-    found = []
+    candidates = []
     for name, values in attribute_columns(attributes).items():
         if f"@{name}" in withheld:
             continue
@@ -250,10 +249,10 @@ def _attribute_plan(attributes: pd.Series, withheld: Sequence[str]) -> list[Colu
         parsed = np.isfinite(numbers)
         if parsed.mean() >= NUMERIC_SHARE:
             distinct = np.unique(numbers[parsed])
-            whole = bool((distinct == np.round(distinct)).all())
-            id_like = count >= 200 and whole and len(distinct) > ID_LIKE_NUMBER_SHARE * count
+            integers = bool((distinct == np.round(distinct)).all())
+            id_like = count >= 200 and integers and len(distinct) > ID_LIKE_NUMBER_SHARE * count
             if len(distinct) > 1 and not id_like:
-                found.append((-count, name, Column(f"attribute:{name}", "number", (f"@{name}",))))
+                candidates.append((-count, name, Column(f"attribute:{name}", "number", (f"@{name}",))))
             continue
         words = pd.unique(np.array([str(v) for v in seen], dtype=object))
         if len(words) < 2 and count == len(values):
@@ -261,8 +260,8 @@ def _attribute_plan(attributes: pd.Series, withheld: Sequence[str]) -> list[Colu
         if len(words) > 20 and len(words) > ID_LIKE_SHARE * count:
             continue
         if categories := _frequent(values):
-            found.append((-count, name, _text_column(f"attribute:{name}", f"@{name}", categories)))
-    return [column for _, _, column in sorted(found, key=lambda item: item[:2])[:ATTRIBUTE_LIMIT]]
+            candidates.append((-count, name, _text_column(f"attribute:{name}", f"@{name}", categories)))
+    return [column for _, _, column in sorted(candidates, key=lambda item: item[:2])[:ATTRIBUTE_LIMIT]]
 
 
 def _text_column(name: str, of: str, categories: tuple[str, ...]) -> Column:
@@ -288,10 +287,11 @@ def _null(value: Any) -> bool:
 def _codes(values: np.ndarray, categories: tuple[str, ...]) -> np.ndarray:
     codes, words = pd.factorize(values)
     place = {word: float(i) for i, word in enumerate(categories)}
-    made = [np.nan if _null(word) else place.get(str(word), np.nan) for word in words]
-    return np.asarray([*made, np.nan], dtype=np.float64)[codes]
+    numbers = [np.nan if _null(word) else place.get(str(word), np.nan) for word in words]
+    return np.asarray([*numbers, np.nan], dtype=np.float64)[codes]
 
 
 def _numbers(values: np.ndarray) -> np.ndarray:
-    made = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.where(np.isfinite(made), made, np.nan)
+    column = pd.Series(values, dtype=object)
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.isfinite(numbers), numbers, np.nan)

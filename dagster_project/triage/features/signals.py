@@ -2,11 +2,11 @@
 
 Belongs here: bursts, gaps, evidence for a change, trends and daily or weekly repetition, as functions of the history
 features of one alert.
-Does not belong here: counting the history (`timeline`), and whether a signal helps (`learning/training.py`:
-candidates with signals compete with those without, and take part only where the past says that they pay).
+Does not belong here: computing the history (`history/`), and whether a signal helps (`learning/training.py`: candidates
+with signals compete with those without).
 
-Every signal is a function of history features, so it knows what they know: events before `raised_at`, nothing else.
-Trees could build each from its parts, but only by many splits: a ratio of two counts is a diagonal to them.
+Every signal is a function of history features, so it uses events before `raised_at`, nothing else.
+Trees could build each from its parts, but only with many splits: a ratio of two counts is a diagonal to them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from dagster_project.triage.features.history.definition import echo_windows, spa
 if TYPE_CHECKING:
     from dagster_project.triage.features.contract import FeatureSettings
 
-# Whose signals are made. A judgement: those of a team or a combination would cost as many columns each, and the past
-# never yet paid for these (benchmarks/learning.md).
+# The keys that get signals. A judgement: a team or a combination would cost as many columns each, and so far these
+# have not paid (benchmarks/learning.md).
 SIGNAL_KEYS = ("rule", "entity")
 
 
@@ -35,7 +35,7 @@ class Signal:
 
     name : of its column.
     kind : one of `KINDS`.
-    of : the history features it is made from, in the order its function takes them.
+    of : the history features it is computed from, in the order its function takes them.
     spans : seconds, as its function takes them.
     """
 
@@ -48,7 +48,7 @@ class Signal:
 def signals_for(settings: FeatureSettings) -> list[Signal]:
     """The signals that the history features of `settings` allow.
 
-    Per key of `SIGNAL_KEYS`: a burst for each two raised windows that follow one another; the shape of the gap against
+    Per key of `SIGNAL_KEYS`: a burst for each two consecutive raised windows; the shape of the gap against
     the pace of the second shortest window of a day or more; evidence that the rate, and that the share acted, changed
     between a window and the time before it in the next longer one; the trend from the longest half-life to the
     shortest. For the rule: the echo of each lag.
@@ -58,14 +58,14 @@ def signals_for(settings: FeatureSettings) -> list[Signal]:
     names: dict[tuple[str, str, timedelta | None], str] = {
         (f.key, f.statistic, f.window or f.half_life): f.name for f in history_features_for(settings)
     }
-    made = [s for key in SIGNAL_KEYS if key in settings.keys for s in _of_key(key, settings, names)]
+    signals = [s for key in SIGNAL_KEYS if key in settings.keys for s in _of_key(key, settings, names)]
     longest = max(settings.raised_windows, default=timedelta(0))
     for lag in (lag for lag in settings.echo_lags if lag < longest):
         windows = (*echo_windows(lag, settings.echo_width), longest)
         spans = (settings.echo_width.total_seconds(), longest.total_seconds())
         parts = tuple(names["rule", "raised_count", w] for w in windows)
-        made.append(Signal(f"rule_echo_{span_name(lag)}", "echo", parts, spans))
-    return made
+        signals.append(Signal(f"rule_echo_{span_name(lag)}", "echo", parts, spans))
+    return signals
 
 
 def _of_key(
@@ -124,7 +124,7 @@ def _rate_change(columns: Sequence[np.ndarray], spans: Sequence[float]) -> np.nd
 
 def _share_change(columns: Sequence[np.ndarray], spans: Sequence[float]) -> np.ndarray:
     """Evidence that the share acted of the short window is not that of the rest of the long one: as `_rate_change`,
-    of two binomial shares against one. nan while one of both has no outcome."""
+    of two binomial shares against one. nan while either has no outcome."""
     acted_long, known_long, acted_short, known_short = columns
     acted_rest, known_rest = acted_long - acted_short, known_long - known_short
     pooled = acted_long / known_long
@@ -138,13 +138,13 @@ def _share_change(columns: Sequence[np.ndarray], spans: Sequence[float]) -> np.n
 
 
 def _trend(columns: Sequence[np.ndarray], spans: Sequence[float]) -> np.ndarray:
-    """The quickly forgetting share acted less the slowly forgetting one."""
+    """The share acted with the short half-life minus that with the long one."""
     slow, fast = columns
     return fast - slow
 
 
 def _echo(columns: Sequence[np.ndarray], spans: Sequence[float]) -> np.ndarray:
-    """log2 of the count around the moment one lag ago over what the longest window leads to expect of such a span."""
+    """log2 of the count around the time one lag ago over what the longest window leads to expect of such a span."""
     outer, inner, long = columns
     return np.log2((outer - inner + 1) / (long * (spans[0] / spans[1]) + 1))
 
@@ -159,13 +159,13 @@ KINDS: dict[str, Callable[[Sequence[np.ndarray], Sequence[float]], np.ndarray]] 
 }
 
 
-def _signed_root(part: np.ndarray, whole: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Signed root of the likelihood ratio of `part` of `whole` being a draw with its own share against `share`."""
-    own = part / whole
-    ratio = 2 * (_binomial(part, whole, own) - _binomial(part, whole, share))
-    return np.where(whole > 0, np.sign(own - share) * np.sqrt(np.maximum(ratio, 0)), np.where(whole == 0, 0.0, np.nan))
+def _signed_root(part: np.ndarray, total: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Signed root of the likelihood ratio of `part` of `total` being a draw with its own share against `share`."""
+    own = part / total
+    ratio = 2 * (_binomial(part, total, own) - _binomial(part, total, share))
+    return np.where(total > 0, np.sign(own - share) * np.sqrt(np.maximum(ratio, 0)), np.where(total == 0, 0.0, np.nan))
 
 
 def _binomial(k: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Log-likelihood of k in n, but for a constant; 0 log 0 is 0."""
+    """Log-likelihood of k in n, up to a constant; 0 log 0 is 0."""
     return np.where(k > 0, k * np.log(p), 0.0) + np.where(n - k > 0, (n - k) * np.log1p(-p), 0.0)

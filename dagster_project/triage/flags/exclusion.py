@@ -1,13 +1,13 @@
-"""Exclusion: the one place that says which alerts a flag leaves out, as known at which moment.
+"""Exclusion: the one place that says which alerts a flag excludes, as of any time.
 
-Belongs here: flags as they stood at a moment (`known_by`) and flags per alert (`flag_alerts`). Labels,
-training, evaluation, scoring and replay call these and decide nothing themselves.
-Does not belong here: how floods (`floods`) and visibility-only rules (`visibility`) are found.
+Belongs here: flags as known at an as-of (`known_by`) and flags per alert (`flag_alerts`). Labels, training,
+evaluation, scoring and replay call these and decide nothing themselves.
+Does not belong here: how floods (`floods`) and visibility-only rules (`visibility`) are detected.
 
 Which flags to use: training, evaluation and replay at a cut T use `flag_alerts(alerts, floods, visibility,
-T)`; scoring uses the same with the moment of scoring; `"at_raise"` gives each alert the flags of the moment
-at which it was raised (what production would have shown), in one pass; `None` takes the tables as they stand.
-Histories (rates, counts, last outcome) leave out an alert at moments in [`excluded_from`, `excluded_until`).
+T)`; scoring uses the same with its own as-of; `"at_raise"` gives each alert the flags known when it was raised
+(what production would have shown), in one pass; `None` takes the tables as they are.
+Histories (rates, counts, last outcome) leave out an alert at times in [`excluded_from`, `excluded_until`).
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from dagster_project.triage.flags.floods import (
 
 
 def known_by(flags: pd.DataFrame, as_of: datetime | str | pd.Timestamp) -> pd.DataFrame:
-    """Flags as they stood at a moment, from a table of flags that was made at that moment or later.
+    """Flags as known at `as_of`, from a table of flags computed then or later.
 
     Parameters
     ----------
-    flags : the answer of `detect_floods` or of `declare_visibility_only`.
-    as_of : the moment; UTC where it has no zone.
+    flags : the result of `detect_floods` or of `declare_visibility_only`.
+    as_of : UTC where it has no zone.
 
     Returns
     -------
-    The same columns. Flags that were detected later are absent, decisions and releases that came later are
-    taken back. Equal to the detecting function's own answer at `as_of`, except that `volume` and `score` of a
+    The same columns, without flags that were detected later and without later decisions and releases. Equal to
+    the detecting function's own result at `as_of`, except that `volume` and `score` of a
     flood count its whole day.
     """
     now = as_of_us(as_of)
@@ -54,7 +54,7 @@ def _floods_by(floods: pd.DataFrame, now: int) -> pd.DataFrame:
     known = floods[to_us(floods["recorded_at"]) <= now].reset_index(drop=True)
     superseded = to_us(known["superseded_at"])
     known["superseded_at"] = from_us(np.where(superseded > now, NEVER, superseded))
-    # The burst is found when its day is over.
+    # The burst is determined when its day is over.
     over = np.array([as_of_us(day) for day in known["day"]], np.int64) + DAY
     for column in ("burst_from", "burst_until"):
         known[column] = from_us(np.where(over > now, NEVER, to_us(known[column])))
@@ -91,32 +91,40 @@ def flag_alerts(
     visibility: pd.DataFrame | None,
     as_of: datetime | str | pd.Timestamp | Literal["at_raise"] | None = None,
 ) -> pd.DataFrame:
-    """The flags of each alert, as known at a moment.
+    """The flags of each alert, as known at `as_of`.
 
     Parameters
     ----------
     alerts : `raised_at`, `rule`, and where floods are of teams or sources `team`, `attributes`; any index.
-    floods, visibility : the answers of `detect_floods` and `declare_visibility_only` (or the tables made of
+    floods, visibility : the results of `detect_floods` and `declare_visibility_only` (or the tables stored from
         them); None for none.
-    as_of : a moment (UTC where it has no zone): the flags known then. "at_raise": for each alert those known
-        at its `raised_at`. None: the tables as they stand.
+    as_of : a time (UTC where it has no zone): the flags known then. "at_raise": for each alert those known
+        at its `raised_at`. None: the tables as they are.
 
     Returns
     -------
     One row per alert, with the index of `alerts`:
 
     flood, visibility_only : bool.
-    excluded_from, excluded_until : datetime64[us, UTC]; histories at moments in [from, until) leave the alert
-        out (null until: for good; both null: never). They are about floods only, and always about all that
-        the tables know up to `as_of`: a history at t that uses them sees nothing of after t.
+    excluded_from, excluded_until : datetime64[us, UTC]; histories at times in [from, until) leave the alert
+        out (null until: permanently; both null: never). They cover floods only, and all floods that the tables
+        know up to `as_of`: a history at t that uses them sees nothing from after t.
     flag_reason : text, null where there is no flag.
+
+    >>> alerts = pd.DataFrame({"raised_at": pd.to_datetime(["2026-03-02", "2026-03-09"], utc=True), "rule": "beat"})
+    >>> detected, never = pd.to_datetime(["2026-03-05"], utc=True), pd.to_datetime([None], utc=True)
+    >>> visibility = pd.DataFrame(
+    ...     {"rule": "beat", "basis": "declared", "evidence": "declared", "detected_at": detected, "released_at": never}
+    ... )
+    >>> flag_alerts(alerts, None, visibility)["visibility_only"].tolist()
+    [True, True]
+    >>> flag_alerts(alerts, None, visibility, "at_raise")["visibility_only"].tolist()
+    [False, True]
     """
     number = len(alerts)
-    moment: int | None = None
     if as_of is not None and as_of != "at_raise":
-        moment = as_of_us(as_of)
-        floods = None if floods is None else known_by(floods, moment_of(moment))
-        visibility = None if visibility is None else known_by(visibility, moment_of(moment))
+        floods = None if floods is None else known_by(floods, as_of)
+        visibility = None if visibility is None else known_by(visibility, as_of)
     at_raise = isinstance(as_of, str) and as_of == "at_raise"
     raised = to_us(alerts["raised_at"]) if number else np.empty(0, np.int64)
 
@@ -131,7 +139,7 @@ def flag_alerts(
         holds = (begin <= raised[alert]) & (raised[alert] < end) if at_raise else end == NEVER
         flood[alert[holds]] = True
         texts = _flood_reasons(floods)
-        # Of several floods the narrowest speaks: rows of rules are written last.
+        # Of several floods the narrowest gives the reason: rows of rules are written last.
         narrow = floods["scope_kind"].to_numpy() == "rule"
         which = pairs["flood"].to_numpy()
         for rows in (holds & ~narrow[which], holds & narrow[which]):
@@ -168,11 +176,6 @@ def flag_alerts(
     )
 
 
-def moment_of(time: int) -> pd.Timestamp:
-    """Microseconds since the epoch as a moment."""
-    return pd.Timestamp(time, unit="us", tz="UTC")
-
-
 def _flood_reasons(floods: pd.DataFrame) -> np.ndarray:
     texts = []
     for row in floods.to_dict("records"):
@@ -184,26 +187,24 @@ def _flood_reasons(floods: pd.DataFrame) -> np.ndarray:
 def excluded_since(
     alerts: pd.DataFrame, floods: pd.DataFrame, visibility: pd.DataFrame, as_of: datetime | str | pd.Timestamp
 ) -> pd.Series:
-    """When it was decided that an alert is excluded, among the flags that stand at `as_of`.
+    """When it was decided that an alert is excluded, by the flags that hold at `as_of`.
 
     Parameters are those of `flag_alerts`. Returns datetime64[us, UTC] with the index of `alerts`; null where no
-    flag stands. A flood counts from its decision on (from its suspicion on, where nothing is decided yet), a
-    visibility-only rule from its detection on. An evaluation at an earlier cut uses it to leave out flags that
-    were decided later.
+    flag holds. A flood counts from its decision on (while undecided, from its suspicion on), a visibility-only rule
+    from its detection on. An evaluation at an earlier cut uses it to leave out flags that were decided later.
     """
-    moment = moment_of(as_of_us(as_of))
-    made = np.full(len(alerts), NEVER)
+    since = np.full(len(alerts), NEVER)
     if len(alerts):
-        known = known_by(floods, moment)
+        known = known_by(floods, as_of)
         pairs = flood_pairs(alerts, known)
         pairs = pairs[pairs["until"] == NEVER]
         decided = np.minimum(to_us(known["decided_at"]), NEVER)
-        said = np.where(decided == NEVER, to_us(known["detected_at"]), decided)
-        np.minimum.at(made, pairs["alert"].to_numpy(), said[pairs["flood"].to_numpy()])
-        rules = known_by(visibility, moment)
+        flagged_at = np.where(decided == NEVER, to_us(known["detected_at"]), decided)
+        np.minimum.at(since, pairs["alert"].to_numpy(), flagged_at[pairs["flood"].to_numpy()])
+        rules = known_by(visibility, as_of)
         standing = rules[to_us(rules["released_at"]) == NEVER]
         if len(standing):
             times = pd.Series(to_us(standing["detected_at"]), index=standing["rule"]).groupby(level=0).min()
             own = alerts["rule"].map(times).to_numpy(dtype=np.float64, na_value=np.nan)
-            made = np.where(np.isnan(own), made, np.minimum(made, np.nan_to_num(own).astype(np.int64)))
-    return pd.Series(from_us(made).array, index=alerts.index)
+            since = np.where(np.isnan(own), since, np.minimum(since, np.nan_to_num(own).astype(np.int64)))
+    return pd.Series(from_us(since).array, index=alerts.index)

@@ -1,6 +1,6 @@
 """Finding flags: floods first, then visibility-only rules on what is left.
 
-Belongs here: the order in which the two look, so that every caller asks in the same way.
+Belongs here: the order of the two detectors, so that every caller gets the same flags.
 Does not belong here: the statistics (`floods/`, `flags/visibility.py`) and what a flag excludes (`flags/exclusion.py`).
 """
 
@@ -29,8 +29,8 @@ def find_flags(
     (flood_days, visibility_only_rules) : as `detect_floods` and `declare_visibility_only` return them.
     """
     flood_days = detect_floods(history, as_of, flood_settings or FloodSettings(), overrides)
-    # A bug's alerts are no decision about the rule: counted as such, they made 2.6% of the rules of 30 simulated
-    # companies visibility-only at some moment; left out, 0.3% (benchmarks/flags.py, development worlds).
+    # A bug's alerts say nothing about the rule: with them counted, 2.6% of the rules of 30 simulated companies became
+    # visibility-only at some time; without them, 0.3% (benchmarks/flags.py, development worlds).
     visibility_only = declare_visibility_only(
         history, rules, as_of, visibility_settings or VisibilitySettings(), overrides, flood_days
     )

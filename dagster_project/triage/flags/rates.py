@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.influence import wilson
+from dagster_project.triage.evaluation.metrics import wilson_interval
 
 KINDS = {"flood": "part of a flood", "visibility_only": "from a rule for visibility only"}
 EVERY_RULE = ""
@@ -69,8 +69,8 @@ def flagged_rates(alerts: pd.DataFrame, as_of: datetime, horizon: timedelta) -> 
             own = (group.sum() + PSEUDO_ALERTS * whole) / (len(group) + PSEUDO_ALERTS)
             rows.append((name, str(rule), len(group), int(group.sum()), float(own), len(group) + PSEUDO_ALERTS))
     table = pd.DataFrame(rows, columns=[*COLUMNS[:5], "weight"])
-    low, high = wilson(table["probability"].to_numpy(), table["weight"].to_numpy())
-    table["low"], table["high"] = np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
+    weight = table["weight"].to_numpy()
+    table["low"], table["high"] = wilson_interval(table["probability"].to_numpy() * weight, weight)
     return table[list(COLUMNS)]
 
 

@@ -1,15 +1,14 @@
 """Visibility-only rules: rules on which nobody acts, by design.
 
-Belongs here: who is declared so, who is inferred so from the decided alerts, and when an action ends it. Pure
-functions on frames.
-Does not belong here: bursts (`floods`), and what a flag excludes from what (`exclusion`).
+Belongs here: which rules are declared so, which are inferred so from their decided alerts, and when an action ends it.
+Pure functions on frames.
+Does not belong here: bursts (`floods`), and what a flag excludes (`exclusion`).
 
 Method. The acted share of a rule gets a Beta posterior; the rule is inferred to be visibility-only when the
 upper end of its one-sided credible interval falls below a limit (with nothing acted on in n: about 3/n, the
 rule of three, Hanley & Lippman-Hand 1983), over a minimum number of decided alerts and of days. An action
-ends it at once. What a rule was acted on before its last action stays in the posterior, so that a rule that
-is acted on rarely but truly is not inferred again after every quiet spell; unless the quiet spell is so long
-that the old record cannot explain it.
+ends it at once. The record before the last action stays in the posterior, so that a rule that is acted on rarely is
+not inferred again after every quiet spell, unless the quiet spell is so long that the old record cannot explain it.
 """
 
 from __future__ import annotations
@@ -57,17 +56,17 @@ class VisibilitySettings:
     """When a rule is inferred to be visibility-only.
 
     limit, confidence : the acted share is below `limit` with this posterior probability. 0.02 at 95% takes
-        148 decided alerts with no action: enough that a rule acted on at 5% is taken for one in 0.05% of
+        148 decided alerts with no action: with that many, a rule acted on at 5% is wrongly inferred in 0.05% of
         cases.
-    minimum_decided : decided alerts below which nothing is inferred, whatever the bound says.
-    minimum_days : days between the first and the last of them; a bad fortnight is no design. Outcomes of one rule
-        hang together in time, so days count more than alerts: of 4,357 rules that are acted on, in 180 simulated
-        companies, 15 were inferred at some moment with 14 days, 7 with 21 and 3 with 28, and of 184 rules that nobody
-        acts on each found all (benchmarks/flags.py, development worlds).
-    record : how many alerts of the record before the last action count at most. With 100, a rule that is
+    minimum_decided : decided alerts below which nothing is inferred, whatever the bound.
+    minimum_days : days between the first and the last of them; a quiet fortnight is not a design. Outcomes of one rule
+        are correlated in time, so days matter more than alerts: of 4,357 rules that are acted on, in 180 simulated
+        companies, 15 were wrongly inferred at some time with 14 days, 7 with 21 and 3 with 28; each setting inferred
+        all 184 rules that nobody acts on (benchmarks/flags.py, development worlds).
+    record : how many alerts from before the last action count at most. With 100, a rule that is
         truly acted on at 3% needs 290 quiet alerts to be inferred again, which happens to 1 in 7,000 of its
         quiet spells.
-    changed : probability of the quiet spell under the old record below which the record is set aside: habits
+    changed : probability of the quiet spell under the old record below which the record is ignored: habits
         changed.
     horizon_days : days after `raised_at` at which an unanswered alert counts as not acted on, where the
         history has no column `horizon_ends_at`.
@@ -96,26 +95,25 @@ def declare_visibility_only(
     overrides: pd.DataFrame | None = None,
     floods: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Which rules are, or were, visibility-only as it stood at `as_of`: one row per rule and episode.
+    """Which rules are, or were, visibility-only as of `as_of`: one row per rule and episode.
 
     Parameters
     ----------
     history : as for `floods.detect_floods`. Alerts with `raised_at` >= `as_of` and outcomes with `known_at` >
         `as_of` are not used.
     rules : `rule`, `declared_visibility_only` (bool or text), `created_at` (null: before all time); or None.
-    as_of : the moment at which the computation stands; UTC where it has no zone.
+    as_of : UTC where it has no zone.
     overrides : `flag` ('visibility_only'), `rule` or `scope`, `action`, `until` (the override holds from
-        `created_at` to before it; then the statistics speak again), `who`, `why`, `created_at`. They win,
+        `created_at` to before it; then the statistics decide again), `who`, `why`, `created_at`. They win,
         also over actions; of two that hold at the same time, the later one.
-    floods : the answer of `detect_floods`; alerts that a flood holds at a moment do not count at that moment, unless
-        they were acted on.
+    floods : the result of `detect_floods`; alerts do not count while a flood holds them, unless they were acted on.
 
     Returns
     -------
-    rule; alerts_decided, acted (int), days (float), upper_bound (float): what the rule's own record said at
+    rule; alerts_decided, acted (int), days (float), upper_bound (float): the rule's own record at
     `detected_at`, since its last action; status ('declared', 'inferred', 'released'); basis ('declared',
     'inferred', 'override': what it is or was before a release); evidence; detected_at; decided_at (the same
-    moment); released_at and release (why; null while it holds); decided_by ('statistics', 'declaration' or a
+    time); released_at and release (why; null while it holds); decided_by ('statistics', 'declaration' or a
     person). What an override flags has status 'declared'. `attrs["warnings"]` lists, in words, overrides that
     match no rule, and what cannot be read.
     """
@@ -150,7 +148,7 @@ def declare_visibility_only(
 
 @dataclass
 class _Record:
-    """What became known of all rules, in order of rule and time; arrays of events.
+    """What became known about all rules, in order of rule and time; arrays of events.
 
     decided, acted : running numbers for the rule, this event included. quiet : decided since its last action.
     quiet_from : when the first alert of that quiet spell was raised. raised : of the event's alert. action :
@@ -173,7 +171,7 @@ class _Record:
         return [name for name, own in self.names.items() if lows[own.stop] > lows[own.start]]
 
     def at(self, rule: str, time: int) -> int | None:
-        """The last event of a rule known by a moment."""
+        """The last event of a rule known by `time`."""
         own = self.names.get(rule)
         if own is None:
             return None
@@ -181,7 +179,7 @@ class _Record:
         return last if last >= own.start else None
 
     def first_action(self, rule: str, since: int) -> int:
-        """When the first action at or after a moment became known; `NEVER` if none."""
+        """When the first action at or after `since` became known; `NEVER` if none."""
         own = self.names.get(rule)
         if own is None:
             return NEVER
@@ -198,7 +196,7 @@ def _record(history: pd.DataFrame, now: int, settings: VisibilitySettings, flood
         ends = to_us(history["horizon_ends_at"])
     else:
         ends = np.where(raised == NEVER, NEVER, raised + int(settings.horizon_days * DAY))
-    # Nobody answered by the end of the horizon: that is an answer, whether or not the caller has written it.
+    # No action by the end of the horizon is an outcome, whether or not the caller has filled it in.
     unanswered = np.isnan(acted) | (known == NEVER)
     known = np.where(unanswered, ends, known)
     acted = np.where(unanswered, 0.0, acted)
@@ -209,9 +207,9 @@ def _record(history: pd.DataFrame, now: int, settings: VisibilitySettings, flood
     if floods is not None and len(floods) and len(use):
         since, until = flood_intervals(history[needed_columns(history)].iloc[use], floods)
 
-    # A flood's alerts begin to count when it is cleared, and cease to when it is found after their outcome. An action
-    # always counts: whoever acts on a rule does not take it for one that is only to be seen, and a flood that is only
-    # suspected must not keep that from being heard.
+    # A flood's alerts begin to count when it is cleared, and stop counting when it is detected after their outcome. An
+    # action always counts: people who act on a rule do not treat it as visibility-only, and a suspected flood must not
+    # hide that.
     every = np.arange(len(use))
     held = (since <= known) & (known < until) & ~acted
     later = (since > known) & (since != NEVER) & ~acted
@@ -221,7 +219,7 @@ def _record(history: pd.DataFrame, now: int, settings: VisibilitySettings, flood
     change[len(every) : len(every) + int(later.sum())] = -1
     seen = time <= now
     alert, time, change = alert[seen], time[seen], change[seen]
-    # Of one moment, actions first: a bound must not look low between two outcomes of the same moment.
+    # Actions first among equal times: the bound must not look low between two outcomes of the same time.
     order = np.lexsort((alert, ~acted[alert], time, code[alert]))
     alert, time, change = alert[order], time[order], change[order]
     rule = code[alert]
@@ -249,7 +247,7 @@ def _record(history: pd.DataFrame, now: int, settings: VisibilitySettings, flood
 
 
 def _running_from(steps: np.ndarray, begin: np.ndarray) -> np.ndarray:
-    """Running sums that start anew at `begin` (the position of each event's rule's first event)."""
+    """Running sums that restart at `begin` (the position of the first event of each event's rule)."""
     total = np.concatenate([[0], np.cumsum(steps)])
     return total[1:] - total[begin]
 
@@ -277,11 +275,11 @@ def _low(quiet: np.ndarray, before: np.ndarray, before_acted: np.ndarray, settin
 
 
 def _declarations(rules: pd.DataFrame | None, now: int) -> tuple[dict[str, int], list[str]]:
-    """Rule -> when it was declared visibility-only (0 if nobody wrote when), if by `now`."""
-    found: dict[str, int] = {}
+    """Rule -> when it was declared visibility-only (0 if no time is given), if by `now`."""
+    declared: dict[str, int] = {}
     warnings: list[str] = []
     if rules is None or len(rules) == 0 or "declared_visibility_only" not in rules:
-        return found, warnings
+        return declared, warnings
     created = to_us(rules["created_at"]) if "created_at" in rules else np.full(len(rules), NEVER)
     for rule, value, time in zip(rules["rule"], rules["declared_visibility_only"], created, strict=True):
         word = str(value).strip().lower()
@@ -291,15 +289,14 @@ def _declarations(rules: pd.DataFrame | None, now: int) -> tuple[dict[str, int],
         if yes and isinstance(rule, str):
             at = 0 if time == NEVER else int(time)
             if at <= now:
-                found[rule] = min(at, found.get(rule, at))
-    return found, warnings
+                declared[rule] = min(at, declared.get(rule, at))
+    return declared, warnings
 
 
 def _episode(record: _Record, rule: str, event: int | None, at: int, settings: VisibilitySettings) -> dict[str, Any]:
-    """An episode from a moment on, with what the rule's record said then."""
-    none = event is None
-    decided = 0 if none else int(record.quiet[event])
-    days = 0.0 if none or decided == 0 else float(record.raised[event] - record.quiet_from[event]) / DAY
+    """An episode from `at` on, with the rule's record at that time."""
+    decided = 0 if event is None else int(record.quiet[event])
+    days = 0.0 if event is None or decided == 0 else float(record.raised[event] - record.quiet_from[event]) / DAY
     return {
         "alerts_decided": decided,
         "acted": 0,

@@ -1,12 +1,12 @@
 """The simple rules that every model has to beat.
 
-Belongs here: the baselines, fitted on the same past alerts as a model, each a forecast of probabilities in
-its own right, able to serve when nothing better is proven.
+Belongs here: the baselines, fitted on the same past alerts as a model. Each forecasts probabilities by itself, and can
+serve when nothing better is proven.
 Does not belong here: choosing between contenders (`learning/training.py`) and measuring them (`evaluation/metrics.py`,
 `evaluation/measures.py`).
 
-Baselines read history columns, so that they are as fresh at scoring as the model is: the rate of a rule is
-the rate known when the alert was raised, not the one frozen at training.
+Baselines read history columns, so at scoring they are as up to date as the model: the rate of a rule is the rate known
+when the alert was raised, not the one at training.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ from dagster_project.triage.learning.calibration import penalised_logistic
 LOGISTIC = "logistic_on_rates"
 RATE_KEYS = ("rule", "entity", "team")
 
-# "Nobody ever acts" is not a probability, and its log-loss is infinite as soon as somebody acts. It is scored
-# as somebody who would bet a thousand to one on it: an act then costs 6.9 nats. Its Brier score and its
-# ranking do not depend on this choice.
+# "Nobody ever acts" is not a probability, and its log-loss is infinite as soon as somebody acts. It is scored as odds
+# of a thousand to one: an action then costs 6.9 nats. Its Brier score and its ranking do not depend on this choice.
 ALWAYS_NO_PROBABILITY = 1e-3
 
-# How many alerts at the overall rate a rate is mixed with. Chosen per fit among these, by log-loss on the
-# past.
+# A rate is mixed with so many alerts at the overall rate. Each fit chooses among these, by log-loss on the past.
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
 
 # A baseline never claims more certainty than this: the past rate of a rule that was never acted upon is a
@@ -79,27 +77,29 @@ class Baseline:
     def from_document(cls, document: Any) -> Baseline:
         """The baseline of a document made by `to_document`; `HeedError` when it is not one."""
         try:
-            made = cls(str(document["name"]), dict(document["numbers"]))
+            baseline = cls(str(document["name"]), dict(document["numbers"]))
             needed: tuple[str, ...]
-            if made.name.startswith("rate_per_"):
+            if baseline.name.startswith("rate_per_"):
                 needed = ("rate", "strength")
-                ok = all(isinstance(made.numbers[c], (str, type(None))) for c in ("known", "acted", "share"))
-            elif made.name == LOGISTIC:
+                ok = all(isinstance(baseline.numbers[c], (str, type(None))) for c in ("known", "acted", "share"))
+            elif baseline.name == LOGISTIC:
                 needed = ()
-                ok = len(made.numbers["coefficients"]) == 1 + len(made.numbers["rates"]) + 2 * bool(
-                    made.numbers["last"]
-                ) and all(np.isfinite(float(c)) for c in made.numbers["coefficients"])
-                for rate in made.numbers["rates"]:
+                ok = len(baseline.numbers["coefficients"]) == 1 + len(baseline.numbers["rates"]) + 2 * bool(
+                    baseline.numbers["last"]
+                ) and all(np.isfinite(float(c)) for c in baseline.numbers["coefficients"])
+                for rate in baseline.numbers["rates"]:
                     cls.from_document(rate)
             else:
-                needed = {ALWAYS_NO: (), CONSTANT: ("rate",), REPEAT_LAST: ("acted", "not_acted", "none")}[made.name]
-                ok = made.name != REPEAT_LAST or isinstance(made.numbers["column"], str)
-            ok = ok and all(np.isfinite(float(made.numbers[name])) for name in needed)
+                needed = {ALWAYS_NO: (), CONSTANT: ("rate",), REPEAT_LAST: ("acted", "not_acted", "none")}[
+                    baseline.name
+                ]
+                ok = baseline.name != REPEAT_LAST or isinstance(baseline.numbers["column"], str)
+            ok = ok and all(np.isfinite(float(baseline.numbers[name])) for name in needed)
         except (KeyError, TypeError, ValueError) as error:
             raise HeedError(f"the stored baseline is malformed ({error!r})", "train again") from error
         if not ok:
             raise HeedError("the stored baseline is malformed (a number is missing or not finite)", "train again")
-        return made
+        return baseline
 
 
 def names_for(settings: FeatureSettings) -> list[str]:
@@ -110,8 +110,8 @@ def names_for(settings: FeatureSettings) -> list[str]:
 
 def read_by_baselines(settings: FeatureSettings) -> set[str]:
     """The history columns that fitting and predicting may read."""
-    said = ("known_count", "acted_count", "decayed_acted_rate", "last_outcome")
-    return {f.name for f in history_features_for(settings) if f.key in RATE_KEYS and f.statistic in said}
+    statistics = ("known_count", "acted_count", "decayed_acted_rate", "last_outcome")
+    return {f.name for f in history_features_for(settings) if f.key in RATE_KEYS and f.statistic in statistics}
 
 
 def fit_baselines(
@@ -136,30 +136,30 @@ def fit_baselines(
     w = np.ones(len(acted)) if weight is None else np.asarray(weight, dtype=np.float64)
     y = np.asarray(acted, dtype=np.float64)
     rate = float((np.dot(w, y) + prior[0]) / (w.sum() + prior[0] + prior[1]))
-    made = {ALWAYS_NO: Baseline(ALWAYS_NO, {}), CONSTANT: Baseline(CONSTANT, {"rate": rate})}
+    fitted = {ALWAYS_NO: Baseline(ALWAYS_NO, {}), CONSTANT: Baseline(CONSTANT, {"rate": rate})}
     wanted = names_for(settings)
     rates = []
     for key in RATE_KEYS:
         name = f"rate_per_{key}"
         if name in wanted and key not in withheld:
-            made[name] = _fit_rate(name, key, frame, y, w, rate, settings)
-            rates.append(made[name])
+            fitted[name] = _fit_rate(name, key, frame, y, w, rate, settings)
+            rates.append(fitted[name])
     column = next(f.name for f in history_features_for(settings) if f.key == "rule" and f.statistic == "last_outcome")
     last = None if "rule" in withheld else column
     if last is not None:
-        made[REPEAT_LAST] = _fit_repeat_last(last, frame, y, w, rate)
+        fitted[REPEAT_LAST] = _fit_repeat_last(last, frame, y, w, rate)
     if LOGISTIC in wanted and rates:
         design = _design(rates, last, frame)
         # Centred on "the plain average of the log-odds of the rates", with room to move away from it.
         centre = [0.0] + [1.0 / len(rates)] * len(rates) + [0.0, 0.0] * (last is not None)
-        found = penalised_logistic(design, y, w, centre, [1.0] * len(centre))
+        coefficients = penalised_logistic(design, y, w, centre, [1.0] * len(centre))
         numbers = {
             "rates": [r.to_document() for r in rates],
             "last": last,
-            "coefficients": [float(c) for c in found],
+            "coefficients": [float(c) for c in coefficients],
         }
-        made[LOGISTIC] = Baseline(LOGISTIC, numbers)
-    return made
+        fitted[LOGISTIC] = Baseline(LOGISTIC, numbers)
+    return fitted
 
 
 def _fit_rate(
@@ -196,7 +196,7 @@ def _fit_rate(
 def _shrunk(
     frame: pd.DataFrame, known: str, acted: str | None, share: str | None, strength: float, rate: float
 ) -> np.ndarray:
-    """(acted + strength * rate) / (known + strength); a decayed share stands for acted / known."""
+    """(acted + strength * rate) / (known + strength); a decayed share replaces acted / known."""
     n = np.nan_to_num(_read(frame, known))
     k = np.nan_to_num(_read(frame, acted)) if acted is not None else np.nan_to_num(_read(frame, str(share))) * n
     return clip_probability((k + strength * rate) / (n + strength), FLOOR)

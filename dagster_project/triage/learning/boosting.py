@@ -2,8 +2,8 @@
 
 Belongs here: binned data shared by many fits, one deterministic fit, the text of a fit, and joining several
 fits into one text.
-Does not belong here: which fits are made and why (`learning/training.py`), calibrated forecasts
-(`learning/model.py`), and what trees say once they are taught (`trees/`).
+Does not belong here: which fits are made and why (`learning/competition.py`), calibrated forecasts
+(`learning/model.py`), and scores and contributions of trained trees (`trees/`).
 
 LightGBM is imported inside the functions: it takes seconds to load, and most commands never need it.
 """
@@ -45,7 +45,7 @@ THREADING_MINIMUM = 20_000
 
 @dataclass(frozen=True)
 class Fit:
-    """One fit, for whoever makes it elsewhere.
+    """One fit, to be made outside this process.
 
     matrix : float32 [alerts, columns]. acted, weight : one number per alert. names, categorical : of columns, the
     latter by position. parameters : all of them, but for threads. trees : how many.
@@ -118,7 +118,7 @@ class Binned:
         trees: int,
         elsewhere: Callable[[Fit], str],
     ) -> Any:
-        """As `fit`, made by `elsewhere` in the place of this process; `matrix`, which is changed, holds the rows."""
+        """Like `fit`, but made by `elsewhere` instead of this process. `matrix` holds the rows, and is changed."""
         # A constraint ends the process in distributed training (LightGBM issue 5680, open with 4.7). A column that
         # holds one number is never split either.
         matrix[:, np.setdiff1d(np.arange(matrix.shape[1]), columns)] = 0
@@ -129,8 +129,8 @@ class Binned:
 
 def log_odds(booster: Any, matrix: np.ndarray, trees: int | None, threads: int) -> np.ndarray:
     """Raw scores of the first `trees` trees (all when None, or when there are fewer): float64 log-odds."""
-    made = booster.predict(matrix, raw_score=True, num_iteration=-1 if trees is None else trees, num_threads=threads)
-    return np.asarray(made, dtype=np.float64)
+    raw = booster.predict(matrix, raw_score=True, num_iteration=-1 if trees is None else trees, num_threads=threads)
+    return np.asarray(raw, dtype=np.float64)
 
 
 def safe_names(names: Sequence[str]) -> list[str]:

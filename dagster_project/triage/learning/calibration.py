@@ -69,23 +69,23 @@ class Calibration:
     def from_document(cls, document: Any) -> Calibration:
         """The map of a document made by `to_document`; `HeedError` when it is not one."""
         try:
-            made = cls(str(document["kind"]), dict(document["numbers"]))
+            calibration = cls(str(document["kind"]), dict(document["numbers"]))
             needed = {
                 "none": (),
                 "shift": ("intercept", "slope"),
                 "platt": ("intercept", "slope"),
                 "beta": ("intercept", "a", "b"),
                 "isotonic": ("x", "y"),
-            }[made.kind]
-            values = [np.asarray(made.numbers[name], dtype=np.float64) for name in needed]
+            }[calibration.kind]
+            values = [np.asarray(calibration.numbers[name], dtype=np.float64) for name in needed]
             sound = all(v.size and np.isfinite(v).all() for v in values)
-            if made.kind == "isotonic":
+            if calibration.kind == "isotonic":
                 sound = sound and values[0].shape == values[1].shape and bool((np.diff(values[0]) > 0).all())
         except (KeyError, TypeError, ValueError) as error:
             raise HeedError(f"the stored calibration is malformed ({error!r})", "train again") from error
         if not sound:
             raise HeedError("the stored calibration is malformed (not finite or not ordered)", "train again")
-        return made
+        return calibration
 
 
 def uninfluenced(influenced: np.ndarray, acted: np.ndarray) -> np.ndarray:

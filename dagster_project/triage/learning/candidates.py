@@ -1,4 +1,4 @@
-"""Which trees are tried.
+"""The candidates that compete in a training.
 
 Belongs here: the candidates and the settings of learning.
 Does not belong here: learning itself (`training.py`).
@@ -27,7 +27,7 @@ class Candidate:
         past says that it is better with them.
     history : which history columns take part: "all", "few" (one long share, the last outcome, one decayed
         share, the gap) or "none". History misleads when habits change.
-    names : whether names (rule, entity, ...) take part beside what is known about them.
+    names : whether names (rule, entity, ...) take part in addition to what is known about them.
     signals : whether bursts, gaps, changes, trends and echoes take part (`features/signals.py`).
     half_life : the weight of an alert halves with this age; None weighs all ages alike.
     minimum_alerts, maximum_alerts : with fewer mature alerts, or as many or more, it does not compete.
@@ -49,7 +49,7 @@ class Candidate:
 
 # Two that differ in what they know or can express make the default blend. Where little is known, small trees without
 # names are best (real alerts: 0.29 skill over repeat-last against 0.26 of deep trees with names); where much is, deep
-# trees with names (simulated worlds of 100,000 alerts: 0.895 of the reachable skill against 0.856), and beside them a
+# trees with names (simulated worlds of 100,000 alerts: 0.895 of the reachable skill against 0.856), and in addition a
 # second view with few history columns adds 0.002 to 0.003. Signals paid in the past of no simulated world (0 of 26):
 # they compete for companies whose habits do follow bursts and gaps.
 CANDIDATES = (
@@ -77,7 +77,8 @@ CANDIDATES = (
     Candidate("without history", history="none", names=True),
 )
 
-_FEW = ("last_outcome", "_hl7d", "seconds_since_raised")
+# The columns of history "few".
+FEW = ("last_outcome", "_hl7d", "seconds_since_raised")
 
 
 @dataclass(frozen=True)
@@ -96,15 +97,15 @@ class LearningSettings:
     tuning_alerts : at most so many alerts take part in tuning (every n-th in time order); the final fit takes
         all. With 30,000 of 66,000 the final skill was 0.01 lower in one simulated world and the same in another, at
         half the time; the evidence is then that of a recipe which has seen less than production.
-    prove_first : trees serve only once they have beaten the best baseline beyond doubt. False lets them serve
-        until they have lost to it beyond doubt.
+    prove_first : trees serve only once they have beaten the best baseline significantly. False lets them serve
+        until they have lost to it significantly.
     replicates : of the block bootstrap that decides whether the trees are better.
     threads : CPU threads; the result does not depend on them.
     withheld : facts ("severity", "@attribute") that nothing learns from, histories kept about them included.
     known_at_raise : columns and attributes of which a person says that they are known at the raise:
         `audit/withholding.py` checks them and keeps them.
-    fit_elsewhere : makes the final fits in the place of this process, and returns their texts. Tuning stays here: it
-        takes part of the alerts.
+    fit_elsewhere : makes the final fits instead of this process, and returns their texts. Tuning stays here: it uses
+        only a part of the alerts.
     """
 
     features: FeatureSettings = field(default_factory=FeatureSettings)

@@ -1,7 +1,7 @@
-"""The model that scores: forecasts, reasons, and an exact, pickle-free stored form.
+"""The trained model: forecasts, reasons, and an exact, pickle-free stored form.
 
-Belongs here: `Model`: what `learn` makes, the store keeps and scoring uses.
-Does not belong here: learning (`learning/training.py`), stores and tables.
+Belongs here: `Model`, which training produces, the store keeps and scoring uses.
+Does not belong here: training it (`learning/training.py`), stores and tables.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ FORMAT = 2
 LIGHTGBM = "lightgbm"
 PRIOR = "prior"
 
-# Alerts that are scored, and explained, at a time: so that a million of them take no more memory than this many. At 150
-# columns a batch takes 60 MB to score and 70 MB to explain; larger ones are no faster.
+# Alerts are scored and explained in batches of so many, which bounds the memory. At 150 columns a batch takes 60 MB to
+# score and 70 MB to explain; larger ones are no faster.
 SCORED_AT_A_TIME = 100_000
 EXPLAINED_AT_A_TIME = 20_000
 
 
 @dataclass(frozen=True)
 class Recalibration:
-    """A map over the scores of trees that stay: from what was said since they were taught to what came of it.
+    """A map over the scores of trees that stay, fitted on their forecasts since training and the outcomes.
 
     calibration : applied after the model's own. cut : everything it was fitted on was known by then (UTC).
     alerts : how many it was fitted on.
@@ -62,13 +62,13 @@ class Recalibration:
 
 @dataclass(frozen=True)
 class Model:
-    """Forecasts the probability of action; made by `train` or `Model.from_document`.
+    """Forecasts the probability of action; comes from `train` or `Model.from_document`.
 
     kind : "lightgbm", "prior" or the name of a baseline.
-    cut : the moment up to which it knows the world (UTC).
-    contract : the feature contract it was taught with.
-    explanation : in words, what it is and why it serves.
-    evidence : JSON-able: how every contender did inside the past.
+    cut : data through this moment went into it (UTC).
+    contract : the feature contract it was trained with.
+    explanation : what it is and why it serves, in words.
+    evidence : JSON-able: how every contender performed in the past.
     members : how many fits share `booster_text`; their mean log-odds are the score before calibration.
     recalibration : set while a champion stays whose candidates were refused (`champion/recalibration.py`).
     """
@@ -88,7 +88,7 @@ class Model:
 
     @property
     def status(self) -> str:
-        """ "model", "baseline" or "prior": what the score's reader is told."""
+        """ "model", "baseline" or "prior", as readers of the score see it."""
         return {LIGHTGBM: "model", PRIOR: "prior"}.get(self.kind, "baseline")
 
     @property
@@ -98,8 +98,8 @@ class Model:
         digest = hashlib.sha256((text + "\n" + (self.booster_text or "")).encode()).hexdigest()[:12]
         return f"{self.kind}-{self.cut.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest}"
 
-    def as_taught(self) -> Model:
-        """Itself without any recalibration."""
+    def as_trained(self) -> Model:
+        """The model as it was trained, without any recalibration."""
         return replace(self, recalibration=None)
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
@@ -111,13 +111,13 @@ class Model:
         if not len(frame):
             return np.zeros(0)
         if self.baseline is not None:
-            said = self.calibration.apply(self.baseline.predict(frame))
+            probability = self.calibration.apply(self.baseline.predict(frame))
         else:
             forest = self._forest()
             batches = _batches(frame, SCORED_AT_A_TIME)
             parts = [forest.raw_scores(self.plan.matrix(some), self.threads) for some in batches]
-            said = self.calibration.apply(expit(np.concatenate(parts) / self.members))
-        return said if self.recalibration is None else self.recalibration.calibration.apply(said)
+            probability = self.calibration.apply(expit(np.concatenate(parts) / self.members))
+        return probability if self.recalibration is None else self.recalibration.calibration.apply(probability)
 
     def contributions(self, frame: pd.DataFrame) -> np.ndarray:
         """Exact Shapley contributions to the log-odds before calibration: float64 [alerts, columns]."""
@@ -130,9 +130,9 @@ class Model:
         settings = settings_from_contract(self.contract)
         if self.baseline is None:
             return [
-                said
+                sentences
                 for some in _batches(frame, EXPLAINED_AT_A_TIME)
-                for said in reasons_from_contributions(some, self.plan, self.contributions(some), settings, top)
+                for sentences in reasons_from_contributions(some, self.plan, self.contributions(some), settings, top)
             ]
         return reasons_from_baseline(self.baseline, frame, settings, top, nothing_known=self.kind == PRIOR)
 
@@ -149,8 +149,8 @@ class Model:
                     f"the stored model has format {document['format']!r}, this version reads {FORMAT}",
                     "train again",
                 )
-            baseline, again = document["baseline"], document.get("recalibration")
-            made = cls(
+            baseline, recalibrated = document["baseline"], document.get("recalibration")
+            model = cls(
                 kind=str(document["kind"]),
                 cut=datetime.fromisoformat(document["cut"]),
                 contract=dict(document["contract"]),
@@ -161,22 +161,22 @@ class Model:
                 calibration=Calibration.from_document(document["calibration"]),
                 booster_text=booster_text,
                 members=int(document["members"]),
-                recalibration=Recalibration.from_document(again) if again is not None else None,
+                recalibration=Recalibration.from_document(recalibrated) if recalibrated is not None else None,
                 threads=threads,
             )
-            version, own = document["version"], made.version
+            version, own = document["version"], model.version
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
             raise HeedError(f"the stored model is malformed ({error!r})", "train again") from error
-        if (made.baseline is None) == (made.booster_text is None) or made.members < 1:
+        if (model.baseline is None) == (model.booster_text is None) or model.members < 1:
             raise HeedError("the stored model has neither trees nor a baseline, or both", "train again")
         if version != own:
             raise HeedError(
                 f"the stored model {version} does not match its own content ({own})",
                 "restore it or train again",
             )
-        if made.baseline is None and made._forest().names != boosting.safe_names(made.plan.names):
+        if model.baseline is None and model._forest().names != boosting.safe_names(model.plan.names):
             raise HeedError("the stored trees and their column plan do not belong together", "train again")
-        return made
+        return model
 
     def _forest(self) -> Forest:
         assert self.booster_text is not None
@@ -188,10 +188,10 @@ class Model:
         return _PARSED[key]
 
     def _document(self) -> dict[str, Any]:
-        # Left out where there is none: versions that were stored before keep their names.
-        again = {"recalibration": self.recalibration.to_document()} if self.recalibration is not None else {}
+        # Left out when there is none, so that versions stored earlier keep their names.
+        recalibrated = {"recalibration": self.recalibration.to_document()} if self.recalibration is not None else {}
         return {
-            **again,
+            **recalibrated,
             "format": FORMAT,
             "kind": self.kind,
             "cut": self.cut.astimezone(UTC).isoformat(),
@@ -205,7 +205,7 @@ class Model:
         }
 
 
-# The trees that were parsed last: scoring in batches parses their text once.
+# The trees parsed last, so that scoring in batches parses their text only once.
 _PARSED: dict[bytes, Forest] = {}
 
 

@@ -2,7 +2,7 @@
 
 Belongs here: grouping exact contributions by the fact they come from, and saying each fact in plain words
 with its numbers.
-Does not belong here: computing contributions or probabilities (`learning/training.py`).
+Does not belong here: computing contributions or probabilities (`learning/model.py`).
 
 A reason states a fact, not a coefficient: "this rule led to action in 2 of its last 41 alerts". A fact whose
 direction does not show from its words says so: "raised on a Sunday at 03:10 UTC (lowers the score)".
@@ -24,7 +24,7 @@ from dagster_project.triage.learning.baselines import LOGISTIC, RATE_KEYS, Basel
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
-# Text from an alert is quoted up to this length: a reason is one line beside the alert.
+# Text from an alert is quoted up to this length: a reason is one line.
 QUOTE = 60
 
 NOTHING_KNOWN = "nothing is known yet about alerts like this one"
@@ -43,8 +43,8 @@ def reasons_from_contributions(
 
     Columns of one fact (all windows of a rule's outcomes, say) are added up before they are ranked; the
     window with the strongest contribution lends its numbers. Where a combination has the same history as one of
-    its parts (a rule that only one team answers), both are one fact, said of the part. A fact that did not move
-    the score is no reason, so there may be fewer than `top`.
+    its parts (a rule that only one team answers), both are one fact, and the reason names the part. A fact that did
+    not move the score is no reason, so there may be fewer than `top`.
     """
     facts = [_fact(column, settings) for column in plan.columns]
     names = sorted(set(facts))
@@ -56,24 +56,24 @@ def reasons_from_contributions(
         grouped[rows, place[kind, part]] += grouped[rows, place[kind, combination]]
         grouped[rows, place[kind, combination]] = 0.0
     order = np.argsort(-np.abs(grouped), axis=1, kind="stable")[:, : top + 2]
-    # Python's own numbers, in lists: a million alerts are told one by one.
+    # Lists of Python numbers are faster here: sentences are made alert by alert.
     pushes = np.take_along_axis(grouped, order, axis=1).tolist()
     strongest = []
     for name in names:
         columns = np.flatnonzero(member[:, place[name]])
         strongest.append(columns[np.abs(contributions[:, columns]).argmax(axis=1)].tolist())
     teller = _Teller(frame, plan, settings)
-    made: list[list[str]] = []
+    reasons: list[list[str]] = []
     for row, best in enumerate(order.tolist()):
-        said: list[str] = []
+        sentences: list[str] = []
         for g, push in zip(best, pushes[row], strict=True):
-            if len(said) == top or abs(push) < 1e-6:
+            if len(sentences) == top or abs(push) < 1e-6:
                 break
             text = teller.say(row, names[g], strongest[g][row], push)
-            if text and text not in said:
-                said.append(text)
-        made.append(said)
-    return made
+            if text and text not in sentences:
+                sentences.append(text)
+        reasons.append(sentences)
+    return reasons
 
 
 def reasons_from_baseline(
@@ -93,13 +93,13 @@ def reasons_from_baseline(
         return [[f"{rate:.0%} of all past alerts led to action"][:top] for _ in range(len(frame))]
     window = max(settings.outcome_windows)
     names = {(f.key, f.statistic): f.name for f in history_features_for(settings) if f.window == window}
-    made: list[list[str]] = [[] for _ in range(len(frame))]
+    reasons: list[list[str]] = [[] for _ in range(len(frame))]
     for key in keys[:top]:
         known = frame[names[key, "known_count"]].to_numpy(dtype=np.float64, na_value=0.0)
         acted = frame[names[key, "acted_count"]].to_numpy(dtype=np.float64, na_value=0.0)
         for row in range(len(frame)):
-            made[row].append(rate_reason(key, known[row], acted[row], window))
-    return made
+            reasons[row].append(rate_reason(key, known[row], acted[row], window))
+    return reasons
 
 
 def rate_reason(key: str, known: float, acted: float, window: timedelta | None) -> str:
@@ -202,8 +202,8 @@ class _Teller:
             ago = "one day" if lag == timedelta(days=1) else _days(lag)
             count = _times(numbers[0] - numbers[1])
             return f"{subject} raised alerts {count} around the same hour {ago} before"
-        said = f"{subject} raised alerts {_times(numbers[1])} in the {_days(windows[1])} before"
-        return f"{said} and {_times(numbers[0])} in the {_days(windows[0])} before"
+        longer = f"{subject} raised alerts {_times(numbers[1])} in the {_days(windows[1])} before"
+        return f"{longer} and {_times(numbers[0])} in the {_days(windows[0])} before"
 
     def _outcomes(self, row: int, key: str, strongest: int, direction: str) -> str:
         feature = self.features[self.plan.columns[strongest].of[-1]]

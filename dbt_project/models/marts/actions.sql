@@ -1,3 +1,5 @@
+{# Only while dbt parses: unit tests need not provide it. #}
+{% if not execute %}-- depends_on: {{ ref('int_changed_actions') }}{% endif %}
 {{ config(
     incremental_strategy='converge', unique_key='action_id',
     meta={'changed': 'changed_actions'},
@@ -16,6 +18,4 @@ from {{ ref('stg_actions') }} as actions
 left join {{ ref('stg_action_types') }} as types on types.type_key = {{ type_key('actions.action_type') }}
 where
     actions.placement = 'clean'
-    {% if only_new() -%} and actions.action_id in (select action_id from {{ ref('changed_actions') }}) {%- endif %}
-
-{% if not execute %}-- dbt must know of it before it runs: {{ ref('changed_actions') }}{% endif %}
+    {% if only_new() -%} and actions.action_id in (select action_id from {{ ref('int_changed_actions') }}) {%- endif %}

@@ -1,3 +1,5 @@
+{# Only while dbt parses: unit tests need not provide it. #}
+{% if not execute %}-- depends_on: {{ ref('int_changed_alerts') }}{% endif %}
 {{ config(
     incremental_strategy='replace_changed',
     meta={'changed': 'changed_alerts'},
@@ -22,7 +24,7 @@ with pairs as (
         later.placement = 'duplicate'
         -- What a correction replaced was before it.
         and (later.loaded_at < used.loaded_at) is not true
-        {% if only_new() -%} and later.alert_id in (select alert_id from {{ ref('changed_alerts') }}) {%- endif %}
+        {% if only_new() -%} and later.alert_id in (select alert_id from {{ ref('int_changed_alerts') }}) {%- endif %}
 ),
 
 differences as (
@@ -75,5 +77,3 @@ select distinct on (alert_id collate "C", column_name collate "C")
     changed_at
 from differences
 order by alert_id collate "C", column_name collate "C", changed_at nulls first, version
-
-{% if not execute %}-- dbt must know of it before it runs: {{ ref('changed_alerts') }}{% endif %}

@@ -1,3 +1,5 @@
+{# Only while dbt parses: unit tests need not provide it. #}
+{% if not execute %}-- depends_on: {{ ref('int_changed_outcomes') }}{% endif %}
 {{ config(
     incremental_strategy='converge', unique_key='alert_id',
     meta={'changed': 'changed_outcomes', 'since': 'known_at'},
@@ -10,7 +12,7 @@ with
 {% if only_new() -%}
 -- Touched themselves or by an action; and those undecided so far for which the as-of has passed a decision or the horizon.
 due as materialized (
-    select alert_id from {{ ref('changed_outcomes') }}
+    select alert_id from {{ ref('int_changed_outcomes') }}
     union
     select standing.alert_id
     from {{ this }} as standing
@@ -107,5 +109,3 @@ left join {{ ref('shared_ids') }} as shared on shared.alert_id = alerts.alert_id
 cross join lateral (
     select alerts.horizon_ends_at <= {{ as_of() }} and (shared.shared_from <= alerts.horizon_ends_at) is not true as horizon_decides
 ) as answers
-
-{% if not execute %}-- dbt must know of it before it runs: {{ ref('changed_outcomes') }}{% endif %}

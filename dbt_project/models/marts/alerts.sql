@@ -1,3 +1,5 @@
+{# Only while dbt parses: unit tests need not provide it. #}
+{% if not execute %}-- depends_on: {{ ref('int_changed_alerts') }}{% endif %}
 {{ config(
     incremental_strategy='converge', unique_key='alert_id',
     meta={'changed': 'changed_alerts', 'since': 'raised_at'},
@@ -20,10 +22,8 @@ select
     end as attributes,
     alerts.loaded_at
 from {{ ref('stg_alerts') }} as alerts
-inner join {{ ref('stg_spellings') }} as rules on rules.kind = 'rule' and rules.spelling = alerts.rule
-left join {{ ref('stg_spellings') }} as teams on teams.kind = 'team' and teams.spelling = alerts.team
+inner join {{ ref('int_spellings') }} as rules on rules.kind = 'rule' and rules.spelling = alerts.rule
+left join {{ ref('int_spellings') }} as teams on teams.kind = 'team' and teams.spelling = alerts.team
 where
     alerts.placement = 'clean'
-    {% if only_new() -%} and alerts.alert_id in (select alert_id from {{ ref('changed_alerts') }}) {%- endif %}
-
-{% if not execute %}-- dbt must know of it before it runs: {{ ref('changed_alerts') }}{% endif %}
+    {% if only_new() -%} and alerts.alert_id in (select alert_id from {{ ref('int_changed_alerts') }}) {%- endif %}

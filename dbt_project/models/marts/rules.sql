@@ -18,8 +18,8 @@ declared as (
         rules.declared_visibility_only,
         rules.created_at
     from {{ ref('stg_rules') }} as rules
-    inner join {{ ref('stg_spellings') }} as names on names.kind = 'rule' and names.spelling = rules.rule
-    left join {{ ref('stg_spellings') }} as teams on teams.kind = 'team' and teams.spelling = rules.team
+    inner join {{ ref('int_spellings') }} as names on names.kind = 'rule' and names.spelling = rules.rule
+    left join {{ ref('int_spellings') }} as teams on teams.kind = 'team' and teams.spelling = rules.team
     where rules.placement = 'clean'
 )
 

@@ -1,7 +1,7 @@
 {{ config(
     materialized='incremental', incremental_strategy='restage', on_schema_change='sync_all_columns',
     indexes=[{'columns': ['action_id'], 'type': 'hash'}, {'columns': ['alert_id'], 'type': 'hash'}, {'columns': ['staged_at']}, {'columns': ['placement']}],
-    post_hook="{{ analyze_after_whole() }}",
+    post_hook="{{ analyze_after_full_refresh() }}",
 ) }}
 
 {%- set raw = source('raw', 'actions') -%}

@@ -2,7 +2,7 @@
     materialized='incremental', incremental_strategy='restage', on_schema_change='sync_all_columns',
     indexes=[{'columns': ['alert_id'], 'type': 'hash'}, {'columns': ['staged_at']}, {'columns': ['placement']}],
     post_hook=[
-        "{{ analyze_after_whole() }}",
+        "{{ analyze_after_full_refresh() }}",
         "{{ index_once('stg_alerts_unreadable', '(alert_id) where unreadable_numbers is not null') }}",
     ],
 ) }}

@@ -6,7 +6,7 @@ called from `volume`), the suites (JSON, in `expectations/suites`), and running 
 (`dagster_project/resources/expectations/validation.py`).
 
 Modules: `rows` (the base class, read it first), `columns` (single columns and pairs), `history` (families of
-feature columns, found by their names), `volume` (floods and visibility-only rules).
+feature columns, recognised by name), `volume` (floods and visibility-only rules).
 
 Great Expectations finds this package by itself when the folder `expectations/` is opened as a file context,
 because `great_expectations.yml` names its parent as the plugins directory; heed imports it by path.

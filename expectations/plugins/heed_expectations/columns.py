@@ -16,11 +16,11 @@ from great_expectations.core.suite_parameters import SuiteParameterDict
 
 from .rows import RowsExpectation, Unexpected, as_times, frame_metric
 
-# A time or a number that is written into the suite, or handed over at validation as {"$PARAMETER": "name"}.
+# A time or a number that is written into the suite, or passed at validation as {"$PARAMETER": "name"}.
 TimeOrParameter = str | SuiteParameterDict
 
 
-# json.loads spends a third of its time on looking at its options.
+# json.loads spends a third of its time checking its options.
 _decode = json.JSONDecoder().decode
 
 
@@ -145,7 +145,7 @@ def find_times_outside(
 
 
 class ExpectColumnTimesToBeBetween(RowsExpectation):
-    """Expect each time to lie between two moments, both included. Nulls pass.
+    """Expect each time to lie between two times, both included. Nulls pass.
 
     Great Expectations' own range expectation compares against numbers and naive datetimes; heed's times all
     carry UTC.
@@ -187,7 +187,7 @@ class ExpectTimesToBeOrdered(RowsExpectation):
     Args:
         column_A (str): The column that comes first in time.
         column_B (str): The column that comes second.
-        or_equal (bool): Whether both may be the same moment.
+        or_equal (bool): Whether both may be the same time.
         tolerance_seconds (float): By how much A may lie after B, for clocks that differ.
     """
 
@@ -255,7 +255,7 @@ def count_rows_with_value(frame: pd.DataFrame, *, column: str, value: Any, min_c
 
 
 class ExpectEnoughRowsWithValue(RowsExpectation):
-    """Expect at least so many rows to have a given value. The observed value is their number.
+    """Expect at least `min_count` rows to have a given value. The observed value is their number.
 
     Args:
         column (str): The column.

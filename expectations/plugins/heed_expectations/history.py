@@ -1,17 +1,16 @@
-"""Expectations about families of feature columns, found by their names.
+"""Expectations about families of feature columns, recognised by name.
 
 Belongs here: laws that hold between columns of a features frame whatever the history keys and windows are.
 Does not belong here: how a feature is computed (`dagster_project/triage`).
 
-Names that are understood, with `<key>` any history key (rule, entity, team, ...) and `<window>` like `7d`, `12h` or
+Recognised names, with `<key>` any history key (rule, entity, team, ...) and `<window>` like `7d`, `12h` or
 `90min`:
 
-- `<key>_raised_count_<window>`, `<key>_known_count_<window>`, `<key>_acted_count_<window>`: whole numbers;
+- `<key>_raised_count_<window>`, `<key>_known_count_<window>`, `<key>_acted_count_<window>`: integers;
 - `..._rate`, `..._rate_<anything>`, `<key>_last_outcome`: between 0 and 1;
-- `..._seconds_since_<anything>`: more than 0, because ties never count as the past.
+- `..._seconds_since_<anything>`: more than 0, because ties do not count as the past.
 
-A frame without a single column of a family does not pass: an expectation that looks at nothing must not be
-green.
+A frame without any column of a family does not pass: an expectation that checks nothing must not be green.
 """
 
 from __future__ import annotations
@@ -58,16 +57,16 @@ def _summary(frame: pd.DataFrame, bad: dict[str, np.ndarray], looked_at: int) ->
 
 def _counts(frame: pd.DataFrame) -> dict[tuple[str, str, int], str]:
     """`(key, what, window in seconds) -> column`."""
-    found = {}
+    columns = {}
     for column in frame.columns:
         if match := COUNT.match(str(column)):
-            found[match["key"], match["what"], int(match["size"]) * SECONDS[match["unit"]]] = str(column)
-    return found
+            columns[match["key"], match["what"], int(match["size"]) * SECONDS[match["unit"]]] = str(column)
+    return columns
 
 
 @frame_metric("heed.history_counts_are_counts")
 def find_history_counts_that_are_no_counts(frame: pd.DataFrame) -> Unexpected:
-    """Rows with a history count that is negative or not whole, or missing while the same key's other counts
+    """Rows with a history count that is negative or not an integer, or missing while the same key's other counts
     are not."""
     counts = _counts(frame)
     if not counts:
@@ -87,7 +86,7 @@ def find_history_counts_that_are_no_counts(frame: pd.DataFrame) -> Unexpected:
 
 
 class ExpectHistoryCountsToBeCounts(RowsExpectation):
-    """Expect each `<key>_{raised,known,acted}_count_<window>` to be a whole number of at least 0.
+    """Expect each `<key>_{raised,known,acted}_count_<window>` to be an integer of at least 0.
 
     An alert that lacks the key has no history under it: then all counts of that key are missing, never only
     some.
@@ -175,8 +174,7 @@ def find_waiting_times_that_are_not_positive(frame: pd.DataFrame) -> Unexpected:
 class ExpectWaitingTimesToBePositive(RowsExpectation):
     """Expect each `..._seconds_since_...` to be more than 0 or missing.
 
-    0 means that an alert counted one raised at the same moment, less than 0 that it counted one from the
-    future.
+    0 means that an alert counted one raised at the same time, less than 0 that it counted one from the future.
     """
 
     metric_dependencies = ("heed.waiting_times_are_positive",)
@@ -197,10 +195,10 @@ def find_infinite_features(frame: pd.DataFrame, *, facts: list[str] | None = Non
 
 
 class ExpectFeaturesToBeFinite(RowsExpectation):
-    """Expect no floating-point column to hold an infinity. Missing passes: the learner has a place for it.
+    """Expect no floating-point column to hold an infinity. Missing passes: the learner handles it.
 
     Args:
-        facts (list of str): Columns that are carried along as they came and are no features; they may be infinite.
+        facts (list of str): Columns that are facts as loaded and not features; they may be infinite.
     """
 
     facts: list[str] | None = None

@@ -40,23 +40,21 @@ from dagster_project.errors import HeedError
 
 T = TypeVar("T")
 
-
-# Of the values of unexpected rows so many are counted: the most frequent ones.
+# How many of the most frequent unexpected values are reported.
 MOST_VALUES = 5
 
 
 @dataclass(frozen=True)
 class Unexpected:
-    """What a look at a frame found.
+    """The unexpected rows of a frame.
 
     Attributes
     ----------
     mask : bool array, one per row of the frame: True where the row is unexpected.
-    columns : the columns to show beside a failing row's ids.
-    observed : one JSON-able value or short text that says what was seen; shown whether the expectation holds
-        or not.
+    columns : the columns to show with a failing row's ids.
+    observed : one JSON-able value or short text; shown whether the expectation holds or not.
     holds : for questions about the whole frame, the answer; None means "holds when no row is unexpected".
-    details : anything more for the result. Must be JSON-able, except for frames, which the caller takes out.
+    details : anything else for the result. Must be JSON-able, except for frames, which the caller takes out.
     """
 
     mask: np.ndarray
@@ -85,7 +83,7 @@ def frame_metric(metric_name: str, *value_keys: str) -> Callable[[Callable[..., 
             wanted = metric_value_kwargs or {}
             try:
                 return look(frame, **{key: wanted[key] for key in value_keys if wanted.get(key) is not None}), frame
-            except HeedError as error:  # what a user can mend must reach them as it is, not as a crash of GX
+            except HeedError as error:  # must reach the user as it is, not as a crash of GX
                 return error, frame
 
         # Great Expectations registers a metric when its class is created.
@@ -122,7 +120,7 @@ class RowsExpectation(BatchExpectation, ABC):
         return not cls.metric_dependencies
 
     def find(self, value: Any, frame: pd.DataFrame) -> Unexpected:
-        """What the metric's value says about the rows. By default the value is the answer."""
+        """The unexpected rows, from the metric's value. By default that is the value itself."""
         return value
 
     def _validate(self, metrics, runtime_configuration=None, execution_engine=None):
@@ -130,41 +128,41 @@ class RowsExpectation(BatchExpectation, ABC):
         value, frame = metrics[self.metric_dependencies[0]]
         if isinstance(value, HeedError):
             return {"success": False, "result": {"details": {"error": value}}}
-        found = self.find(value, frame)
+        unexpected = self.find(value, frame)
         # A mask of the wrong length would silently point at the wrong rows.
-        if len(found.mask) != len(frame):
-            raise ValueError(f"{type(self).__name__} looked at {len(frame)} rows and answered for {len(found.mask)}")
-        count = int(found.mask.sum())
-        success = count == 0 if found.holds is None else bool(found.holds)
+        if len(unexpected.mask) != len(frame):
+            raise ValueError(f"{type(self).__name__} looked at {len(frame)} rows and returned {len(unexpected.mask)}")
+        count = int(unexpected.mask.sum())
+        success = count == 0 if unexpected.holds is None else bool(unexpected.holds)
         if asked["result_format"] == ResultFormat.BOOLEAN_ONLY:
             return {"success": success}
         limit = None if asked["result_format"] == ResultFormat.COMPLETE else asked["partial_unexpected_count"]
-        where = np.flatnonzero(found.mask)[:limit]
-        shown = list(found.columns) or list(frame.columns)
+        where = np.flatnonzero(unexpected.mask)[:limit]
+        shown = list(unexpected.columns) or list(frame.columns)
         result: dict[str, Any] = {
             "element_count": len(frame),
             "unexpected_count": count,
             "unexpected_percent": 100.0 * count / len(frame) if len(frame) else None,
             "partial_unexpected_list": frame[shown].iloc[where[:20]].astype(str).to_dict("records"),
-            "details": {"columns": list(found.columns), **found.details},
+            "details": {"columns": list(unexpected.columns), **unexpected.details},
         }
-        if count and found.columns:
-            held = frame[found.columns[0]].iloc[np.flatnonzero(found.mask)].value_counts(dropna=False)
+        if count and unexpected.columns:
+            held = frame[unexpected.columns[0]].iloc[np.flatnonzero(unexpected.mask)].value_counts(dropna=False)
             result["details"]["values"] = list(held.head(MOST_VALUES).items())
-        if found.observed is not None:
-            result["observed_value"] = found.observed
+        if unexpected.observed is not None:
+            result["observed_value"] = unexpected.observed
         if asked["include_unexpected_rows"]:
             result["unexpected_rows"] = frame.iloc[where]
         return {"success": success, "result": result}
 
 
 def as_times(column: pd.Series) -> pd.Series:
-    """The column as `datetime64[us, UTC]`; texts are parsed, a column of nothing but nulls is a column of no
-    times.
+    """The column as `datetime64[us, UTC]`; texts are parsed, a column of nulls only becomes a column of
+    missing times.
 
     Raises
     ------
-    ValueError : a text that is no time, because a check that read it as "missing" would pass on rubbish.
+    ValueError : a text that is not a time; reading it as missing would let a check pass on invalid data.
     """
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         return column

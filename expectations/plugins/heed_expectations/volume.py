@@ -1,11 +1,10 @@
-"""Expectations about volume, and about what becomes of alerts: what they find unexpected is what heed flags.
+"""Expectations about volume and outcomes: the unexpected rows are the alerts that heed flags.
 
-Belongs here: asking heed's statistics, and saying which alerts are unexpected. Does not belong here: the
-statistics themselves (`dagster_project/triage`: `flags.find_flags` finds, `exclusion.flag_alerts` says which
-alerts a flag covers), and publishing the flags.
+Belongs here: calling heed's statistics, and marking the unexpected alerts. Does not belong here: the statistics
+themselves (`dagster_project/triage/flags`: `find.find_flags`, `exclusion.flag_alerts`), and publishing the flags.
 
-Both expectations stand on one metric with the same arguments, so that Great Expectations computes the flags once
-for both, and so that rules are judged after floods were left out.
+Both expectations share one metric with the same arguments, so that Great Expectations computes the flags once for
+both, and rules are judged after floods were left out.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ ARGUMENTS = ("as_of", "flood_settings", "visibility_settings", "rules", "overrid
 
 @dataclass(frozen=True)
 class Flags:
-    """The flags of a history: both tables as `triage.flags.find_flags` makes them, and the flags per alert."""
+    """The flags of a history: both tables as `triage.flags.find.find_flags` returns them, and the flags per alert."""
 
     flood_days: pd.DataFrame
     visibility_only_rules: pd.DataFrame
@@ -43,7 +42,7 @@ def find_all_flags(
     rules: list[dict[str, Any]] | None = None,
     overrides: list[dict[str, Any]] | None = None,
 ) -> Flags:
-    """The flags that stand at `as_of`. `frame` is a history: alerts with their outcomes as known then."""
+    """The flags that hold at `as_of`. `frame` is a history: alerts with their outcomes as known then."""
     from dagster_project.triage.flags.exclusion import flag_alerts
     from dagster_project.triage.flags.find import find_flags
     from dagster_project.triage.flags.floods import FloodSettings
@@ -67,12 +66,12 @@ class _FlagExpectation(RowsExpectation):
     """What the two expectations share: the arguments.
 
     Args:
-        as_of (str): The moment at which the flags stand, ISO 8601; or a suite parameter.
-        flood_settings (dict): Fields of `triage.floods.FloodSettings` that differ from the default; or a suite
+        as_of (str): The as-of of the flags, ISO 8601; or a suite parameter.
+        flood_settings (dict): Fields of `triage.flags.floods.FloodSettings` that differ from the default; or a suite
             parameter.
-        visibility_settings (dict): Likewise, of `triage.visibility.VisibilitySettings`.
+        visibility_settings (dict): Likewise, of `triage.flags.visibility.VisibilitySettings`.
         rules (list of dict): What is declared about rules: rule, declared_visibility_only, created_at.
-        overrides (list of dict): What people said, as `triage.floods.detect_floods` takes it.
+        overrides (list of dict): Decisions by people, as `triage.flags.floods.detect_floods` takes them.
     """
 
     as_of: Any
@@ -88,7 +87,7 @@ class ExpectDailyVolumeWithinSeasonalBand(_FlagExpectation):
     """Expect each day's volume to lie within the seasonal band of its rule, team, source and the whole company.
 
     The alerts of a day and scope outside the band are unexpected, until their outcomes show that it was a real
-    incident: they are the flood alerts. The band and the decision are those of `triage/floods`.
+    incident: they are the flood alerts. The band and the decision are those of `triage/flags/floods`.
 
     Great Expectations' own volume checks compare a whole table with a fixed range; a flood is a scope on a day.
     """
@@ -111,7 +110,7 @@ class ExpectDailyVolumeWithinSeasonalBand(_FlagExpectation):
 
 
 class ExpectRulesToBeActedOn(_FlagExpectation):
-    """Expect each rule to be acted on now and then.
+    """Expect each rule to be acted on from time to time.
 
     The alerts of a rule on which nobody acts, by declaration or by the record, are unexpected: they are the
     visibility-only alerts. Bound and release are those of `triage/flags/visibility.py`.

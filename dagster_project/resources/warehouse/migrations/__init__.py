@@ -1,10 +1,10 @@
-"""Versions of heed's own tables, and the way from an older one to this one, with the rows in place.
+"""Versions of heed's own tables, and migrating from an older one to this one with the rows in place.
 
-Belongs here: which version made the tables, the steps beside this file (`0002_*.sql`, ...), refusing a newer warehouse.
-Does not belong here: the present form of the tables (`schema.sql`), what dbt builds (it builds that anew), rights.
+Belongs here: which version created the tables, the steps in this folder (`0002_*.sql`, ...), refusing newer warehouses.
+Does not belong here: the current form of the tables (`schema.sql`), what dbt builds (it rebuilds that itself), rights.
 
-The version stands in the comment on schema `scoring`, so a dump carries it along. Tables made before versions were
-counted are of version 1. `schema.sql` runs after the steps: it makes what is new, and touches nothing that stands.
+The version is recorded in the comment on schema `scoring`, so a dump includes it. Tables from before versions were
+recorded are of version 1. `schema.sql` runs after the steps: it creates what is new, and leaves existing tables alone.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _VERSION = re.compile(r"heed's tables, version (\d+),")
 
 def steps() -> list[Path]:
     """The steps in order: the first leads from version 1 to 2."""
-    found = sorted(FOLDER.glob("[0-9]*.sql"))
-    assert [int(step.name[:4]) for step in found] == list(range(2, 2 + len(found))), "steps are numbered without a gap"
-    return found
+    files = sorted(FOLDER.glob("[0-9]*.sql"))
+    assert [int(step.name[:4]) for step in files] == list(range(2, 2 + len(files))), "steps are numbered without a gap"
+    return files
 
 
 def own_tables() -> list[str]:
-    """heed's own tables, with their schemas. Whatever else stands in those schemas is somebody else's."""
+    """heed's own tables, with their schemas. Any other table in those schemas is not heed's."""
     return re.findall(r"^CREATE TABLE IF NOT EXISTS ([a-z_.]+)", SCHEMA_FILE.read_text(encoding="utf-8"), re.MULTILINE)
 
 
@@ -44,15 +44,15 @@ def schema_version() -> str:
     return f"heed's tables, version {1 + len(steps())}, as of schema.sql {checksum}"
 
 
-def refuse_newer(made_by: str | None) -> int:
+def refuse_newer(recorded: str | None) -> int:
     """The number in a recorded version; 1 where none is recorded.
 
     Raises
     ------
     HeedError
-        A newer heed made the tables: this one does not know what stands in them.
+        A newer heed created the tables, and this one does not know their form.
     """
-    counted = _VERSION.match(made_by or "")
+    counted = _VERSION.match(recorded or "")
     version, known = int(counted[1]) if counted else 1, 1 + len(steps())
     if version > known:
         raise HeedError(
@@ -68,42 +68,41 @@ def migrate(cursor: ScriptCursor, *, in_run: bool) -> None:
     Parameters
     ----------
     cursor : at the beginning of a transaction.
-    in_run : whether this process holds the run lock (`run_lock.py`). If not, a step waits until nobody does: a run of
-        the older heed would meet tables that it does not know.
+    in_run : whether this process holds the run lock (`run_lock.py`). If not, a migration waits until nobody does: a
+        run of the older heed would find tables that it does not know.
     """
-    # The run lock first: a run that holds it and migrates wants the second lock while it holds the first.
+    # The run lock comes first: a run that holds it and migrates takes the second lock while it holds the first.
     if _due(cursor) and not in_run:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (RUN_LOCK,))
     # Concurrent CREATE IF NOT EXISTS of the same object collide in PostgreSQL; one at a time does not.
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
-    # Changing a table waits for its readers, and later readers wait behind: for a second, then the caller tries again.
+    # Changing a table waits for its readers, and later readers queue behind it: wait a second, then the caller retries.
     cursor.execute("SET LOCAL lock_timeout = '1s'")
     _refuse_tables_of_others(cursor)
-    for step in _due(cursor):  # again: somebody else may have done it meanwhile
+    for step in _due(cursor):  # checked again: another process may have migrated meanwhile
         cursor.execute(step.read_text(encoding="utf-8"))
     cursor.execute(SCHEMA_FILE.read_text(encoding="utf-8"))
     cursor.execute("COMMENT ON SCHEMA scoring IS %s", (schema_version(),))
 
 
 def _refuse_tables_of_others(cursor: ScriptCursor) -> None:
-    """heed and its dbt replace the rows of the tables they build. In a database that heed enters for the first time,
-    tables of those names were built by somebody else; in `raw` they are what heed is to read.
+    """Refuse a database where tables that heed and its dbt would replace were created by others.
+
+    Only checked when heed uses a database for the first time. Tables in `raw` are what heed is to read.
 
     Raises
     ------
     HeedError
-        There is one.
+        There is such a table.
     """
     cursor.execute(
         "SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace') IS NULL "
         "AND to_regclass('training.model_versions') IS NULL"
     )
-    [enters] = cursor.fetchone() or [False]
-    if not enters:
+    [is_first_use] = cursor.fetchone() or [False]
+    if not is_first_use:
         return
-    built = [f"{path.parent.name}.{path.stem}" for path in (PROJECT / "dbt_project").glob("models/*/*.sql")]
-    built += [f"staging.{path.stem}" for path in (PROJECT / "dbt_project").glob("seeds/*.csv")]
-    replaced = [*built, *(name for name in own_tables() if not name.startswith("raw."))]
+    replaced = [*tables_of_dbt(), *(name for name in own_tables() if not name.startswith("raw."))]
     cursor.execute(
         "SELECT nspname || '.' || relname FROM pg_class JOIN pg_namespace AS space ON space.oid = relnamespace "
         "WHERE nspname || '.' || relname = ANY(%s) ORDER BY 1",
@@ -112,15 +111,26 @@ def _refuse_tables_of_others(cursor: ScriptCursor) -> None:
     if others := [name for (name,) in cursor.fetchall()]:
         raise HeedError(
             f"this database holds {', '.join(others[:3])}{' and others' if len(others) > 3 else ''}, which heed did "
-            "not make and would replace",
+            "not create and would replace",
             "give heed a database of its own, or move them to another schema",
         )
 
 
+def tables_of_dbt() -> list[str]:
+    """Every schema.table that the dbt project builds."""
+    project = PROJECT / "dbt_project"
+    tables = [f"staging.{path.stem}" for path in project.glob("seeds/*.csv")]
+    for path in project.glob("models/*/*.sql"):
+        schema = "staging" if path.parent.name == "intermediate" else path.parent.name
+        alias = re.search(r"alias='(\w+)'", path.read_text(encoding="utf-8"))
+        tables.append(f"{schema}.{alias[1] if alias else path.stem}")
+    return tables
+
+
 def _due(cursor: ScriptCursor) -> list[Path]:
-    """The steps that are missing; none where no tables stand."""
+    """The steps that have not run yet; none if there are no tables."""
     cursor.execute(
         "SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace'), to_regclass('training.model_versions')"
     )
-    made_by, stands = cursor.fetchone() or (None, None)
-    return steps()[refuse_newer(made_by) - 1 :] if stands else []
+    recorded, table = cursor.fetchone() or (None, None)
+    return steps()[refuse_newer(recorded) - 1 :] if table else []

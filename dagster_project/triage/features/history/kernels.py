@@ -1,4 +1,4 @@
-"""The compiled loops of the timeline: order by time, group by key, sweep.
+"""The compiled loops of the history engine: order by time, group by key, sweep.
 
 Belongs here: loops over arrays that numba compiles, without pandas and without checks of input.
 Does not belong here: meaning, validation and threads (`engine.py`).
@@ -161,10 +161,10 @@ def sweep(
     event_starts, event_times, acted : per group, the events in order of time, and one number of any value at the end
         of each array (it is read, never used); `acted` may be empty (all zero).
     away_from, away_until : per event, the span (from, until] of t in which it does not count; empty when every
-        event always counts. change_starts, changes : per group, the ordered moments after which the set of events
-        that count is another.
+        event always counts. change_starts, changes : per group, the ordered times after which a different set of
+        events counts.
     windows : int64 lengths; the last one is the lookback, which must be the longest.
-    window_columns : (3, windows) columns of `out` for counts, acted counts, acted shares; -1 where not wanted.
+    window_columns : (2, windows) columns of `out` for counts and acted counts; -1 where not wanted.
     single_columns : columns of `out` for last outcome, seconds since the last event, since the last acted event.
     half_lives, decay_columns : microseconds, and columns of `out`.
     out : float32 (rows, features): a row's features share a cache line or two. Neighbours in a group are far apart in
@@ -292,8 +292,6 @@ def sweep(
                     out[row, window_columns[0, w]] = n
                 if window_columns[1, w] >= 0:
                     out[row, window_columns[1, w]] = a
-                if window_columns[2, w] >= 0:
-                    out[row, window_columns[2, w]] = a / n if n > 0 else np.nan
 
             since = t - lookback
             # `last` may lie before the lookback (or be NEVER, which always does).

@@ -1,4 +1,4 @@
-"""History features in parts, each computed by itself, wherever there is room for it.
+"""History features in parts, each computed on its own, on any machine.
 
 Belongs here: cutting a computation into parts by the values of a key, what one part computes, and putting the
 answers together.
@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage.features.history.definition import HistoryFeature
-from dagster_project.triage.features.history.engine import check, encode, history_features
+from dagster_project.triage.features.history.engine import history_features
+from dagster_project.triage.features.history.inputs import check, encode
 
-# Rows and events in a part, at least: a machine computes so many in about 0.1 s (14 features), and sending them takes
+# Rows and events in a part, at least: a machine computes this many in about 0.1 s (14 features), and sending them takes
 # as long again. Smaller parts would mostly wait for messages.
 WORTH_A_PART = 200_000
 
@@ -31,9 +32,10 @@ EVENT_COLUMNS = ("raised_at", "known_at", "acted", "excluded_from", "excluded_un
 class Part:
     """Some values of one key: everything that its features need.
 
-    rows : positions in `at` of the whole that this part answers for.
-    events, at : as `history_features` takes them; the key's values are int32 codes, and rows without a value are gone.
-    features : all of one key. lookback : of the whole.
+    rows : positions in the full `at` that this part answers for.
+    events, at : as `history_features` takes them; the key's values are int32 codes, and rows without a value are
+        left out.
+    features : all of one key. lookback : that of the full computation.
     """
 
     rows: np.ndarray
@@ -44,9 +46,9 @@ class Part:
 
 
 def compute_part(part: Part) -> np.ndarray:
-    """The features of one part: float32 (rows, features). One thread: many parts run beside each other."""
-    made = history_features(part.events, part.at, part.features, part.lookback, threads=1)
-    return made.to_numpy(dtype=np.float32)
+    """The features of one part: float32 (rows, features). One thread: many parts run at the same time."""
+    table = history_features(part.events, part.at, part.features, part.lookback, threads=1)
+    return table.to_numpy(dtype=np.float32)
 
 
 def cut_into_parts(
@@ -59,7 +61,7 @@ def cut_into_parts(
 ) -> Iterator[Part]:
     """The parts of a computation, one at a time: each is a copy of what it needs.
 
-    most_parts : at most so many per key. least : rows and events that a part has at least, unless a key has fewer.
+    most_parts : at most this many per key. least : rows and events that a part has at least, unless a key has fewer.
 
     The values of a key are dealt by their number of rows and events, most frequent first: a hash would put several of
     the few that hold most of the work into one part (rules are Zipf distributed).
@@ -109,7 +111,7 @@ def in_parts(
     features = list(features)
     place = {f.name: i for i, f in enumerate(features)}
     out = np.full((len(features), len(at)), np.nan, dtype=np.float32)
-    for part, made in compute(cut_into_parts(events, at, features, lookback, most_parts, least)):
+    for part, values in compute(cut_into_parts(events, at, features, lookback, most_parts, least)):
         for column, feature in enumerate(part.features):
-            out[place[feature.name], part.rows] = made[:, column]
+            out[place[feature.name], part.rows] = values[:, column]
     return pd.DataFrame(out.T, index=at.index, columns=[f.name for f in features], copy=False)

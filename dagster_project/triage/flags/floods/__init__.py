@@ -1,20 +1,19 @@
-"""Floods: bursts of alerts that a bug produced, found by volume on the day and judged by the acted share
-later.
+"""Floods: bursts of alerts that a bug produced, detected by volume on the day and judged by the acted share later.
 
-Belongs here: what makes a volume unexpected (`detect_floods`), what makes a flood confirmed or cleared, and
-how a person's word wins over both. Pure functions on frames.
-Does not belong here: which alerts a flag excludes from what (`exclusion`), rules nobody acts on
+Belongs here: what makes a volume unexpected (`detect_floods`), what confirms or clears a flood, and how people
+overrule both. Pure functions on frames.
+Does not belong here: what a flag excludes (`exclusion`), rules nobody acts on
 (`visibility`), tables and settings files.
 
 Words. A *scope* is what flooded on one UTC day: one rule; or many rules at once that share a team, an
 attribute (*source*) or nothing (*all*). A scope of many rules holds only those of its rules that are busier
-than usual themselves, so genuine alerts of other rules on that day stay.
+than usual themselves, so genuine alerts of other rules on that day are not flagged.
 
-Time. Everything about a day's band comes from earlier days. A flood is *suspected* at `detected_at`, the
-moment at which the running count of the day passes the band, and *confirmed* or *cleared* at `decided_at`,
-the moment at which enough outcomes are known. So one pass over a long history holds every past view:
-`exclusion.known_by(floods, T)` equals `detect_floods(history, T)` (what still grows during the day itself is
-only `volume` and `score`).
+Time. Everything about a day's band comes from earlier days. A flood is *suspected* at `detected_at`, when
+the running count of the day passes the band, and *confirmed* or *cleared* at `decided_at`, when enough outcomes
+are known. So one pass over a long history contains every past view:
+`exclusion.known_by(floods, T)` equals `detect_floods(history, T)` (only `volume` and `score` still
+grow during the day itself).
 
 Method. Counts are compared on the square-root scale, where Poisson noise is constant (Anscombe 1948), by
 median and median absolute deviation over the last eight weeks (Hampel 1974), with a weekday profile that

@@ -1,8 +1,8 @@
-"""Was the burst a bug? The moment and the verdict, from what people did.
+"""Was the burst a bug? The verdict and its time, from what people did.
 
-Belongs here: finding the burst within its day, and the Bayes factor between "only the usual alerts are acted on" and
+Belongs here: locating the burst within its day, and the Bayes factor between "only the usual alerts are acted on" and
 "acted on as usual or more", both Beta-Binomial.
-Does not belong here: volumes (`levels.py`), and a person's word (`overrides.py`).
+Does not belong here: volumes (`levels.py`), and decisions by people (`overrides.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dagster_project.triage.flags.floods.history import DAY, NEVER, FloodSetting
 from dagster_project.triage.flags.floods.levels import Cells, Flood
 
 BINS = 96
-"""Quarters of an hour: the grain at which a burst's begin and end are looked for within its day."""
+"""Quarters of an hour: the resolution at which a burst's begin and end are determined within its day."""
 
 
 def usual_day_of(
@@ -32,16 +32,16 @@ def usual_day_of(
         past = own[slice(*np.searchsorted(h.raised[own], [begin - window_days * DAY, begin]))]
         hours += np.bincount(h.raised[past] % DAY * 24 // DAY, minlength=24)
         usual += cells.own[first + np.searchsorted(cells.slot[first:last], flood.slot)]
-    # A day's worth of alerts, spread evenly, stands for what the past did not show.
+    # A day's worth of alerts, spread evenly, represents what the past did not show.
     share = np.repeat((hours + 1.0) / (hours.sum() + 24.0), BINS // 24) / (BINS // 24)
     return share * max(usual, 0.5)
 
 
 def find_burst(h: History, cells: Cells, rule_starts: np.ndarray, flood: Flood, window_days: int) -> None:
-    """Once the day is over, find when the burst began and ended, so that genuine alerts before and after it stay.
+    """Once the day is over, determine when the burst began and ended, so that genuine alerts around it are not flagged.
 
     The likeliest window of a Poisson stream on top of the hours at which the same rules usually raise.
-    Sets `burst` and `genuine`; leaves them as they are while the day lasts.
+    Sets `burst` and `genuine`; leaves them unchanged while the day lasts.
     """
     begin = int(h.calendar[flood.slot]) * DAY
     members = flood.members[flood.left == NEVER]
@@ -52,7 +52,7 @@ def find_burst(h: History, cells: Cells, rule_starts: np.ndarray, flood: Flood, 
     bins = (h.raised[members] % DAY * BINS // DAY).astype(np.int64)
     count = np.bincount(bins, minlength=BINS).astype(float)
     first, last = _likeliest_stream(count, usual_in_bin)[1:]
-    # A bug may pause. What is left outside is searched again, as long as chance does not explain it.
+    # A bug may pause. The rest of the day is searched again until chance explains it.
     while True:
         rest = count.copy()
         rest[first:last] = usual_in_bin[first:last]
@@ -75,7 +75,7 @@ def _likeliest_stream(count: np.ndarray, usual: np.ndarray) -> tuple[float, int,
     gain in log likelihood.
     """
     best = -math.inf, 0, len(count)
-    # Its rate is tried from an alert in five hours upwards.
+    # Rates are tried from one alert in five hours upwards.
     for rate in 0.05 * 1.6 ** np.arange(int(math.log(max(2.0, 20.0 * count.max())) / math.log(1.6)) + 2):
         gain = np.concatenate([[0.0], np.cumsum(count * np.log1p(rate / usual) - rate)])
         lowest = np.minimum.accumulate(gain)
@@ -88,10 +88,10 @@ def _likeliest_stream(count: np.ndarray, usual: np.ndarray) -> tuple[float, int,
 def usual_share_of(
     h: History, excluded: tuple[np.ndarray, np.ndarray], by_rule: Cells, rule_starts: np.ndarray, flood: Flood
 ) -> tuple[float, float]:
-    """The acted share to expect of a flood's alerts, by their rules' past in its scope, as known when its day began.
+    """The acted share to expect of a flood's alerts, from their rules' past in its scope, as known when its day began.
 
     Floods of earlier days are left out unless they were cleared by then. Returns the share and the number of
-    decided alerts behind it (at most 50 are believed).
+    decided alerts behind it (at most 50 are counted).
     """
     begin = int(h.calendar[flood.slot]) * DAY
     recent = slice(np.searchsorted(h.raised, begin - 180 * DAY), np.searchsorted(h.raised, begin))
@@ -106,7 +106,7 @@ def usual_share_of(
         own = own[(h.known[own] <= begin) & ((since[own] > begin) | (until[own] <= begin))]
         usual = (float(h.acted[own].sum()) + 5.0 * everywhere) / (len(own) + 5.0)
         if flood.within is not None:
-            # What is usual for this team or source of the rule's alerts may differ from the rest of them.
+            # What is usual for this team or source may differ from the rest of the rule's alerts.
             own = own[flood.within[0][own] == flood.within[1]]
             usual = (float(h.acted[own].sum()) + 5.0 * usual) / (len(own) + 5.0)
         share += n * usual
@@ -135,8 +135,7 @@ def _incident_evidence(
     """Log Bayes factor of "an incident" over "a bug", for each number of acted alerts 0..volume (or `only` one).
 
     A bug: only the alerts that would have come anyway are acted on, at the usual share. An incident: acted on
-    as usual, or more. by_chance : how likely, against a bug, such a volume is by chance; a busy day is acted on as
-    usual.
+    as usual, or more. by_chance : odds of such a volume by chance against a bug; a busy day is acted on as usual.
     """
     k = np.arange(volume + 1, dtype=float) if only is None else np.array([only])
     genuine = min(1.0, expected / volume)
@@ -147,8 +146,8 @@ def _incident_evidence(
     as_usual = _beta_binomial(k, volume, usual, support)
     more = _beta_binomial(k, volume, (1.0 + usual) / 2.0, 4.0)
     if watched:
-        # The rival of a bug is then a busy day by chance, and that is acted on as usual; but what is usual differs
-        # from day to day (weekends, holidays, who is on duty) by more than the numbers behind it say.
+        # The alternative to a bug is then a busy day by chance, which is acted on as usual; but what is usual differs
+        # from day to day (weekends, holidays, who is on duty) by more than its sample size suggests.
         return _beta_binomial(k, volume, usual, min(support, 15.0)) - bug
     return np.logaddexp(math.log(0.1 + by_chance) + as_usual, math.log(0.9) + more) - bug
 
@@ -165,10 +164,10 @@ def in_burst(h: History, flood: Flood) -> np.ndarray:
 def cleared_early(
     h: History, flood: Flood, usual_in_bin: np.ndarray, usual: float, support: float, odds: float
 ) -> tuple[int, float] | None:
-    """When, on the day itself, so many of a rule's alerts are acted on that it is no bug; None if never.
+    """When, on the day itself, enough of a rule's alerts are acted on to rule out a bug; None if never.
 
-    Looked at whenever an outcome becomes known, with the alerts and the usual of the day until then. A Bayes factor
-    may be looked at as often as one likes: under a bug it passes the odds at any time with chance 1 / odds (Ville).
+    Evaluated whenever an outcome becomes known, with the alerts and the usual volume of the day until then. A Bayes
+    factor may be evaluated at any time: under a bug it ever passes the odds with probability 1 / odds (Ville).
     """
     begin = int(h.calendar[flood.slot]) * DAY
     known, acted = h.known[flood.members], h.acted[flood.members]
@@ -178,7 +177,7 @@ def cleared_early(
     if len(looks) == 0:
         return None
     times, so_far = known[looks], np.cumsum(acted[looks])
-    # Of several outcomes at one moment, the last look has seen them all; and none before it was suspected.
+    # Of several outcomes at one time, only the last look has seen all; and no look before it was suspected.
     final = np.append(times[1:] != times[:-1], True) & (times >= flood.detected)
     times, so_far, number = times[final], so_far[final], (looks + 1)[final]
     volume = np.searchsorted(h.raised[flood.members], times)
@@ -192,11 +191,11 @@ def cleared_early(
 def decide_flood(
     h: History, flood: Flood, usual: float, support: float, settings: FloodSettings
 ) -> tuple[str, int, float]:
-    """Status, moment of the decision and acted share then.
+    """Status, time of the decision and acted share then.
 
-    On the day itself only `cleared_early` decides. Acted outcomes only add up, so the Bayes factor for the acted so
-    far is a lower limit, and the one for "all open ones will be acted on" an upper limit: passing the odds with either
-    settles the matter early.
+    On the day itself only `cleared_early` decides. Acted outcomes only add up, so the Bayes factor for the alerts
+    acted on so far is a lower limit, and the one for "all open ones will be acted on" an upper limit: either passing
+    the odds decides early.
     """
     end = (int(h.calendar[flood.slot]) + 1) * DAY
     if h.as_of < end:
@@ -206,8 +205,8 @@ def decide_flood(
     watched = flood.detected == NEVER
     if volume == 0 or (watched and volume < settings.minimum_volume):
         return "cleared", end, math.nan
-    # At the edge of the band chance speaks against a bug as it does for volumes that are only watched, and less the
-    # further beyond it the volume lies; by half of what the tail says, because the tail's own spread is an estimate.
+    # At the edge of the band chance is as likely against a bug as for volumes that are only watched, and less likely
+    # the further beyond it the volume is; by half of the tail's log, because the tail's own spread is an estimate.
     by_chance = settings.decision_odds * math.exp(min(flood.chance, 0.0) / 2)
     evidence = _incident_evidence(volume, flood.genuine, usual, support, watched, by_chance=by_chance)
     # The factor rises with the number of acted alerts; enforce it against rounding in the far tails.
@@ -232,8 +231,8 @@ def decide_flood(
     if len(settled) == 0:
         return "suspected", NEVER, math.nan
     at = int(settled[0])
-    moment = end if at == 0 else max(end, int(known[at - 1]))
-    # What is known at the moment counts all outcomes of that moment, not only the one that tipped it.
-    at = int(np.searchsorted(known[:decided], moment, side="right"))
+    decided_at = end if at == 0 else max(end, int(known[at - 1]))
+    # All outcomes of that time count, not only the one that tipped it.
+    at = int(np.searchsorted(known[:decided], decided_at, side="right"))
     status = "cleared" if so_far[at] >= (even if at == volume else enough) else "confirmed"
-    return status, moment, float(so_far[at] / at) if at else math.nan
+    return status, decided_at, float(so_far[at] / at) if at else math.nan

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.flags.floods.bands import compute_bands, season_of
+from dagster_project.triage.flags.floods.bands import bands_of, season_of
 from dagster_project.triage.flags.floods.decision import (
     cleared_early,
     decide_flood,
@@ -83,8 +83,8 @@ def detect_floods(
         `team`, `attributes` (JSON text), `horizon_ends_at`. Alerts with `raised_at` >= `as_of` and outcomes
         with `known_at` > `as_of` are not used. An alert unanswered at the end of its horizon counts as not
         acted on.
-    as_of : the moment at which the computation stands; UTC where it has no zone.
-    overrides : what people said, one row each: `flag` ('flood'; rows of other flags are passed over), `scope`
+    as_of : UTC where it has no zone.
+    overrides : decisions by people, one row each: `flag` ('flood'; rows of other flags are skipped), `scope`
         (a rule, a team, 'attribute = value' or 'all alerts') or `rule`, `day` (null: every day from that of
         `created_at` to before `until`), `action` ('flag', 'clear'), `until`, `who`, `why`, `created_at`;
         optional `scope_kind`. They win from `created_at` on; of two, the later one. Overrides do not move the
@@ -96,7 +96,7 @@ def detect_floods(
 
     day : date, UTC.
     scope_kind, scope : 'rule', 'team', 'source' or 'all', and which one.
-    where_name, where_value : what its alerts share beside their rules: 'team' and its name, or an attribute
+    where_name, where_value : what its alerts share in addition to their rules: 'team' and its name, or an attribute
         and its value; null for a rule and for all.
     rules : list of the rules in it. membership : JSON text, a list of {rule, from, until}: since when each
         rule's alerts of the day are flagged by this flood, and until when (null: still).
@@ -146,9 +146,9 @@ def detect_floods(
 def daily_band(
     history: pd.DataFrame, as_of: datetime | str | pd.Timestamp, settings: FloodSettings | None = None
 ) -> pd.DataFrame:
-    """The whole company's volume by day, beside what was to be expected of each day by the days before it.
+    """The company's volume by day, and what earlier days led to expect.
 
-    For people to look at: floods are found scope by scope, and this band is that of all rules together.
+    For figures only: floods are detected scope by scope, and this band is that of all rules together.
 
     Parameters
     ----------
@@ -166,23 +166,9 @@ def daily_band(
     expected = upper = np.full(len(slot), np.nan)
     if days:
         season = season_of(h, settings.window_days)
-        expected, _, deviation, _, _, _ = compute_bands(
-            np.array([0, len(slot)]),
-            slot,
-            count,
-            count,
-            season.weekday,
-            season.profile,
-            season.slope,
-            np.full(days, np.nan),
-            np.ones(days),
-            np.zeros(len(slot)),
-            alpha_of(slot[:1], days, settings.false_alarms),
-            settings.window_days,
-            settings.minimum_days,
-            settings.minimum_volume,
-            settings.minimum_ratio,
-            settings.band_width,
+        alpha = alpha_of(slot[:1], days, settings.false_alarms)
+        expected, _, deviation, _, _, _ = bands_of(
+            np.array([0, len(slot)]), slot, count, count, season, alpha, settings
         )
         upper = (np.sqrt(expected + 0.375) + settings.band_width * deviation) ** 2
     dates = [pd.Timestamp(int(day) * DAY, unit="us").date() for day in h.calendar[slot]]
@@ -216,18 +202,18 @@ def _suspect(h: History, settings: FloodSettings) -> tuple[list[Flood], Cells]:
         levels.append((of_alert, names, 0.04))
     levels.append((np.zeros(len(h.raised), np.int64), [("all", "all alerts", None)], 0.1))
     for scope, names, part in levels:
-        found = wide_floods(h, cells, scope, names, covered, season, settings, part)
-        for flood in found:
+        wide = wide_floods(h, cells, scope, names, covered, season, settings, part)
+        for flood in wide:
             if flood.detected == NEVER:
                 continue
             covered[flood.members] = np.minimum(covered[flood.members], flood.joined)
-        floods += found
+        floods += wide
     return floods, cells
 
 
 def _row(h: History, flood: Flood, status: str, decided: int, share: float, usual: float) -> dict[str, Any]:
     rule, first = np.unique(h.rule[flood.members], return_index=True)
-    # Of one rule all alerts join at the same moment, or when raised if that is later: the first one tells it.
+    # All alerts of one rule join at the same time, or when raised if that is later: the first one has it.
     membership = [
         (str(h.rules[r]), int(flood.joined[f]), int(flood.left[f]))
         for r, f in zip(rule, first, strict=True)
@@ -235,27 +221,30 @@ def _row(h: History, flood: Flood, status: str, decided: int, share: float, usua
     ]
     volume = len(in_burst(h, flood))
     score = (math.sqrt(volume + 0.375) - math.sqrt(flood.expected + 0.375)) / flood.deviation
-    scope, flags = {
-        "rule": ("this rule", "all of them"),
-        "team": ("this team (each rule up to its usual busy day)", "its rules that are busier than usual"),
+    scope, flagged = {
+        "rule": ("this rule", "all of them are flagged"),
+        "team": ("this team (each rule up to its usual busy day)", "its rules that are busier than usual are flagged"),
         "source": (
             "this source (each rule up to its usual busy day)",
-            "its rules that are busier than usual",
+            "its rules that are busier than usual are flagged",
         ),
-        "all": ("all rules together (each up to its usual busy day)", "the rules that are busier than usual"),
+        "all": (
+            "all rules together (each up to its usual busy day)",
+            "the rules that are busier than usual are flagged",
+        ),
     }[flood.kind]
     evidence = (
         f"{flood.needed} alerts by {pd.Timestamp(flood.detected, unit='us'):%H:%M} UTC, where "
-        f"{flood.expected:.3g} a day are usual for {scope}; flagged are {flags}"
+        f"{flood.expected:.3g} a day are usual for {scope}; {flagged}"
     )
     if flood.needed == 0:
         evidence = (
             f"{volume} alerts, where {flood.genuine:.3g} are usual at these hours for {scope}: too few to be suspected "
-            f"by volume alone; flagged are {flags}"
+            f"by volume alone; {flagged}"
         )
     decision = None
     if status != "suspected" and volume == 0:
-        decision = "all of it belongs to floods of single rules"
+        decision = "all its alerts belong to floods of single rules"
     elif status != "suspected":
         acted = "no outcome was known" if math.isnan(share) else f"{100 * share:.0f}% were acted on"
         verdict = "a bug" if status == "confirmed" else "busy, but acted on"
@@ -285,7 +274,7 @@ def _row(h: History, flood: Flood, status: str, decided: int, share: float, usua
 
 
 def _table(rows: list[dict[str, Any]], warnings: list[str]) -> pd.DataFrame:
-    """Rows (times in microseconds, days since the epoch) as the typed, ordered answer."""
+    """Rows (times in microseconds, days since the epoch) as the typed, ordered table."""
     rows = sorted(rows, key=lambda r: (r["day"], r["detected_at"], r["scope_kind"], r["scope"], r["recorded_at"]))
     table = pd.DataFrame(rows, columns=FLOOD_COLUMNS)
     table["day"] = pd.Series(

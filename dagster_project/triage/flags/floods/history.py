@@ -1,7 +1,7 @@
-"""The history as floods are looked for in it: codes, counts per UTC day, and times as whole microseconds.
+"""The history as flood detection uses it: codes, counts per UTC day, and times as integer microseconds.
 
 Belongs here: settings, the conversion of times, reading a frame of alerts, the calendar without long gaps.
-Does not belong here: any judgement of a volume.
+Does not belong here: judging a volume.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ from dagster_project.triage.flags.floods.sources import MARK, source_names
 DAY = 86_400_000_000
 """One day in microseconds."""
 NEVER = np.iinfo(np.int64).max
-"""A time that does not come."""
+"""A time that never comes."""
 
 
 @dataclass(frozen=True)
 class FloodSettings:
-    """How floods are told from busy days.
+    """How floods are distinguished from busy days.
 
     horizon_days : days after `raised_at` at which an unanswered alert counts as not acted on, where the
         history has no column `horizon_ends_at`.
     window_days : days of past that make the band. Eight weeks hold eight of each weekday, and few enough for
         trends.
-    minimum_days : days of past below which nothing is called unexpected.
-    minimum_volume : smallest volume that is called a flood; below it the harm is less than that of a wrong
-        flag.
+    minimum_days : days of past below which nothing is unexpected.
+    minimum_volume : smallest volume that is called a flood; below it a wrong flag does more harm than the flood.
     minimum_ratio : smallest volume over expected that is called a flood.
     false_alarms : expected number of wrongly suspected scopes per company and year, by the tail guard.
     band_width : width of the band in robust standard deviations on the square-root scale.
@@ -84,10 +83,10 @@ def from_us(values: np.ndarray | list[int]) -> pd.Series:
 
 
 def as_of_us(as_of: Any) -> int:
-    """One moment (anything pandas reads; without a zone it is UTC) as microseconds since the epoch."""
-    moment = pd.Timestamp(as_of)
-    moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
-    return int(moment.as_unit("us").asm8.view("i8"))
+    """A time (anything pandas reads; UTC where it has no zone) as microseconds since the epoch."""
+    time = pd.Timestamp(as_of)
+    time = time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
+    return int(time.as_unit("us").asm8.view("i8"))
 
 
 def read_history(history: pd.DataFrame, as_of: int, settings: FloodSettings) -> History:
@@ -103,8 +102,7 @@ def read_history(history: pd.DataFrame, as_of: int, settings: FloodSettings) -> 
         ends = to_us(history["horizon_ends_at"])[order]
     else:
         ends = raised + int(settings.horizon_days * DAY)
-    # Nobody answered by the end of the horizon: that is an answer, whether or not the caller has written it
-    # down.
+    # No action by the end of the horizon is an outcome, whether or not the caller has filled it in.
     unanswered = np.isnan(acted) | (known == NEVER)
     known = np.where(unanswered, ends, known)
     acted = np.where(unanswered, 0.0, acted)
@@ -138,17 +136,17 @@ def read_history(history: pd.DataFrame, as_of: int, settings: FloodSettings) -> 
 
 
 def codes_of(names: pd.Series, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the names at these positions: codes in order of first appearance (int64, -1: missing), and their names."""
+    """For the names at these positions: codes in order of first appearance (int64, -1: missing), and their names."""
     if not isinstance(names.dtype, pd.CategoricalDtype):
-        code, found = pd.factorize(names.to_numpy(dtype=object)[at])
-        return code.astype(np.int64), np.asarray(found, dtype=object)
+        code, values = pd.factorize(names.to_numpy(dtype=object)[at])
+        return code.astype(np.int64), np.asarray(values, dtype=object)
     held = names.cat.codes.to_numpy()[at]
-    code, found = pd.factorize(np.where(held < 0, np.nan, held))
-    return code.astype(np.int64), names.cat.categories.to_numpy(dtype=object)[found.astype(np.int64)]
+    code, values = pd.factorize(np.where(held < 0, np.nan, held))
+    return code.astype(np.int64), names.cat.categories.to_numpy(dtype=object)[values.astype(np.int64)]
 
 
 def positions_in(wanted: pd.Index, names: pd.Series, at: np.ndarray) -> np.ndarray:
-    """Where each of the names at these positions stands among the wanted ones, -1: nowhere."""
+    """The position of each of these names among the wanted ones; -1: not among them."""
     if not isinstance(names.dtype, pd.CategoricalDtype):
         return wanted.get_indexer(pd.Index(names.to_numpy(dtype=object)[at]))
     held = wanted.get_indexer(pd.Index(names.cat.categories.to_numpy(dtype=object)))
@@ -157,7 +155,7 @@ def positions_in(wanted: pd.Index, names: pd.Series, at: np.ndarray) -> np.ndarr
 
 GAP_DAYS = 4
 """This many days in a row without any alert of any rule are a gap in the record (an outage of the export, not
-a quiet company) and are no evidence of low volume. A long weekend has three."""
+a quiet company) and no evidence of low volume. A long weekend has three."""
 
 
 def _calendar(day: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Suspects by volume, level by level: single rules, then teams, sources and all rules together.
+"""Suspected floods by volume, level by level: single rules, then teams, sources and all rules together.
 
 Belongs here: what scopes there are, and which scopes and days left their band.
 Does not belong here: the band itself (`bands.py`), and whether people acted (`decision.py`).
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dagster_project.triage.flags.floods.bands import Season, compute_bands
+from dagster_project.triage.flags.floods.bands import Season, bands_of
 from dagster_project.triage.flags.floods.history import NEVER, FloodSettings, History
 from dagster_project.triage.flags.floods.sources import MARK, codes_of_column, codes_of_text, source_names
 
@@ -59,27 +59,18 @@ def rule_level(h: History, season: Season, settings: FloodSettings) -> Cells:
     days = len(h.calendar)
     order, start, stop = _segments(h.rule, h.slot, days)
     scope, slot, count = h.rule[order[start]], h.slot[order[start]], stop - start
-    prior_mean, prior_dispersion = _newcomers(scope, slot, count, days)
     starts = np.searchsorted(scope, np.arange(len(h.rules) + 1))
-    expected, spread, deviation, own, needed, chance = compute_bands(
+    expected, spread, deviation, own, needed, chance = bands_of(
         starts,
         slot,
         count,
         count,
-        season.weekday,
-        season.profile,
-        season.slope,
-        prior_mean,
-        prior_dispersion,
-        np.zeros(len(slot)),
+        season,
         alpha_of(slot[starts[:-1]], days, settings.false_alarms),
-        settings.window_days,
-        settings.minimum_days,
-        settings.minimum_volume,
-        settings.minimum_ratio,
-        settings.band_width,
+        settings,
+        prior=_newcomers(scope, slot, count, days),
     )
-    # One microsecond after the alert that passed the band: the first moment at which that alert may be used.
+    # One microsecond after the alert that passed the band: the first time at which that alert may be used.
     passing = order[start + np.maximum(needed, 1) - 1] if len(start) else start
     detected = np.where(needed > 0, h.raised[passing] + 1, NEVER)
     return Cells(order, scope, slot, start, stop, expected, spread, deviation, own, needed, chance, detected)
@@ -120,10 +111,10 @@ class Flood:
     deviation: float
     members: np.ndarray  # alerts, in order of time
     joined: np.ndarray  # when each of them came to be flagged
-    left: np.ndarray  # when each of them passed to a narrower flood; NEVER if not
-    burst: tuple[int, int] | None = None  # first and last moment of the burst, once the day is over
+    left: np.ndarray  # when each of them moved to a narrower flood; NEVER if not
+    burst: tuple[int, int] | None = None  # first and last time of the burst, once the day is over
     chance: float = 0.0  # log of how many times more likely its volume is by chance than is allowed
-    genuine: float = 0.0  # alerts of the burst's time that would have come anyway
+    genuine: float = 0.0  # alerts during the burst that would have come anyway
     within: tuple[np.ndarray, int] | None = None  # scope of every alert, and which one is this flood's
 
 
@@ -190,23 +181,16 @@ def wide_floods(
         peak[cell] = running[int(cell)][1].max()
     starts = np.searchsorted(cell_scope, np.arange(len(names) + 1))
     used = starts[:-1] < starts[1:]
-    expected, _, deviation, _, needed, chance = compute_bands(
+    expected, _, deviation, _, needed, chance = bands_of(
         starts,
         slot,
         count,
         peak,
-        season.weekday,
-        season.profile,
-        season.slope,
-        np.full(days, np.nan),
-        np.ones(days),
-        newly,
+        season,
         alpha_of(slot[starts[:-1][used]], days, part * settings.false_alarms),
-        settings.window_days,
-        max(14, settings.minimum_days),
-        settings.minimum_volume,
-        settings.minimum_ratio,
-        settings.band_width,
+        settings,
+        newly=newly,
+        minimum_days=14,
     )
     floods = []
     by_day = np.argsort(h.slot, kind="stable")
@@ -334,13 +318,13 @@ def list_sources(h: History, limit: int) -> list[tuple[str, np.ndarray, list[str
     """
     held = source_names(h.sources.columns)
     if held:
-        found = [(name, *codes_of_column(h.sources[MARK + name], limit)) for name in held]
+        attributes = [(name, *codes_of_column(h.sources[MARK + name], limit)) for name in held]
     elif "attributes" in h.sources:
-        found = codes_of_text(h.sources["attributes"].to_numpy(dtype=object), limit)
+        attributes = codes_of_text(h.sources["attributes"].to_numpy(dtype=object), limit)
     else:
         return []
     sources = []
-    for name, code, values in sorted(found, key=lambda one: one[0]):
+    for name, code, values in sorted(attributes, key=lambda one: one[0]):
         beyond = np.flatnonzero(code == limit)
         if len(beyond):
             code = np.where((code < limit) & (h.day <= h.day[beyond[0]]), code, -1)

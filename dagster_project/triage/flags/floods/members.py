@@ -1,7 +1,7 @@
 """Which alerts belong to a flood, and since when.
 
-Belongs here: the stored form of a flood's membership, and finding its alerts.
-Does not belong here: what belonging to a flood excludes an alert from (`triage/flags/exclusion.py`).
+Belongs here: the stored form of a flood's membership, and looking up its alerts.
+Does not belong here: what a flood excludes its alerts from (`triage/flags/exclusion.py`).
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ def _iso(time: int) -> str:
 
 
 def flood_pairs(alerts: pd.DataFrame, floods: pd.DataFrame) -> pd.DataFrame:
-    """Which alerts which floods hold, and in which moments of knowledge.
+    """Which floods hold which alerts, and as of when.
 
     Parameters
     ----------
     alerts : `raised_at`, `rule`, and where floods are of teams or sources `team` and the sources.
-    floods : as `detect_floods` or `known_by` answer; with all its views.
+    floods : the result of `detect_floods` or `known_by`, with all views.
 
     Returns
     -------
     One row per alert and view of a flood that holds it: alert, flood (int64, positions in the two frames),
-    since, until (int64 microseconds: the flood flags the alert at moments T with since <= T < until; `NEVER`:
-    for good).
+    since, until (int64 microseconds: the flood flags the alert as of T with since <= T < until; `NEVER`:
+    permanently).
     """
     empty = pd.DataFrame({name: np.empty(0, np.int64) for name in ("alert", "flood", "since", "until")})
     if len(floods) == 0 or len(alerts) == 0:
@@ -109,7 +109,7 @@ def flood_pairs(alerts: pd.DataFrame, floods: pd.DataFrame) -> pd.DataFrame:
             else:
                 holds[named[own]] = has_source(alerts, at[own], what, which)
     pairs = pairs[holds].reset_index(drop=True)
-    # When its day is over, the alerts before and after the burst are let go.
+    # When its day is over, the alerts before and after the burst are no longer flagged.
     flood_number, alert = pairs["flood"].to_numpy(), pairs["alert"].to_numpy()
     first, last = to_us(floods["burst_from"])[flood_number], to_us(floods["burst_until"])[flood_number]
     outside = (first != NEVER) & ((raised[alert] < first) | (raised[alert] > last))
@@ -121,7 +121,7 @@ def flood_pairs(alerts: pd.DataFrame, floods: pd.DataFrame) -> pd.DataFrame:
 
 
 def flood_intervals(alerts: pd.DataFrame, floods: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """From when until when floods leave each alert out of histories: int64 microseconds, `NEVER` where not.
+    """From when to when floods keep each alert out of histories: int64 microseconds, `NEVER` where not.
 
     Where several floods hold an alert, from the first beginning to the last end.
     """

@@ -1,4 +1,4 @@
-"""People overrule: what they said about floods, and how it wins over the statistics.
+"""Overrides: decisions by people about floods, which win over the statistics.
 
 Belongs here: reading overrides (also those of visibility-only rules), and rows flagged or cleared by a person.
 Does not belong here: storing them.
@@ -37,12 +37,12 @@ def read_overrides(overrides: pd.DataFrame | None, flag: str, now: int) -> tuple
     """The overrides of one flag that were made by `now`, in order of `created_at`, and warnings about
     unreadable ones.
 
-    An override without `created_at` counts as made before all time: a seed that somebody wrote by hand.
+    An override without `created_at` (a seed written by hand) always holds.
     """
-    found: list[Override] = []
+    read: list[Override] = []
     warnings: list[str] = []
     if overrides is None or len(overrides) == 0:
-        return found, warnings
+        return read, warnings
 
     def text(row: Any, name: str) -> str | None:
         value = row.get(name)
@@ -70,13 +70,13 @@ def read_overrides(overrides: pd.DataFrame | None, flag: str, now: int) -> tuple
         if created <= now:
             who, why = text(row, "who") or "somebody", text(row, "why") or "no reason given"
             kind = text(row, "scope_kind")
-            found.append(Override(scope, kind, day, action == "clear", until, who, why, created, number))
-    found.sort(key=lambda o: o.created)
-    return found, warnings
+            read.append(Override(scope, kind, day, action == "clear", until, who, why, created, number))
+    read.sort(key=lambda o: o.created)
+    return read, warnings
 
 
 def overrule(rows: list[dict[str, Any]], h: History, overrides: pd.DataFrame | None, now: int) -> list[str]:
-    """Add the views that overrides make to `rows`, in place. Returns warnings."""
+    """Apply overrides to `rows`, in place. Returns warnings."""
     read, warnings = read_overrides(overrides, "flood", now)
     for override in read:
         scope = _scope_of(h, override)
@@ -113,7 +113,7 @@ def _scope_of(h: History, o: Override) -> tuple[str, tuple[str, str] | None, np.
 
 
 def _supersede(rows: list[dict[str, Any]], row: dict[str, Any], at: int) -> None:
-    """End a view at a moment; what it would have decided later, it does not decide any more."""
+    """End a view at `at`; a decision that it would have reached later is dropped."""
     if at <= row["recorded_at"]:
         rows[:] = [other for other in rows if other is not row]
         return

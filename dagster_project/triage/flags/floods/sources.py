@@ -1,8 +1,8 @@
 """Sources: what the alerts of one scope share in their attributes, such as an account or a collector.
 
-Belongs here: the values of attributes as codes, made from JSON text or taken from columns that hold them already, and
-which alerts have a given value.
-Does not belong here: which attributes are of interest to a flood (`levels.list_sources`).
+Belongs here: the values of attributes as codes, from JSON text or from columns that hold them already, and which alerts
+have a given value.
+Does not belong here: which attributes floods look at (`levels.list_sources`).
 
 A value is a text, or a whole number as its text; other numbers are measurements or ids, and nested values are none. A
 frame brings its attributes as JSON text in the column `attributes`, or as one categorical column for each attribute,
@@ -27,18 +27,18 @@ def source_names(columns: pd.Index | list[str]) -> list[str]:
 
 
 def needed_columns(history: pd.DataFrame) -> list[str]:
-    """The columns of a history by which an alert belongs to a scope."""
+    """The columns of a history that decide which scopes an alert belongs to."""
     return [c for c in ("raised_at", "rule", "team", "attributes") if c in history] + [
         MARK + name for name in source_names(history.columns)
     ]
 
 
 def codes_of_text(attributes: np.ndarray, limit: int) -> list[tuple[str, np.ndarray, list[str]]]:
-    """Of each attribute in JSON texts: name, the value codes in order of first appearance (int64, -1 for none, `limit`
-    for any further value), and the first values. What is no JSON object has no attributes."""
+    """For each attribute in JSON texts: name, the value codes in order of first appearance (int64, -1 for none, `limit`
+    for any further value), and the first values. Anything but a JSON object has no attributes."""
     known: dict[str, dict[str, int]] = {}
     codes: dict[str, list[int]] = {}
-    # The text of a number is the same wherever it stands. Lists, because setting one element of an array costs three
+    # The text of a number is the same in each row. Lists, because setting one element of an array costs three
     # times as much.
     of_numbers: dict[tuple[type, Any], str | None] = {}
     read = json.JSONDecoder().decode
@@ -78,10 +78,10 @@ def codes_of_text(attributes: np.ndarray, limit: int) -> list[tuple[str, np.ndar
 
 
 def codes_of_column(column: pd.Series, limit: int) -> tuple[np.ndarray, list[str]]:
-    """The same of one categorical column, in its order of rows."""
+    """The same for one categorical column, in its row order."""
     codes, first = pd.factorize(column.cat.codes.to_numpy(), use_na_sentinel=False)
     words = column.cat.categories.to_numpy(dtype=object)
-    # -1 stands for no value, wherever it appears first.
+    # -1 means no value, wherever it first appears.
     none = np.flatnonzero(first == -1)
     numbers = np.arange(len(first))
     if len(none):

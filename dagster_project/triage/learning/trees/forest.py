@@ -1,4 +1,4 @@
-"""A forest of taught trees: raw scores and exact contributions of many alerts.
+"""A forest of trained trees: raw scores and exact contributions of many alerts.
 
 Belongs here: how work is shared among threads, and when LightGBM itself answers instead.
 Does not belong here: the text format (`text.py`), the loops (`kernels.py`), probabilities (`triage/learning/model.py`).
@@ -67,8 +67,8 @@ class Forest:
         matrix = self._checked(matrix)
         trees = self._trees
         if trees is None:
-            made = self._booster().predict(matrix, pred_contrib=True, num_threads=threads)
-            return np.asarray(made, dtype=np.float64)[:, :-1]
+            contributed = self._booster().predict(matrix, pred_contrib=True, num_threads=threads)
+            return np.asarray(contributed, dtype=np.float64)[:, :-1]
         from dagster_project.triage.learning.trees.kernels import contributions
 
         out = np.zeros((matrix.shape[1], len(matrix)))
@@ -85,7 +85,7 @@ class Forest:
     def _checked(self, matrix: np.ndarray) -> np.ndarray:
         if matrix.ndim != 2 or matrix.shape[1] != len(self.names):
             raise HeedError(
-                f"the alerts have {matrix.shape[-1]} columns, the trees were taught with {len(self.names)}",
+                f"the alerts have {matrix.shape[-1]} columns, the trees were trained with {len(self.names)}",
                 "compute the features with the settings the model was trained with",
             )
         return np.ascontiguousarray(matrix, dtype=np.float32)

@@ -28,13 +28,13 @@ _KINDS_OF_MISSING = ("none", "zero", "nan")
 
 @dataclass(frozen=True)
 class Trees:
-    """All trees of one text as arrays. Splits and leaves of a tree stand together, trees in their order.
+    """All trees of one text as arrays. Splits and leaves of a tree are adjacent, trees in their order.
 
     names : of the columns, in order.
     tree_splits, tree_leaves : int64 [trees + 1]; where the splits and leaves of each tree begin.
     feature, kind, threshold : of each split. int32, int8 (see `RIGHT`), float32: the largest float32 that is not above
         LightGBM's own, which decides every float32 as LightGBM does.
-    members, members_start : of categorical splits: uint8, whether category c goes left stands at members_start + c;
+    members, members_start : of categorical splits: uint8, whether category c goes left is at members_start + c;
         members_start is int64 [splits + 1].
     keeps : uint64; the leaves (bit i: the tree's i-th, from left to right) that can still be reached once the split
         sends an alert to the right.
@@ -83,26 +83,26 @@ class _Growing:
         self.members_end = 0
         self.deepest = 0
 
-    def add(self, said: dict[str, str]) -> None:
+    def add(self, block: dict[str, str]) -> None:
         lists = self.lists
         lists["tree_splits"].append(len(lists["feature"]))
         lists["tree_leaves"].append(len(lists["value"]))
-        leaves = int(said["num_leaves"])
-        value = _numbers(said, "leaf_value", leaves, float)
-        if leaves > MOST_LEAVES or said.get("is_linear", "0").strip() != "0":
+        leaves = int(block["num_leaves"])
+        value = _numbers(block, "leaf_value", leaves, float)
+        if leaves > MOST_LEAVES or block.get("is_linear", "0").strip() != "0":
             raise Unsupported
         if leaves == 1:
             lists["value"].append(value[0])
             lists["tree_widest"].append(0)
             return
         n = leaves - 1
-        feature = _numbers(said, "split_feature", n, int)
-        decision = _numbers(said, "decision_type", n, int)
-        threshold = _numbers(said, "threshold", n, float)
-        children = list(zip(_numbers(said, "left_child", n, int), _numbers(said, "right_child", n, int), strict=True))
-        counts = _numbers(said, "internal_count", n, int), _numbers(said, "leaf_count", leaves, int)
-        boundaries = [int(v) for v in said.get("cat_boundaries", "").split()]
-        words = np.array([int(v) for v in said.get("cat_threshold", "").split()], dtype="<u4")
+        feature = _numbers(block, "split_feature", n, int)
+        decision = _numbers(block, "decision_type", n, int)
+        threshold = _numbers(block, "threshold", n, float)
+        children = list(zip(_numbers(block, "left_child", n, int), _numbers(block, "right_child", n, int), strict=True))
+        counts = _numbers(block, "internal_count", n, int), _numbers(block, "leaf_count", leaves, int)
+        boundaries = [int(v) for v in block.get("cat_boundaries", "").split()]
+        words = np.array([int(v) for v in block.get("cat_threshold", "").split()], dtype="<u4")
 
         place: dict[int, int] = {}  # a split's number in the text -> its place among this tree's, depth first
         edges: list[tuple[int | float, ...]] = []
@@ -165,7 +165,7 @@ class _Growing:
             lists["kind"].append(LEFT if (to_left if missing == "nan" else threshold >= 0.0) else RIGHT)
         lists["threshold"].append(threshold)
 
-    def made(self, names: list[str]) -> Trees:
+    def trees(self, names: list[str]) -> Trees:
         lists = self.lists
         with np.errstate(over="ignore"):
             wanted = np.array(lists["threshold"], dtype=np.float64)
@@ -211,12 +211,12 @@ def read_trees(text: str) -> Trees:
     head, *blocks = text.partition("\nend of trees")[0].split("\nTree=")
     growing = _Growing()
     try:
-        said = _lines(head)
-        if "\nend of trees" not in text or said.get("num_class", "1") != "1" or not blocks:
+        entries = _lines(head)
+        if "\nend of trees" not in text or entries.get("num_class", "1") != "1" or not blocks:
             raise ValueError("it does not hold the trees of one class to their end")
         for block in blocks:
             growing.add(_lines(block))
-        return growing.made(said["feature_names"].split())
+        return growing.trees(entries["feature_names"].split())
     except (KeyError, ValueError, IndexError, OverflowError) as error:
         raise HeedError(f"the stored trees cannot be read ({str(error)[:100]})", "train again") from error
 
@@ -225,8 +225,8 @@ def _lines(block: str) -> dict[str, str]:
     return {name: value for name, equals, value in (line.partition("=") for line in block.split("\n")) if equals}
 
 
-def _numbers(said: dict[str, str], name: str, number: int, kind: Callable[[str], Any]) -> list[Any]:
-    made = [kind(word) for word in said[name].split()]
-    if len(made) != number:
-        raise ValueError(f"{name} has {len(made)} numbers, not {number}")
-    return made
+def _numbers(block: dict[str, str], name: str, number: int, kind: Callable[[str], Any]) -> list[Any]:
+    numbers = [kind(word) for word in block[name].split()]
+    if len(numbers) != number:
+        raise ValueError(f"{name} has {len(numbers)} numbers, not {number}")
+    return numbers

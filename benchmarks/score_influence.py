@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Z95 = 1.959964
+from dagster_project.triage.evaluation.metrics import Z95, wilson_interval
+
 # 95% points of chi-square with 1 to 4 degrees of freedom.
 CHI_SQUARE_95 = (3.8415, 5.9915, 7.8147, 9.4877)
 # Lower edges of the score bands. The lowest holds most alerts and the highest few: equal widths would leave little.
@@ -32,13 +33,6 @@ class Difference:
     low: float
     high: float
     chi_square: float
-
-
-def wilson(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's 95% interval of shares (1927): it keeps its level near 0 and 1. n : positive."""
-    middle = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 * np.sqrt(np.maximum(share * (1 - share) / n + Z95**2 / (4 * n**2), 0)) / (1 + Z95**2 / n)
-    return middle - half, middle + half
 
 
 def difference_of_shares(acted1: np.ndarray, n1: np.ndarray, acted0: np.ndarray, n0: np.ndarray) -> Difference:
@@ -62,7 +56,7 @@ def difference_of_shares(acted1: np.ndarray, n1: np.ndarray, acted0: np.ndarray,
     weight = n1 * n0 / (n1 + n0)
     total = weight.sum()
     share1, share0 = acted1 / n1, acted0 / n0
-    (low1, high1), (low0, high0) = wilson(share1, n1), wilson(share0, n0)
+    (low1, high1), (low0, high0) = wilson_interval(acted1, n1), wilson_interval(acted0, n0)
     value = float(np.dot(weight, share1 - share0) / total)
     below = np.sqrt(np.sum(weight**2 * ((share1 - low1) ** 2 + (high0 - share0) ** 2))) / total
     above = np.sqrt(np.sum(weight**2 * ((high1 - share1) ** 2 + (share0 - low0) ** 2))) / total

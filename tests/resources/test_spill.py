@@ -1,4 +1,4 @@
-"""What is set aside comes back as it was, and nothing of it stays."""
+"""Buffered parts come back unchanged, and no file is left."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dagster_project.resources.files.spill import Aside
+from dagster_project.resources.files.spill import SpillBuffer
 
 
 def part(first: int, rows: int) -> pd.DataFrame:
@@ -25,27 +25,27 @@ def part(first: int, rows: int) -> pd.DataFrame:
 
 def test_parts_come_back_in_order_as_often_as_they_are_asked_for(tmp_path: Path) -> None:
     parts = [part(0, 5), part(5, 1), part(6, 4)]
-    aside = Aside(tmp_path, "scores")
-    given = list(aside.keep(part.copy() for part in parts))
-    assert [len(each) for each in given] == [5, 1, 4]
-    assert aside.rows == 10
+    buffer = SpillBuffer(tmp_path, "scores")
+    passed_on = list(buffer.keep(part.copy() for part in parts))
+    assert [len(each) for each in passed_on] == [5, 1, 4]
+    assert buffer.rows == 10
     assert len(list(tmp_path.rglob("*.arrow"))) == 2, "the newest part needs no file"
     for _ in range(2):
-        for came, was in zip(aside, parts, strict=True):
+        for came, was in zip(buffer, parts, strict=True):
             pd.testing.assert_frame_equal(came.drop(columns="reasons"), was.drop(columns="reasons"))
             assert [json.dumps(list(each)) for each in came["reasons"]] == [json.dumps(each) for each in was["reasons"]]
-    aside.clear()
+    buffer.clear()
     assert not list(tmp_path.rglob("*.arrow"))
 
 
 def test_what_a_killed_run_left_goes_with_the_next_one_and_no_rows_are_no_crash(tmp_path: Path) -> None:
-    killed = Aside(tmp_path, "scores")
+    killed = SpillBuffer(tmp_path, "scores")
     list(killed.keep([part(0, 5), part(5, 5)]))
     assert list(tmp_path.rglob("*.arrow"))
-    aside = Aside(tmp_path, "scores")
+    buffer = SpillBuffer(tmp_path, "scores")
     assert not list(tmp_path.rglob("*.arrow"))
-    assert list(aside) == []
-    [empty] = aside.keep([part(0, 0)])
-    assert len(empty) == aside.rows == 0
-    [kept] = aside
+    assert list(buffer) == []
+    [empty] = buffer.keep([part(0, 0)])
+    assert len(empty) == buffer.rows == 0
+    [kept] = buffer
     pd.testing.assert_frame_equal(kept, part(0, 0))

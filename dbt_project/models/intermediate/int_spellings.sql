@@ -1,4 +1,4 @@
-{{ config(materialized='incremental', incremental_strategy='replace', on_schema_change='sync_all_columns') }}
+{{ config(alias='stg_spellings') }}
 
 -- One spelling per rule and per team. Two spellings that differ only in letter case mean the same; the most frequent one
 -- among clean alerts is shown, and among equally frequent ones the alphabetically first.

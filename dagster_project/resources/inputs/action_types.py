@@ -1,9 +1,9 @@
-"""What action types mean: which ones were seen, what heed takes them for, and when it refuses to learn.
+"""Action types: which ones occur, what heed takes them for, and when it refuses to learn.
 
-Belongs here: heed's own list and what users loaded, as Python reads them; counts of the types seen; the refusal.
+Belongs here: heed's own list and users' lists as Python reads them, counts of types, and the refusal.
 Does not belong here: the meaning of an action in a table, which SQL joins (`marts.actions`, `marts.action_meanings`).
 
-`load` and `heed action-types` look at raw rows, since nothing may be cleaned yet. The refusal looks at clean ones.
+`heed load` and `heed action-types` read raw rows, since nothing may be cleaned yet. The refusal reads clean ones.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError
 from dagster_project.resources.dbt.project import DBT_PROJECT
+from dagster_project.resources.warehouse.connection import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,33 +27,33 @@ if TYPE_CHECKING:
 
 MEANINGS = ("acted", "dismissed", "neutral", "reopened")
 
-# Of the actions that decide or may decide, the share without a known meaning above which nothing is learned. Each of
-# them may be a lost label, so every probability may be off by this share of itself; 5% is the size of the calibration
-# error that the real alerts show anyway (decile error 0.048).
+# Nothing is learned if more than this share of the actions that may decide has no known meaning. Each of them may be a
+# lost label, so every probability may be off by this share of itself; 5% is the size of the calibration error that the
+# real alerts show anyway (decile error 0.048).
 MOST_UNKNOWN = 0.05
 
-SHOWN = 8  # types in a message: the most frequent ones
+SHOWN = 8  # types named in a message
 
-# As the macro type_key in dbt_project/macros/read_text.sql has it.
+# The same as in the macro type_key in dbt_project/macros/read_text.sql.
 _NOT_COMPARED = dict.fromkeys(map(ord, " \t\n\r\f\x0b_-/.,:;!?()[]&'’`\""))
 
 
 def type_key(text: str) -> str:
-    """What makes two spellings of a type the same word: "Won't Fix", "wont_fix" and "WONTFIX" are one."""
+    """The normalized spelling of a type: "Won't Fix", "wont_fix" and "WONTFIX" are the same."""
     lower = text.lower()
     return lower.translate(_NOT_COMPARED) or lower
 
 
 @dataclass(frozen=True)
 class SeenType:
-    """An action type as it was seen.
+    """An action type that occurs.
 
     Attributes
     ----------
-    meaning : one of MEANINGS; None: nobody said, and its actions count as neutral.
-    defined_in : "project" (heed's own list), "loaded" (a person said it) or None.
+    meaning : one of MEANINGS; None: unknown, and its actions count as neutral.
+    defined_in : "project" (heed's own list), "loaded" (by a person) or None.
     actions : rows of this type. example : the id of one of them.
-    alerts_without_decision : alerts that have such an action and none that decides; None: not known yet.
+    alerts_without_decision : alerts with such an action and none that decides; None: not known yet.
     """
 
     action_type: str
@@ -75,25 +76,25 @@ _LOADED = "SELECT action_type::text AS action_type, lower(btrim(meaning::text)) 
 
 
 def raw_types(warehouse: Warehouse, settings: Settings) -> list[SeenType]:
-    """The types of all raw actions, the most frequent first. Rows are counted as they came, copies included."""
+    """The types of all raw actions, the most frequent first. Counts include duplicate rows."""
     source = settings.source
-    if not _readable(warehouse, source.database_schema, source.actions):
+    if not warehouse.may_read(source.database_schema, source.actions):
         return []
     loaded: dict[str, str] = {}
-    types = _table(source.database_schema, "action_types")
-    if _readable(warehouse, source.database_schema, "action_types"):
+    types = quoted(source.database_schema, "action_types")
+    if warehouse.may_read(source.database_schema, "action_types"):
         newest = " ORDER BY loaded_at NULLS FIRST" if _has_column(warehouse, types, "loaded_at") else ""
         for row in warehouse.read_arrow(_LOADED.format(table=types) + newest).to_pylist():
             if row["action_type"] and row["meaning"] in MEANINGS:
                 loaded[type_key(row["action_type"].strip())] = row["meaning"]
     undecided = {}
-    if _readable(warehouse, "marts", "action_meanings"):
+    if warehouse.may_read("marts", "action_meanings"):
         query = "SELECT action_type, alerts_without_decision AS alerts FROM marts.action_meanings"
         undecided = {
             type_key(row["action_type"]): int(row["alerts"]) for row in warehouse.read_arrow(query).to_pylist()
         }
     seen: dict[str, SeenType] = {}
-    for row in warehouse.read_arrow(_RAW.format(table=_table(source.database_schema, source.actions))).to_pylist():
+    for row in warehouse.read_arrow(_RAW.format(table=quoted(source.database_schema, source.actions))).to_pylist():
         key = type_key(row["action_type"])
         before = seen.get(key)
         seen[key] = SeenType(
@@ -108,8 +109,8 @@ def raw_types(warehouse: Warehouse, settings: Settings) -> list[SeenType]:
 
 
 def clean_types(warehouse: Warehouse, as_of: datetime | None = None) -> list[SeenType]:
-    """The types of clean actions, the most frequent first. as_of : only those of which one had happened by then."""
-    if not _readable(warehouse, "marts", "action_meanings"):
+    """The types of clean actions, the most frequent first. as_of : only types of actions up to then."""
+    if not warehouse.may_read("marts", "action_meanings"):
         return []
     rows = warehouse.read_arrow(
         "SELECT action_type, meaning, defined_in, actions, example, alerts_without_decision FROM marts.action_meanings "
@@ -120,7 +121,7 @@ def clean_types(warehouse: Warehouse, as_of: datetime | None = None) -> list[See
 
 
 def unknown_share(types: Iterable[SeenType]) -> float:
-    """Of the actions that decide, or may decide since nobody said what they mean, the share of the latter."""
+    """The share of actions with unknown meaning among those that decide or may decide."""
     types = list(types)
     unknown = sum(each.actions for each in types if each.meaning is None)
     decisive = sum(each.actions for each in types if each.meaning in ("acted", "dismissed"))
@@ -128,7 +129,7 @@ def unknown_share(types: Iterable[SeenType]) -> float:
 
 
 def unknown_in_words(types: Sequence[SeenType]) -> str:
-    """Which types nobody explained, with counts and examples; empty: none."""
+    """The types that nobody explained, with counts and examples; empty: none."""
     unknown = [each for each in types if each.meaning is None]
     if not unknown:
         return ""
@@ -154,7 +155,7 @@ def how_to_explain(settings: Settings) -> str:
 
 
 def require_known_meanings(warehouse: Warehouse, settings: Settings, as_of: datetime) -> None:
-    """Refuse to learn where too many labels would be lost because nobody said what action types mean.
+    """Refuse to learn if too many labels would be lost because action types are unexplained.
 
     Raises
     ------
@@ -171,7 +172,7 @@ def require_known_meanings(warehouse: Warehouse, settings: Settings, as_of: date
 
 
 def write_types(types: Sequence[SeenType], out: Path) -> None:
-    """The file to fill in, for `heed load --action-types`: types without a meaning first, then by their number.
+    """Write the file to fill in for `heed load --action-types`: types without a meaning first, then by frequency.
 
     Raises
     ------
@@ -196,24 +197,6 @@ def project_types() -> dict[str, str]:
     """heed's own list: key of a type -> meaning."""
     with (DBT_PROJECT / "seeds" / "action_types.csv").open(newline="", encoding="utf-8") as file:
         return {type_key(row["action_type"]): row["meaning"] for row in csv.DictReader(file)}
-
-
-def _table(schema: str, name: str) -> str:
-    return ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name))
-
-
-def _readable(warehouse: Warehouse, schema: str, name: str) -> bool:
-    """Whether the table exists and this login may read it: one that only loads may not see the marts.
-
-    Not by `to_regclass`, which fails in a schema that the login may not use.
-    """
-    return bool(
-        warehouse.value(
-            "SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') FROM pg_class AS c "
-            "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
-            (schema, name),
-        )
-    )
 
 
 def _has_column(warehouse: Warehouse, table: str, column: str) -> bool:

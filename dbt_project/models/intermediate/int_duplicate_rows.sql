@@ -1,4 +1,4 @@
-{{ config(materialized='view') }}
+{{ config(materialized='view', alias='duplicate_rows') }}
 
 -- How many other versions and copies of each clean row there are.
 {% for table, model, id in [('alerts', 'stg_alerts', 'alert_id'), ('actions', 'stg_actions', 'action_id'),

@@ -1,3 +1,5 @@
+{{ config(alias='changed_actions') }}
+
 -- The actions whose row in marts.actions may differ from before this run, with every alert that they belong or belonged to;
 -- none where everything is read. See only_new.sql.
 select distinct

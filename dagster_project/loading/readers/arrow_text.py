@@ -2,7 +2,7 @@
 
 Belongs here: how a typed value is written (times ISO 8601, numbers shortest, nested values JSON), and what text the
 warehouse could not hold.
-Does not belong here: which column is what (`contract.py`).
+Does not belong here: which column is what (`loading/columns.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -32,7 +32,7 @@ class NotJson:
 def parse_json(text: str, *, nan: bool = False) -> Any | NotJson:
     """The value of a JSON text, or why it is none that jsonb could hold: jsonb refuses NUL and half surrogates.
 
-    nan : take NaN, which Python and pandas write for an empty cell, as one.
+    nan : accept NaN, which Python and pandas write for an empty cell.
     """
     try:
         value = (_NAN_DECODER if nan else _DECODER).decode(text)
@@ -54,12 +54,12 @@ class _Twice(ValueError):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Python would keep the last value of a name that occurs twice, and drop the others without a word."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    """Python would keep the last value of a name that occurs twice, and silently drop the others."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
         seen: set[str] = set()
         raise _Twice(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
-    return made
+    return content
 
 
 def _finite(text: str) -> float:
@@ -92,9 +92,9 @@ def _trouble(value: Any) -> NotJson | None:
         except UnicodeEncodeError:
             return NotJson("half of a surrogate pair")
     elif isinstance(value, dict):
-        return next((found for pair in value.items() for one in pair if (found := _trouble(one))), None)
+        return next((trouble for pair in value.items() for one in pair if (trouble := _trouble(one))), None)
     elif isinstance(value, list | tuple):
-        return next((found for one in value if (found := _trouble(one))), None)
+        return next((trouble for one in value if (trouble := _trouble(one))), None)
     return None
 
 
@@ -129,9 +129,7 @@ def _jsonable(value: Any) -> Any:
         return {str(key): _jsonable(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_jsonable(one) for one in value]
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, date | time):
+    if isinstance(value, date | time):  # a datetime is a date
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
@@ -280,15 +278,9 @@ def _unwrapped(values: pa.Array) -> pa.Array:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return (
-        t.is_string(kind)
-        or t.is_large_string(kind)
-        or t.is_string_view(kind)
-        or t.is_binary(kind)
-        or t.is_large_binary(kind)
-        or t.is_binary_view(kind)
-        or t.is_fixed_size_binary(kind)
-    )
+    texts = t.is_string, t.is_large_string, t.is_string_view
+    binaries = t.is_binary, t.is_large_binary, t.is_binary_view, t.is_fixed_size_binary
+    return any(is_one(kind) for is_one in (*texts, *binaries))
 
 
 def _decodes(content: bytes) -> bool:

@@ -1,0 +1,1 @@
+"""Leakage of single columns beyond how well they separate outcomes: target encodings, facts filled in later."""
