@@ -164,8 +164,18 @@ class Score(_Document):
     title: str | None = Field(description="Title or message.")
     raised_at: datetime
     probability: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        description="Actionability: the probability that somebody acts on the alert within the horizon. "
+        description="Actionability now: the probability that somebody acts on the alert within the horizon, given "
+        "that nobody has decided it by read_at. For a flagged alert, the share of its kind that is acted on. "
         "Null while an alert of the random holdout is open."
+    )
+    probability_at_raise: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        description="The probability from what was known when the alert was raised."
+    )
+    low: float | None = Field(description="For a flagged alert: lower end of the 95% interval of its kind's share.")
+    high: float | None = Field(description="Upper end of the same interval.")
+    flag_words: str | None = Field(description="What is true of open alerts with this flag, in words.")
+    read_at: datetime = Field(
+        description="The time for which probability is given: now, at most an hour after the newest publication."
     )
     status: Literal["model", "baseline", "prior", "holdout"] = Field(
         description="What produced the probability. holdout: none is shown; the alert was drawn at random to measure "

@@ -22,7 +22,8 @@ UNPREDICTABLE = "unpredictable"
 
 _SCORES = """
 SELECT scores.alert_id, scores.raised_at, scores.rule, scores.entity, scores.team, scores.severity, scores.title,
-       scores.probability, scores.status, scores.reasons, scores.flood, scores.visibility_only,
+       scores.probability, scores.probability_at_raise, scores.low, scores.high, scores.flag_words, scores.read_at,
+       scores.status, scores.reasons, scores.flood, scores.visibility_only,
        scores.raised_at < rules.first_raised_at + %(new)s * interval '1 day' AS new_rule,
        scores.model_version, scores.as_of, scores.scored_at, scores.is_open, scores.outcome, scores.known_at,
        card.status AS predictability, card.reason AS predictability_reason, card.skill, card.auc,
@@ -75,7 +76,8 @@ def _document(row: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: row[name] for name in ("alert_id", "rule", "entity", "team", "severity", "title")},
         "raised_at": when("raised_at"),
-        "probability": row["probability"],
+        **{name: row[name] for name in ("probability", "probability_at_raise", "low", "high", "flag_words")},
+        "read_at": when("read_at"),
         "status": row["status"],
         "reasons": list(row["reasons"] or []),
         "flags": {

@@ -26,9 +26,12 @@ def badge(score: dict[str, Any] | None, *, stale: bool = False, instead: str = "
     if score["status"] == "prior":
         return _draw("no history yet", _GREY, "actionability: hardly anything is known yet")
     flags = [name.replace("_", " ") for name in ("flood", "visibility_only") if score["flags"][name]]
-    parts = [f"{score['probability']:.0%}", *flags, *(["stale"] if stale else [])]
+    # A flag says more than a small number would: what is true of all alerts of its kind stands in the title.
+    parts = [*(flags or [f"{score['probability']:.0%}"]), *(["stale"] if stale else [])]
     colour = _GREY if flags or stale else _HIGH if score["probability"] >= _EVEN else _LOW
-    title = f"actionability {parts[0]}: the probability that somebody acts on this alert"
+    title = f"actionability {score['probability']:.0%}: the probability that somebody acts on this alert"
+    if score["flag_words"]:
+        title = f"{title}; {score['flag_words']}"
     return _draw(" · ".join(parts), colour, ", ".join([title, *parts[1:]]))
 
 

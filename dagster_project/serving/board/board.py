@@ -38,8 +38,7 @@ SNAPSHOT_SECONDS = 300.0
 PATIENCE_SECONDS = 0.1
 FLAG_COLUMNS = ("flood", "visibility_only", "unpredictable_team", "new_rule", "closing")
 
-# The view, one open alert at a time: OFFSET keeps PostgreSQL from ranking the scores of all closed alerts first. With
-# 600,000 scored alerts, 23,400 of them open, it takes 1 s instead of 3.
+# Flagged alerts come last: their number is the rate of their kind.
 _OPEN = f"""
 WITH cards AS (
     SELECT DISTINCT ON (model_version, team) model_version, team, status FROM training.team_scorecards
@@ -48,13 +47,12 @@ WITH cards AS (
 SELECT scores.alert_id, scores.raised_at, scores.rule, scores.team, scores.probability, scores.flood,
        scores.visibility_only, coalesce(cards.status = '{UNPREDICTABLE}', false) AS unpredictable_team,
        coalesce(scores.raised_at < rules.first_raised_at + interval '{NEW_RULE_DAYS} days', false) AS new_rule
-FROM (SELECT alert_id FROM marts.alert_outcomes WHERE outcome IS NULL) AS still_open
-CROSS JOIN LATERAL (
-    SELECT * FROM reporting.alert_scores_latest AS latest WHERE latest.alert_id = still_open.alert_id OFFSET 0
-) AS scores
+FROM reporting.alert_scores_latest AS scores
 LEFT JOIN marts.rules AS rules ON rules.rule = scores.rule
 LEFT JOIN cards ON cards.model_version = scores.model_version AND cards.team = scores.team
-ORDER BY scores.probability DESC NULLS LAST, scores.raised_at DESC, scores.alert_id COLLATE "C"
+WHERE scores.is_open
+ORDER BY scores.flood OR scores.visibility_only, scores.probability DESC NULLS LAST, scores.raised_at DESC,
+         scores.alert_id COLLATE "C"
 """
 
 
@@ -87,6 +85,11 @@ class Columns:
     team: np.ndarray
     probability: np.ndarray
     flags: dict[str, np.ndarray]
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """bool[open alerts]: flood or visibility-only; their number is the rate of their kind."""
+        return self.flags["flood"] | self.flags["visibility_only"]
 
 
 @dataclass(frozen=True)

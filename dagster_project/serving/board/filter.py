@@ -127,7 +127,10 @@ def select_page(snapshot: Snapshot, wanted: Filter, now: datetime) -> BoardPage:
         matching=len(passing),
         pages=pages,
         first=first + 1,
-        workload=workload_of(snapshot.columns.probability[passing], snapshot.past, threshold),
+        # Sums are about alerts without a flag, as the past beside them is.
+        workload=workload_of(
+            snapshot.columns.probability[passing[~snapshot.columns.flagged[passing]]], snapshot.past, threshold
+        ),
     )
 
 

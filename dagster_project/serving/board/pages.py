@@ -48,7 +48,7 @@ def board_page(
         signed_in=signed_in,
         back=chosen.query(threshold=workload.threshold),
         alerts=alerts,
-        cut=next((at for at, alert in enumerate(alerts) if _below(alert["probability"], workload.threshold)), None),
+        cut=next((at for at, alert in enumerate(alerts) if _below(alert["ranked"], workload.threshold)), None),
         freshness=freshness,
         age=age(freshness.age),
         past=snapshot.past,
@@ -91,6 +91,8 @@ def _row(score: dict[str, Any], feedback: dict[str, Any] | None, now: datetime) 
         "age": age(max(now - raised, timedelta(0))),
         "raised": raised,
         "shown_flags": [name for name in names if score["flags"][name]],
+        # Flagged alerts stand below every threshold, at the end of the list.
+        "ranked": 0.0 if score["flags"]["flood"] or score["flags"]["visibility_only"] else score["probability"],
         "feedback": feedback if feedback and feedback["model_version"] == score["model_version"] else None,
     }
 

@@ -1,10 +1,4 @@
-with latest as (
-    select distinct on (alert_id) *
-    from {{ source('scoring', 'alert_scores') }}
-    order by alert_id, as_of desc, scored_at desc
-),
-
-reading as (
+with reading as (
     {{ reading_moment() }}
 ),
 
@@ -16,23 +10,12 @@ curve_set as (
     limit 1
 ),
 
-curves as (
-    select decision_curves.*
-    from {{ source('scoring', 'decision_curves') }} as decision_curves
-    inner join curve_set on curve_set.curve_version = decision_curves.curve_version
-),
-
-rates as (
-    select flagged_rates.*
+rate_set as (
+    select max(flagged_rates.as_of) as as_of
     from {{ source('scoring', 'flagged_rates') }} as flagged_rates
-    where flagged_rates.as_of = (
-        select max(newest.as_of)
-        from {{ source('scoring', 'flagged_rates') }} as newest
-        inner join reading on newest.as_of <= reading.read_at
-    )
+    inner join reading on flagged_rates.as_of <= reading.read_at
 ),
 
-{# One row per alert with all that the number needs. The cheap lookups by team and rule run as hash joins. #}
 facts as (
     select
         latest.*,
@@ -49,15 +32,18 @@ facts as (
         outcomes.outcome is null as is_open,
         {{ is_hidden() }} as is_hidden,
         case when latest.visibility_only then 'visibility_only' when latest.flood then 'flood' end as kind,
-        extract(epoch from reading.read_at - alerts.raised_at)::double precision as age,
-        reading.read_at,
-        curve_set.ages
-    from latest
-    inner join {{ ref('alerts') }} as alerts on alerts.alert_id = latest.alert_id
-    inner join {{ ref('alert_outcomes') }} as outcomes on outcomes.alert_id = latest.alert_id
-    left join {{ source('scoring', 'holdout') }} as holdout on holdout.alert_id = latest.alert_id
-    cross join reading
-    left join curve_set on true
+        extract(epoch from (select reading.read_at from reading) - alerts.raised_at)::double precision as age
+    from {{ ref('alert_outcomes') }} as outcomes
+    inner join {{ ref('alerts') }} as alerts on alerts.alert_id = outcomes.alert_id
+    -- Looked up alert by alert: who asks for open alerts does not wait for the scores of all closed ones to be ranked.
+    cross join lateral (
+        select scores.*
+        from {{ source('scoring', 'alert_scores') }} as scores
+        where scores.alert_id = outcomes.alert_id
+        order by scores.as_of desc, scores.scored_at desc
+        limit 1
+    ) as latest
+    left join {{ source('scoring', 'holdout') }} as holdout on holdout.alert_id = outcomes.alert_id
 )
 
 select
@@ -91,19 +77,28 @@ select
     facts.model_version,
     facts.as_of,
     facts.scored_at,
-    facts.read_at,
+    (select reading.read_at from reading) as read_at,
     facts.outcome,
     facts.known_at,
     facts.is_open
 from facts
-left join curves as of_rule
-    on of_rule.level = 'rule' and of_rule.team = coalesce(facts.team, '') and of_rule.rule = facts.rule
-left join curves as of_team on of_team.level = 'team' and of_team.team = coalesce(facts.team, '')
-left join curves as of_all on of_all.level = 'all'
-left join rates as rate_of_rule on rate_of_rule.kind = facts.kind and rate_of_rule.rule = facts.rule
-left join rates as rate_of_kind on rate_of_kind.kind = facts.kind and rate_of_kind.rule = ''
+left join {{ source('scoring', 'decision_curves') }} as of_rule
+    on of_rule.curve_version = (select curve_set.curve_version from curve_set)
+    and of_rule.level = 'rule' and of_rule.team = coalesce(facts.team, '') and of_rule.rule = facts.rule
+left join {{ source('scoring', 'decision_curves') }} as of_team
+    on of_team.curve_version = (select curve_set.curve_version from curve_set)
+    and of_team.level = 'team' and of_team.team = coalesce(facts.team, '') and of_team.rule = ''
+left join {{ source('scoring', 'decision_curves') }} as of_all
+    on of_all.curve_version = (select curve_set.curve_version from curve_set)
+    and of_all.level = 'all' and of_all.team = '' and of_all.rule = ''
+left join {{ source('scoring', 'flagged_rates') }} as rate_of_rule
+    on rate_of_rule.as_of = (select rate_set.as_of from rate_set)
+    and rate_of_rule.kind = facts.kind and rate_of_rule.rule = facts.rule
+left join {{ source('scoring', 'flagged_rates') }} as rate_of_kind
+    on rate_of_kind.as_of = (select rate_set.as_of from rate_set)
+    and rate_of_kind.kind = facts.kind and rate_of_kind.rule = ''
 cross join lateral (
-    select greatest(1, width_bucket(facts.age, facts.ages)) as step
+    select greatest(1, width_bucket(facts.age, (select curve_set.ages from curve_set))) as step
 ) as at
 cross join lateral (
     select
