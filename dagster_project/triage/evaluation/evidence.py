@@ -29,6 +29,7 @@ FACTS = (
     "rule_age_days",
     "last_outcome",
     "acted",
+    "known_at",
     "excluded",
     "influenced",
     "fold",
