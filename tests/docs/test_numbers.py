@@ -26,7 +26,9 @@ SECTION = "## Where the numbers of the report and the board come from\n"
 NUMBER = re.compile(r"−?\d[\d,]*(?:\.\d+)?%?")
 WITH_INTERVAL = re.compile(rf"({NUMBER.pattern})\s+\[?({NUMBER.pattern})(?: to |, )({NUMBER.pattern})\]?")
 # Not figures: moments, and the names of versions and contracts.
-NAMES = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d UTC)?|\d\d:\d\d UTC|\b(?:\w+-\d{8}T\w+-)?[0-9a-f]{12}\b")
+NAMES = re.compile(
+    r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d UTC)?|\d\d:\d\d UTC|\b(?:\w+-\d{8}T\w+-)?(?:[0-9a-f]{4})?[0-9a-f]{12}\b"
+)
 
 
 def queries() -> list[str]:

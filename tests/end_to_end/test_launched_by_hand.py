@@ -1,10 +1,9 @@
-"""A job launched from Dagster's UI: no configuration, and any partition of the dialog, or none."""
+"""A job launched by hand: without configuration, and without the days that schedules name."""
 
 import os
 from datetime import timedelta
 
 import dagster as dg
-import pytest
 from upath import UPath
 
 from dagster_project.definitions import build_defs
@@ -26,11 +25,10 @@ def materializations(result: dg.ExecuteInProcessResult) -> dict[str, list[dg.Ass
     return found
 
 
-@pytest.mark.parametrize("partition", ["none", "today"])
-def test_a_refresh_launched_by_hand_covers_the_days_it_needs(company: Company, partition: str) -> None:
-    """Alerts of three days ago came; choosing today, or nothing, does not leave their day out."""
+def test_a_refresh_launched_by_hand_covers_the_days_it_needs(company: Company) -> None:
+    """An alert of three days ago came: its day gets features, and it gets a score."""
     now = company.end
-    late, day = f"late, {partition}", (now - timedelta(days=3)).date()
+    late, day = "late, by hand", (now - timedelta(days=3)).date()
     with company.warehouse.transaction() as cursor:
         cursor.execute(
             "INSERT INTO raw.alerts (alert_id, raised_at, rule, loaded_at) SELECT $1, $2, min(rule), now() "
@@ -42,8 +40,7 @@ def test_a_refresh_launched_by_hand_covers_the_days_it_needs(company: Company, p
         job = build_defs(settings=company.settings, warehouse=company.login("test_job")).resolve_job_def(
             "refresh_scores"
         )
-        today = {} if partition == "none" else {"partition_key": now.date().isoformat()}
-        result = job.execute_in_process(instance=company.instance, tags={AS_OF_TAG: now.isoformat()}, **today)
+        result = job.execute_in_process(instance=company.instance, tags={AS_OF_TAG: now.isoformat()})
         assert result.success
         store = FeatureStore(UPath(company.home) / "features", contract(company.settings.feature_settings())["hash"])
         assert late in store.read(day, day, ["alert_id"])["alert_id"].to_list()
@@ -69,16 +66,16 @@ def test_a_refresh_launched_by_hand_covers_the_days_it_needs(company: Company, p
 
 
 def test_row_counts_are_those_of_the_table_and_measures_are_numbers(company: Company) -> None:
-    def newest(table: str) -> dict[str, dg.MetadataValue]:
-        event = company.instance.get_latest_materialization_event(dg.AssetKey(table.split(".")))
+    def newest(asset: str) -> dict[str, dg.MetadataValue]:
+        event = company.instance.get_latest_materialization_event(dg.AssetKey(asset.split(".")))
         assert event is not None
         assert event.asset_materialization is not None
         return dict(event.asset_materialization.metadata)
 
-    for table in ("training.model_evaluations", "training.audit_findings", "training.model_versions"):
-        rows = company.warehouse.value(f"SELECT count(*) FROM {table}")
-        assert newest(table)["dagster/row_count"].value == rows, table
-    shown = newest("training.model_evaluations")
+    for asset, table in (("model_evaluation", "model_evaluations"), ("model_audit", "audit_findings")):
+        rows = company.warehouse.value(f"SELECT count(*) FROM training.{table}")
+        assert newest(f"training.{asset}")["dagster/row_count"].value == rows, table
+    shown = newest("training.model_evaluation")
     measured = company.warehouse.read(
         "SELECT metric, value FROM training.model_evaluations WHERE slice = 'unflagged' AND contender = 'model'"
     ).set_index("metric")["value"]

@@ -177,7 +177,7 @@ def test_parts_give_the_features_and_scores_of_the_whole(company: Company, monke
             earlier.write_bytes(intact[:200])
             outcome = company.run("refresh_scores", company.end)
             earlier.write_bytes(intact)
-    assert outcome.metadata["scoring/alert_scores"]["dagster/row_count"] == 0
+    assert outcome.metadata["scoring/alert_scores"]["new scores"] == 0
 
 
 def test_what_happens_later_does_not_change_an_earlier_moment(company: Company) -> None:

@@ -615,7 +615,7 @@ def test_an_invalid_expectation_is_not_silently_left_out(change, tmp_path, monke
     document["expectations"][0].update(change)
     (tmp_path / "suites" / "training_set.json").write_text(json.dumps(document))
     ex.import_gx()
-    monkeypatch.setattr(ex, "PROJECT", tmp_path)
+    monkeypatch.setattr(suites, "PROJECT", tmp_path)
     suites._suite_text.cache_clear()
     try:
         with pytest.raises(HeedError, match=r"'alert_ids_are_present' .* is not valid"):
@@ -759,7 +759,7 @@ def test_data_docs_show_hostile_values_as_text(tmp_path):
 
 
 def test_data_docs_are_replaced_and_old_results_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(ex, "KEPT_RESULTS", 2)
+    monkeypatch.setattr(data_docs, "KEPT_RESULTS", 2)
     for _ in range(3):
         data_docs.store_result(run("flood_days", flood_days()), tmp_path)
     assert len(list((tmp_path / "results" / "flood_days").glob("*.json"))) == 2

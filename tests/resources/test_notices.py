@@ -100,7 +100,7 @@ def test_a_destination_that_does_not_answer_holds_nothing_up_and_no_address_is_s
         run_ended(warehouse, Settings(), end(1, FAILED), said.append)
         [line] = said
         assert "did not answer within" in line
-        assert "destination 2 of HEED_NOTIFY_URLS (nonsense) is no address" in line
+        assert "destination 2 of HEED_NOTIFY_URLS (nonsense) is not an address" in line
         assert "secret" not in line
         server.shutdown()
 
