@@ -10,7 +10,7 @@ import dagster as dg
 import pandas as pd
 
 from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
-from dagster_project.assets.showing import table, table_schema
+from dagster_project.assets.showing import table, table_metadata
 from dagster_project.assets.training import CANDIDATE_MODEL, CHAMPION_MODEL
 from dagster_project.resources.as_of import run_as_of
 from dagster_project.resources.stores.curves import publish_rates, save_curves
@@ -62,8 +62,7 @@ def decision_curves(
     publish_rates(warehouse, rates, as_of)
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(curves.coefficients),
-            "dagster/column_schema": table_schema(warehouse, "scoring.decision_curves"),
+            **table_metadata(warehouse, "scoring.decision_curves"),
             "version": version,
             "decided alerts": curves.alerts,
             "landmark model": curves.landmark,

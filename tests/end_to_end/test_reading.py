@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.resources.stores.curves import read_curves
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.triage.flags.rates import EVERY_RULE
 
 OPEN = """
@@ -13,8 +14,8 @@ FROM reporting.alert_scores_latest WHERE is_open ORDER BY alert_id
 """
 
 
-def test_the_view_gives_the_chance_now_to_the_last_bit(scored_company) -> None:
-    warehouse = scored_company.warehouse
+def test_the_view_gives_the_chance_now_to_the_last_bit(scored_company: Warehouse) -> None:
+    warehouse = scored_company
     rows = warehouse.read(OPEN)
     rows = rows[rows["status"] != "holdout"].reset_index(drop=True)
     curves = read_curves(warehouse, rows["read_at"].iloc[0].to_pydatetime())
@@ -31,8 +32,8 @@ def test_the_view_gives_the_chance_now_to_the_last_bit(scored_company) -> None:
     assert plain[["low", "high", "flag_words"]].isna().all(axis=None)
 
 
-def test_flagged_alerts_get_the_rate_of_their_kind(scored_company) -> None:
-    warehouse = scored_company.warehouse
+def test_flagged_alerts_get_the_rate_of_their_kind(scored_company: Warehouse) -> None:
+    warehouse = scored_company
     rows = warehouse.read(OPEN)
     flagged = rows[(rows["flood"] | rows["visibility_only"]) & (rows["status"] != "holdout")]
     assert len(flagged) > 5
@@ -51,8 +52,8 @@ def test_flagged_alerts_get_the_rate_of_their_kind(scored_company) -> None:
         )
 
 
-def test_reading_moves_with_the_clock_and_stops_an_hour_after_the_newest_publication(scored_company) -> None:
-    moments = scored_company.warehouse.read(
+def test_reading_moves_with_the_clock_and_stops_an_hour_after_the_newest_publication(scored_company: Warehouse) -> None:
+    moments = scored_company.read(
         "SELECT DISTINCT read_at, now() AS now, (SELECT max(as_of) FROM scoring.publications) AS newest "
         "FROM reporting.alert_scores_latest"
     )

@@ -112,7 +112,7 @@ def copied(company: Company, server_url: str) -> Warehouse:
         "marts.alerts": {"title": None, **HOSTILE, "raised_at": raised},
         "marts.alert_outcomes": {"raised_at": raised, "outcome": None, "known_at": None},
         "marts.rules": {"first_raised_at": raised, **HOSTILE},
-        "scoring.alert_scores": {"raised_at": raised, "reasons": [REASON], "probability": 0.999, "flood": True},
+        "scoring.alert_scores": {"raised_at": raised, "reasons": [REASON], "probability": 1.0, "flood": False},
     }
     with warehouse.transaction() as cursor:
         for table, values in rows.items():

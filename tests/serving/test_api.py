@@ -24,7 +24,7 @@ def scored(service: Service) -> tuple[str, float]:
     """The open alert with the highest probability that is no test's own."""
     [highest] = service.rows(
         "SELECT alert_id, probability FROM reporting.alert_scores_latest WHERE is_open AND alert_id <> %s "
-        "ORDER BY probability DESC NULLS LAST LIMIT 1",
+        "AND NOT flood AND NOT visibility_only ORDER BY probability DESC NULLS LAST LIMIT 1",
         (HOSTILE_ID,),
     )
     return highest
@@ -68,7 +68,7 @@ def test_any_id_and_any_text_come_through_unchanged(service: Service) -> None:
     score = answer.json
     assert (score["alert_id"], score["rule"], score["reasons"]) == (HOSTILE_ID, HOSTILE["rule"], [REASON])
     assert score["flags"]["new_rule"]
-    assert score["flags"]["flood"]
+    assert (score["probability"], score["probability_at_raise"]) == (1.0, 1.0)  # certainty does not age
     assert score["team_predictability"] is None
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -153,7 +153,14 @@ def test_the_badge_says_what_the_score_says(service: Service, scored: tuple[str,
     unknown = service.ask(path_of("nobody's", "badge.svg"))
     assert unknown.status == 404
     assert "not scored" in unknown.text
-    assert "100% · flood" in service.ask(path_of(HOSTILE_ID, "badge.svg")).text
+    assert ">100%<" in service.ask(path_of(HOSTILE_ID, "badge.svg")).text
+    [(flagged, words)] = service.rows(
+        "SELECT alert_id, flag_words FROM reporting.alert_scores_latest "
+        "WHERE is_open AND status <> 'holdout' AND visibility_only LIMIT 1"
+    )
+    badge = service.ask(path_of(flagged, "badge.svg")).text
+    assert ">visibility only<" in badge
+    assert words in badge
 
 
 def test_feedback_is_appended(service: Service, scored: tuple[str, float]) -> None:

@@ -98,9 +98,9 @@ def test_a_publication_shows(service: Service) -> None:
 
     def soon(wanted: bool) -> bool:
         until = time.monotonic() + 20
-        while shows(0.999) != wanted and time.monotonic() < until:
+        while shows(1.0) != wanted and time.monotonic() < until:
             time.sleep(0.05)
-        return shows(0.999) == wanted
+        return shows(1.0) == wanted
 
     assert soon(True)
     service.rows(

@@ -159,12 +159,11 @@ def test_it_is_right_at_every_age_also_where_the_chance_at_the_raise_is_not(told
 
 def test_the_view_gives_the_same_number_to_the_last_bit(warehouse: Warehouse) -> None:
     """The formula in SQL, on every step of two curves and on chances over their whole range."""
-    table = FITTED.table()
-    table = table[table["curve_group"].isin([EVERYWHERE, GROUPS[-1]])]
+    steps_of_two = np.concatenate([FITTED.coefficients[EVERYWHERE], FITTED.coefficients[GROUPS[-1]]])
     p = np.concatenate([np.random.default_rng(3).random(400), [0.0, 1.0, 1e-6, 1 - 1e-6, 0.5]])
-    cases = pd.DataFrame({"p": np.tile(p, len(table))})
-    for name in ("a", "b", "c"):
-        cases[name] = np.repeat(table[name].to_numpy(), len(p))
+    cases = pd.DataFrame({"p": np.tile(p, len(steps_of_two))})
+    for place, name in enumerate("abc"):
+        cases[name] = np.repeat(steps_of_two[:, place], len(p))
     expected = chance_now(*(cases[name].to_numpy() for name in ("p", "a", "b", "c")))
     sql = """
         select case when p >= 1 then 1 else odds / (odds + (1 - p)) end
@@ -179,17 +178,12 @@ def test_the_view_gives_the_same_number_to_the_last_bit(warehouse: Warehouse) ->
     assert np.array_equal(read, expected)
 
 
-def test_the_table_is_the_curve() -> None:
-    table = FITTED.table()
-    for group, rows in table.groupby("curve_group"):
-        assert rows["age_from"].iloc[0] == 0
-        assert rows["age_until"].iloc[-1] == HORIZON.total_seconds()
-        assert (rows["age_from"].iloc[1:].to_numpy() == rows["age_until"].iloc[:-1].to_numpy()).all()
+def test_a_step_holds_from_its_age_to_the_next() -> None:
+    for group, values in FITTED.coefficients.items():
         for age in (0, 299, 300, 7_200, 7_201, 1_000_000):
-            row = rows[(rows["age_from"] <= age) & (age < rows["age_until"])].iloc[0]
-            assert chance_now(np.array([0.3]), row["a"], row["b"], row["c"])[0] == FITTED.now(
-                np.array([0.3]), np.array([group], dtype=object), np.array([age])
-            )
+            row = values[[step for step, first in enumerate(FITTED.ages) if first <= age][-1]]
+            now = FITTED.now(np.array([0.3]), np.array([group], dtype=object), np.array([age]))
+            assert chance_now(np.array([0.3]), *row)[0] == now[0]
 
 
 def test_the_document_keeps_every_digit_and_refuses_what_is_no_curve() -> None:

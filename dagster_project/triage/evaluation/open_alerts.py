@@ -2,7 +2,7 @@
 
 Belongs here: which alerts were open at a moment, the chance that a reader saw then, and how good it was, by age.
 Does not belong here: learning how the chance changes with age (`learning/time_to_decision.py`), and measures of the
-chance at the raise (`evaluation.py`).
+chance at the raise (`measures.py`).
 
 An alert counts once for each moment at which it was open, as it is on the board once for each look at it: long-lived
 alerts count more, which is why a chance that is right at the raise can be wrong by an order of magnitude here.
@@ -188,7 +188,7 @@ def _measured(
         return [(name, np.nan, np.nan, np.nan) for name in names]
     moments, code = np.unique(moment, return_inverse=True)
     size = np.bincount(code).astype(np.float64)
-    sums = {
+    sums: dict[str, np.ndarray] = {
         "loss": np.bincount(code, metrics.log_losses(p, y)),
         "said": np.bincount(code, p),
         "acted": np.bincount(code, y),
