@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dagster_project.triage.evaluation import metrics
-from dagster_project.triage.evaluation.open_alerts import EVERY_AGE, age_names, as_read, measure, open_at
+from dagster_project.triage.evaluation.open_alerts import EVERY_AGE, age_names, as_read, measure, measure_past, open_at
 from dagster_project.triage.learning.time_to_decision import fit_curves
 from tests.triage.test_time_to_decision import HORIZON, at, past
 
@@ -91,3 +91,19 @@ def test_blocks_are_as_long_as_asked() -> None:
     """Ten weekly moments are five blocks of 14 days, and one block of a year, which has no interval."""
     assert measure(READ)["low"].notna().any()
     assert measure(READ, block=timedelta(days=365))["low"].isna().all()
+
+
+def test_an_evaluation_measures_the_boards_of_the_past() -> None:
+    forecasts = ALERTS.rename(columns={"probability": "model"}).assign(excluded=np.arange(len(ALERTS)) % 50 == 0)
+    table = measure_past(forecasts, at(150), HORIZON)
+    assert set(table["slice"]) == {"open alerts as read"}
+    losses = table[(table["metric"] == "log_loss") & (table["slice_value"] == EVERY_AGE)].set_index("contender")[
+        "value"
+    ]
+    assert losses["model"] < losses["model at the raise"]
+    # Outcomes of alerts whose horizon was not over at the as-of change nothing.
+    later = (forecasts["known_at"] > pd.Timestamp(at(150))).to_numpy()
+    changed = forecasts.assign(acted=np.where(later, 1 - forecasts["acted"], forecasts["acted"]))
+    pd.testing.assert_frame_equal(measure_past(changed, at(150), HORIZON), table)
+    assert not len(measure_past(forecasts.iloc[:0], at(150), HORIZON))
+    assert not len(measure_past(forecasts.drop(columns="model"), at(150), HORIZON))

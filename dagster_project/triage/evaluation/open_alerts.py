@@ -144,8 +144,8 @@ def measure(
 
 SLICE = "open alerts as read"
 MOMENTS = 26  # weeks: half a year of boards
-# Enough for every age; fitting curves at each moment on all alerts of a large company would take minutes.
-MOST_ALERTS = 100_000
+REFIT = timedelta(weeks=4)  # fitting at each moment would take longer than all other evidence together
+MOST_ALERTS = 100_000  # enough for every age
 
 
 def measure_past(forecasts: pd.DataFrame, as_of: datetime, horizon: timedelta) -> pd.DataFrame:
@@ -159,7 +159,7 @@ def measure_past(forecasts: pd.DataFrame, as_of: datetime, horizon: timedelta) -
     Returns
     -------
     slice (`SLICE`), slice_value (an age), contender ("model", "model at the raise"), metric, value, low, high, alerts
-    (open alerts over all moments), acted. Curves are fitted at each moment on what was known then. Without enough
+    (open alerts over all moments), acted. Curves are fitted every `REFIT` on what was known then. Without enough
     forecasts, no row.
     """
     columns = ["slice", "slice_value", "contender", "metric", "value", "low", "high", "alerts", "acted"]
@@ -170,7 +170,15 @@ def measure_past(forecasts: pd.DataFrame, as_of: datetime, horizon: timedelta) -
     last = pd.Timestamp(as_of) - horizon
     first = max(last - timedelta(weeks=MOMENTS), alerts["raised_at"].min() + timedelta(weeks=1))
     moments = [moment.to_pydatetime() for moment in pd.date_range(end=last, start=first, freq="7D")]
-    read = as_read(alerts, moments, lambda moment: fit_curves(alerts, moment, horizon), as_of)
+    fitted: dict[int, Curves] = {}
+
+    def curves_at(moment: datetime) -> Curves:
+        period = (moment - moments[0]) // REFIT
+        if period not in fitted:
+            fitted[period] = fit_curves(alerts, moment, horizon)
+        return fitted[period]
+
+    read = as_read(alerts, moments, curves_at, as_of)
     if not len(read):
         return nothing
     table = measure(read, block=horizon).rename(columns={"age": "slice_value", "alert_days": "alerts"})
