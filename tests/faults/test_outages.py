@@ -122,7 +122,7 @@ def test_learning_fails_and_scoring_goes_on(soak: Soak, row: Row) -> None:
     run = soak.run("--retrain")
     line = run.fails()
     soak.do("ALTER TABLE training.model_versions DROP CONSTRAINT no_more")
-    assert "learning: " in line
+    assert "training: " in line
     assert f"Scores were still published, by {champion}" in line
     assert soak.lost() == 0
     finding = soak.doctor("learning")

@@ -180,6 +180,7 @@ def test_the_code_server_is_killed(soak: Soak, row: Row) -> None:
         soak.bring()
         published = "SELECT max(as_of) > (SELECT max(loaded_at) FROM raw.alerts) FROM scoring.publications"
         until("published", lambda: bool(soak.value(published)))
+        until("complete", lambda: soak.missing() == 0)  # the sensor may ask while the actions are still being loaded
         row("code server killed", "kill -9 under `heed up`", (time.monotonic() - began, soak.lost()))
     finally:
         up.terminate()
