@@ -52,8 +52,8 @@ def decision_curves(
     past = forecasts.read()
     # What was published counts before what a later model would have said.
     published = read_first_scores(warehouse, as_of, first).set_index("alert_id")["probability"]
-    said = past.set_index("alert_id")[MODEL] if MODEL in past else pd.Series(dtype="float64")
-    at_raise = pd.concat([published, said[~said.index.isin(published.index)]])
+    forecast = past.set_index("alert_id")[MODEL] if MODEL in past else pd.Series(dtype="float64")
+    at_raise = pd.concat([published, forecast[~forecast.index.isin(published.index)]])
     touched = history["alert_id"].isin(read_influenced(warehouse, as_of)).to_numpy()
     curves, rates = learn_reading(
         history, read_flags(warehouse), at_raise, as_of, settings.learning_settings().horizon, touched

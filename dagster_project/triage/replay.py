@@ -119,8 +119,10 @@ def replay(
         assert champion is not None  # only a leak refuses a first candidate, and no leak is passed here
         require_same_contract(champion.contract, learned.model.contract)
         if on_open is not None:
-            said = pd.concat([*(part.set_index("alert_id")["probability"] for part in parts), _said(learned.forecasts)])
-            at_raise_so_far = said[~said.index.duplicated()]
+            chances = pd.concat(
+                [*(part.set_index("alert_id")["probability"] for part in parts), _forecast_of(learned.forecasts)]
+            )
+            at_raise_so_far = chances[~chances.index.duplicated()]
             on_open(_open_alerts(features, history, champion, then, at_raise_so_far, cut, training_days, settings))
         window = (features["raised_at"] >= cut) & (features["raised_at"] < min(cut + every, until))
         alerts = features[window].reset_index(drop=True)
@@ -147,7 +149,7 @@ def replay(
     return replayed[columns], pd.concat(baseline_parts, ignore_index=True, join="inner")
 
 
-def _said(forecasts: pd.DataFrame) -> pd.Series:
+def _forecast_of(forecasts: pd.DataFrame) -> pd.Series:
     """alert_id -> what the candidate says of past alerts that it had not seen."""
     return forecasts.set_index("alert_id")[MODEL] if MODEL in forecasts else pd.Series(dtype="float64")
 

@@ -8,10 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_project.triage.flags.rates import EVERY_RULE, flagged_rates, in_words, kinds, rate_of
+from dagster_project.triage.flags.rates import EVERY_RULE, flagged_rates, in_words, kinds, rates_of
 
 HORIZON = timedelta(days=14)
 START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def rate_of(rates: pd.DataFrame, kind: str, rule: str) -> pd.Series:
+    """The row for an alert of a kind and rule; `rates_of` must give its probability."""
+    mine = rates[rates["kind"] == kind]
+    own = mine[(mine["rule"] == rule) & (rule != EVERY_RULE)]
+    row = (own if len(own) else mine[mine["rule"] == EVERY_RULE]).iloc[0]
+    [probability] = rates_of(rates, np.array([kind], dtype=object), np.array([rule], dtype=object))
+    assert probability == row["probability"]
+    return row
 
 
 def flagged(acted: list[int], rule: str = "r", flood: bool = False, quiet: bool = True) -> pd.DataFrame:

@@ -127,7 +127,7 @@ def select_page(snapshot: Snapshot, wanted: Filter, now: datetime) -> BoardPage:
         matching=len(passing),
         pages=pages,
         first=first + 1,
-        # Sums are about alerts without a flag, as the past beside them is.
+        # Sums are about alerts without a flag, as the figures of the past are.
         workload=workload_of(
             snapshot.columns.probability[passing[~snapshot.columns.flagged[passing]]], snapshot.past, threshold
         ),

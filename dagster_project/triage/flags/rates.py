@@ -74,15 +74,8 @@ def flagged_rates(alerts: pd.DataFrame, as_of: datetime, horizon: timedelta) -> 
     return table[list(COLUMNS)]
 
 
-def rate_of(rates: pd.DataFrame, kind: str, rule: str) -> pd.Series:
-    """The row of `flagged_rates` for an alert of a kind and rule: that of the rule, or else that of the kind."""
-    mine = rates[rates["kind"] == kind]
-    own = mine[(mine["rule"] == rule) & (rule != EVERY_RULE)]
-    return (own if len(own) else mine[mine["rule"] == EVERY_RULE]).iloc[0]
-
-
 def rates_of(rates: pd.DataFrame, kind: np.ndarray, rule: np.ndarray) -> np.ndarray:
-    """The probability that `rate_of` gives for each alert, float64[alerts]; nan where `kind` is None."""
+    """The probability of each alert's rule, or else of its kind; float64[alerts], nan where `kind` is None."""
     value = pd.Series(rates["probability"].to_numpy(), index=pd.MultiIndex.from_frame(rates[["kind", "rule"]]))
     own = value.reindex(pd.MultiIndex.from_arrays([kind, rule])).to_numpy()
     every = value.reindex(pd.MultiIndex.from_arrays([kind, np.full(len(kind), EVERY_RULE, dtype=object)])).to_numpy()
@@ -90,7 +83,7 @@ def rates_of(rates: pd.DataFrame, kind: np.ndarray, rule: np.ndarray) -> np.ndar
 
 
 def in_words(rate: pd.Series) -> str:
-    """One sentence beside the number, like "part of a flood: about 1 in 300 of these are acted on"."""
+    """One sentence about the number, like "part of a flood: about 1 in 300 of these are acted on"."""
     what, alerts, acted, p = KINDS[rate["kind"]], int(rate["alerts"]), int(rate["acted"]), float(rate["probability"])
     if alerts == 0:
         return f"{what}: no such alert has an outcome yet"
