@@ -75,8 +75,6 @@ def check_before_publishing(
 
     For an asset that writes by itself: the results are recorded, and what it would write afterwards is not written.
 
-    Parameters
-    ----------
     parts, id_columns, parameters : as `validate_parts` takes them, with its errors.
     results_dir : where results are kept for Data Docs; default `expectations` under heed's state directory.
     """
@@ -119,8 +117,6 @@ def checks_for(
 ) -> dg.AssetChecksDefinition:
     """A separate check for a table that something else writes.
 
-    Parameters
-    ----------
     load : called with the check's context (`context.resources` holds `required_resource_keys`); returns the
         rows, or the rows and the suite's parameters, or `RowsToCheck`.
     name : of the step; default `<suite>_suite`.

@@ -45,8 +45,6 @@ def build_defs(
 ) -> dg.Definitions:
     """The code location.
 
-    Parameters
-    ----------
     settings, warehouse, models : replace those that heed.toml and the environment give.
     """
     from dagster_project.triage.features.contract import contract

@@ -22,8 +22,6 @@ def one_line(text: str) -> str:
 class HeedError(Exception):
     """An error that a user can correct.
 
-    Parameters
-    ----------
     cause : what is wrong, with the name of the file, column or setting, without a full stop.
     remedy : what to do about it, as an instruction, without a full stop.
     """

@@ -30,8 +30,6 @@ LOCAL_NAMES = ("localhost",)
 class Guard:
     """An ASGI application around another one.
 
-    Parameters
-    ----------
     app : the application to protect.
     hosts : names by which it may be called, in addition to IP addresses and `localhost`. An IP address needs no
         permission: a page at an address came from that address, so no other site can pretend to be it.

@@ -161,10 +161,7 @@ def _more_descriptors() -> int:
 def listen(host: str, port: int, command: str = "serve") -> socket.socket:
     """A listening socket; port 0 means any free one. command : of heed, for the remedy.
 
-    Raises
-    ------
-    HeedError
-        The address is not one of this machine's, or the port is taken or not allowed.
+    Raises HeedError: the address is not one of this machine's, or the port is taken or not allowed.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -255,10 +255,7 @@ def settings_path() -> Path:
 def load_settings(path: Path | None = None) -> Settings:
     """Read and validate the settings file; `None` means `settings_path()`.
 
-    Raises
-    ------
-    HeedError
-        The file is missing, is not TOML, or has an unknown key or an invalid value; names the line.
+    Raises HeedError: the file is missing, is not TOML, or has an unknown key or an invalid value; names the line.
     """
     path = path or settings_path()
     try:

@@ -36,14 +36,10 @@ def enable(
     The same miss rate again, while a request is in force, changes its mode or end and keeps its test. Any other miss
     rate is a new request with its own test.
 
-    Returns
-    -------
-    rule, mode, miss_rate, until, status ('found', 'waiting' or 'refused'), more (acted alerts missing), finding.
-
-    Raises
-    ------
-    HeedError
-        The rule raised no alert, is on the never list or visibility-only; a miss rate or an end is impossible.
+    Returns: rule, mode, miss_rate, until, status ('found', 'waiting' or 'refused'), more (acted alerts missing),
+        finding.
+    Raises HeedError: the rule raised no alert, is on the never list or visibility-only; a miss rate or an end is
+        impossible.
     """
     who, why = _required(who, why)
     as_of = as_of or datetime.now(UTC)
@@ -105,10 +101,7 @@ def undo(
 
     Returns how many closings were undone. The rule stays paused until somebody enables it again.
 
-    Raises
-    ------
-    HeedError
-        heed never decided to close any such alert.
+    Raises HeedError: heed never decided to close any such alert.
     """
     who, why = _required(who, why)
     as_of = as_of or datetime.now(UTC)

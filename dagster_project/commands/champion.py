@@ -60,15 +60,9 @@ def roll_back(
 
     version : None: the latest earlier champion that nobody rolled back from. as_of : None: now.
 
-    Returns
-    -------
-    (the version that scores now, the one that scored before or None).
-
-    Raises
-    ------
-    HeedError
-        The name or the reason is empty; the version is unknown, scores already, was trained on data from after the
-        as-of, or has another feature contract than today's settings; or there is a later decision.
+    Returns: (the version that scores now, the one that scored before or None).
+    Raises HeedError: the name or the reason is empty; the version is unknown, scores already, was trained on data from
+        after the as-of, or has another feature contract than today's settings; or there is a later decision.
     """
     from dagster_project.triage.features.contract import contract
 

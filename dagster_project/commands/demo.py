@@ -25,10 +25,8 @@ def run_demo(*, alerts: int, days: int, seed: int, say: Say) -> None:
 
     The company's data end at the hour of the first demo, so that its newest alerts are still open.
 
-    Raises
-    ------
-    HeedError
-        The warehouse holds rows that were not simulated. These are never mixed with simulated rows, and never removed.
+    Raises HeedError: the warehouse holds rows that were not simulated. These are never mixed with simulated rows, and
+        never removed.
     """
     from dagster_project.commands.summary import collect, show
     from dagster_project.loading import load_file

@@ -90,11 +90,8 @@ def replay_to_file(
 
     open_out : where the alerts go that were open at each cut, as readers saw them: one row per alert and cut.
 
-    Raises
-    ------
-    HeedError
-        No alert was raised in that time, too many actions have a type that nobody explained, or the file cannot be
-        written.
+    Raises HeedError: no alert was raised in that time, too many actions have a type that nobody explained, or the file
+        cannot be written.
     """
     import pandas as pd
 

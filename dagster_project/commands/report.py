@@ -68,10 +68,7 @@ def read_evidence(warehouse: Warehouse, settings: Settings, as_of: datetime | No
 
     as_of : None: that of the newest run.
 
-    Raises
-    ------
-    HeedError
-        No job has run on this warehouse.
+    Raises HeedError: no job has run on this warehouse.
     """
     if warehouse.value("SELECT to_regclass('marts.load_reconciliation') IS NULL"):
         raise HeedError("there is nothing to report: no job has run yet", "run `heed run`")

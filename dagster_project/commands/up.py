@@ -67,16 +67,11 @@ def serve_dagster(host: str, port: int, allowed_hosts: Sequence[str] = (), *, da
 
     The address is loopback by default: the UI has no login of its own.
 
-    Parameters
-    ----------
     port : 0 means any free one.
     allowed_hosts : further host names that requests may use, like a proxy's.
     daemon : False: only the UI, on the instance in DAGSTER_HOME, if a daemon runs elsewhere.
-
-    Raises
-    ------
-    HeedError
-        The settings, the address or the warehouse do not allow it, or `heed up` runs for this home already.
+    Raises HeedError: the settings, the address or the warehouse do not allow it, or `heed up` runs for this home
+        already.
     """
     from dagster_project.listening import address_of, is_loopback, listen
 
@@ -120,10 +115,7 @@ def _log_format() -> list[str]:
 def _only_one(home: Path) -> Iterator[IO[str]]:
     """Lock this home for one `heed up`. Gives the lock file, which the daemon holds as well.
 
-    Raises
-    ------
-    HeedError
-        It runs already, or processes that a killed one left behind do not end.
+    Raises HeedError: it runs already, or processes that a killed one left behind do not end.
     """
     private_directory(home)
     with (home / "up.lock").open("a+") as lock:

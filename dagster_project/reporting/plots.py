@@ -22,16 +22,11 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 24
 def volume_svg(band: pd.DataFrame, flood_days: pd.DataFrame) -> str:
     """Alerts per day as bars, the expected volume as a line, its band as an area, flood days in their status's colour.
 
-    Parameters
-    ----------
     band : day (date), alerts, expected, upper (alerts a day; nan: not known), from `triage.flags.floods.daily_band`;
         or the columns of those names of `reporting.exclusion_daily`. Any order.
     flood_days : day (date), status ('confirmed', 'suspected', 'cleared'), scope. If a day has several
         floods, the most serious status colours the bar, and the bar's title names all.
-
-    Returns
-    -------
-    One `<svg>` element with a title and no script. All text from the data is escaped.
+    Returns: One `<svg>` element with a title and no script. All text from the data is escaped.
     """
     rows = band.sort_values("day").to_dict("records")
     parts = [

@@ -117,10 +117,8 @@ def destinations(settings: Settings) -> list[str]:
 def send(settings: Settings, title: str, text: str) -> int:
     """Send a message to every destination, and return how many there are.
 
-    Raises
-    ------
-    HeedError
-        There is no destination, an address is invalid, or a destination did not accept it in time. Quotes no address.
+    Raises HeedError: there is no destination, an address is invalid, or a destination did not accept it in time. Quotes
+        no address.
     """
     import apprise
 

@@ -95,8 +95,6 @@ def create_app(
 ) -> ASGIApp:
     """The service.
 
-    Parameters
-    ----------
     pool : connections to the warehouse.
     refresh_cron : when scores are refreshed; decides whether they are stale.
     hosts : names by which it may be called, in addition to IP addresses and `localhost`.

@@ -51,10 +51,7 @@ class Pool:
 
         `work` may be called twice: after a connection that died while idle, or a view that was just being replaced.
 
-        Raises
-        ------
-        Problem
-            503: the warehouse cannot be reached, holds no scores yet, or is too slow.
+        Raises Problem: 503: the warehouse cannot be reached, holds no scores yet, or is too slow.
         """
         if not self._permits.acquire(timeout=WAIT_SECONDS):
             raise Problem(503, "the service is busy", "try again in a moment")

@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str], None]) -> None:
     """Answer requests until interrupted.
 
-    Raises
-    ------
-    HeedError
-        The settings, the address or the warehouse prevent it.
+    Raises HeedError: the settings, the address or the warehouse prevent it.
     """
     settings = load_settings()
     writers = Writers.of(os.environ.get(TOKEN_VARIABLE), settings.serving.user_header)
@@ -76,10 +73,7 @@ def preload_board(pool: Pool, refresh_cron: str) -> Board:
 def prepare_feedback(warehouse: Warehouse, say: Callable[[str], None]) -> None:
     """Create the table for feedback if it is missing; a login that may only read serves scores without it.
 
-    Raises
-    ------
-    HeedError
-        The warehouse is not reachable.
+    Raises HeedError: the warehouse is not reachable.
     """
     if warehouse.value("SELECT to_regclass('scoring.feedback') IS NOT NULL"):
         return

@@ -44,10 +44,7 @@ class Writers:
     def of(cls, token: str | None, user_header: str) -> Writers:
         """From the environment and the settings.
 
-        Raises
-        ------
-        HeedError
-            The token is too short to keep anybody out, or contains what no header can carry.
+        Raises HeedError: the token is too short to keep anybody out, or contains what no header can carry.
         """
         token = (token or "").strip()
         if token and (len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
@@ -90,10 +87,7 @@ class Writers:
     def named(self, request: Request, sent: Any, by: str) -> Any:
         """What was sent, with the proxy's name in the field `by`; unchanged if names do not come from a proxy.
 
-        Raises
-        ------
-        Problem
-            403: the proxy did not name the user.
+        Raises Problem: 403: the proxy did not name the user.
         """
         name = self.signed_in(request)
         if name is None or not isinstance(sent, Mapping):

@@ -29,8 +29,6 @@ MODES = ("mixed", "predictable", "copy_only", "noise")
 class WorldConfig:
     """One simulated company. The same configuration gives the same world, to the byte.
 
-    Parameters
-    ----------
     seed : any non-negative integer.
     alerts : how many alerts there are in all, those of floods and incidents included. Exact.
     days : UTC calendar days covered; the last one is the day that `end` closes or cuts.
@@ -60,10 +58,7 @@ class WorldConfig:
     missing_answers : share of the alerts not acted on that are never answered.
     horizon_days : the horizon for which the true probability holds.
     score_influence : share of the shown scores that people follow; see `simulate(..., shown_scores=)`.
-
-    Raises
-    ------
-    HeedError : when a value is impossible, naming it.
+    Raises HeedError: when a value is impossible, naming it.
     """
 
     seed: int = 0

@@ -91,8 +91,6 @@ def export_messy(world: World, directory: str | Path, seed: int = 0) -> MessyExp
     turns into attributes. The same world and seed give the same bytes. About 1% of rows carry each common
     fault and about 0.1% each rare one; each kind occurs at least once.
 
-    Parameters
-    ----------
     world : what to export.
     directory : created when absent; files in it are overwritten.
     seed : of the mess only.

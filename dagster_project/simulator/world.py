@@ -86,18 +86,13 @@ class World:
 def simulate(config: WorldConfig | None = None, *, shown_scores: np.ndarray | None = None) -> World:
     """Make the world of a configuration. The same arguments give the same bytes.
 
-    Parameters
-    ----------
     config : what to simulate; None is `WorldConfig()`.
     shown_scores : (config.alerts,) float64 in [0, 1], the score that people saw beside each alert in the
         order of `World.alerts`, nan where none was shown. The alerts of a configuration do not depend on
         outcomes, so a first run without scores gives the alerts to score. With `config.score_influence` = s
         people follow the score in a share s of cases: P(acted) becomes (1 - s) * p + s * score. Habits then
         grow from what people did.
-
-    Raises
-    ------
-    HeedError : the scores do not fit the alerts.
+    Raises HeedError: the scores do not fit the alerts.
     """
     config = (config or WorldConfig()).resolved()
     if shown_scores is not None:

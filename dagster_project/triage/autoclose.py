@@ -134,16 +134,10 @@ def acted_needed(missed: int, budget: float, level: float = LEVEL) -> int:
 def find_threshold(scores: np.ndarray, budget: float, level: float = LEVEL, grid: np.ndarray = GRID) -> Threshold:
     """The highest threshold of the grid whose miss rate is at most `budget` with confidence 1 - level.
 
-    Parameters
-    ----------
     scores : float[acted alerts], 0 to 1: the first score of each acted alert, by a model that had not learned from it.
         All of them a whole horizon old, none flagged, and whether an alert is among them must not depend on its score.
     budget : the highest miss rate allowed, above 0 and below 1.
-
-    Raises
-    ------
-    HeedError
-        Impossible scores or an impossible budget.
+    Raises HeedError: Impossible scores or an impossible budget.
 
     More misses never raise the threshold: lowering a score raises counts below, and the allowed count depends on how
     many scores there are alone.
@@ -250,8 +244,6 @@ def conformal_ranks(before: np.ndarray, scores: np.ndarray, seed: int) -> np.nda
     Ranks are uniform and independent of the ranks before, as long as old and new scores are exchangeable (conformal
     test martingales: Vovk, Gammerman, Shafer, 2005).
 
-    Parameters
-    ----------
     before : float[n]. scores : float[new ones, in order of time]. seed : of the ties.
     """
     earlier = np.sort(np.asarray(before, float)).tolist()
@@ -344,8 +336,6 @@ def watch(
     than before? A drift towards the threshold shows there long before the misses do. The crowd: do all alerts together
     score lower than before, are there more among the lowest, or fewer among the highest? It needs no outcome.
 
-    Parameters
-    ----------
     threshold : in use. budget : the miss rate allowed. before : float: the scores it was found on.
     scores, checked : float and bool[acted alerts seen, in the order in which they became known]: those that were not
         closed. checked: drawn for the check sample (all of them, where nothing was closed).

@@ -100,15 +100,10 @@ def prior_model(as_of: datetime, settings: LearningSettings) -> Model:
 def score(model: Model, features: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:
     """Score alerts with a model.
 
-    Parameters
-    ----------
     features : as `build_features` returns them.
     flags : as `flag_alerts` returns them for the same rows, at the time of scoring.
-
-    Returns
-    -------
-    alert_id, raised_at, model_version, probability (0 < p < 1), status ('model', 'baseline' or 'prior'), flood,
-    visibility_only.
+    Returns: alert_id, raised_at, model_version, probability (0 < p < 1), status ('model', 'baseline' or 'prior'),
+        flood, visibility_only.
     """
     return pd.DataFrame(
         {

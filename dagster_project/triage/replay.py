@@ -72,8 +72,6 @@ def replay(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score every alert raised in [first, until) as production would have at its `raised_at`.
 
-    Parameters
-    ----------
     history : all alerts raised before `until` with `acted` and `known_at` as known at `until`.
     every : how often production retrains.
     tell : called after each step with the step, its number from 1 and how many there are.
@@ -191,9 +189,7 @@ def compare(
 
     Younger alerts are left out: those whose outcome is already known were decided quickly.
 
-    Returns
-    -------
-    The table of `evaluate` with `slice`: 'all', 'without floods' (as decided by `until`), 'without flags'.
+    Returns: The table of `evaluate` with `slice`: 'all', 'without floods' (as decided by `until`), 'without flags'.
     """
     facts = scores.merge(history[["alert_id", "acted", "rule"]], on="alert_id", how="left", validate="one_to_one")
     mature = (facts["raised_at"] + horizon <= pd.Timestamp(until)).to_numpy() & facts["acted"].notna().to_numpy()

@@ -44,8 +44,6 @@ def find_flags(
 ) -> FoundFlags:
     """What is unexpected in a history: `triage.flags.find.find_flags`, run through the suite `alert_volume`.
 
-    Parameters
-    ----------
     history, rules, as_of, overrides : as `triage.flags.find.find_flags` takes them.
     flood_settings, visibility_settings : the dataclasses of the same names in `triage`, or None.
 

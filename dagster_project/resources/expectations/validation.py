@@ -78,10 +78,8 @@ def import_gx() -> Any:
 def load_suite(name: str) -> ExpectationSuite:
     """The suite as Great Expectations' own object.
 
-    Raises
-    ------
-    HeedError : no such suite, or an expectation in it is not valid. (Great Expectations only logs the latter
-        and drops the expectation: a check would silently disappear.)
+    Raises HeedError: no such suite, or an expectation in it is not valid. (Great Expectations only logs the latter and
+        drops the expectation: a check would silently disappear.)
     """
     gx = import_gx()
     document = suite_document(name)
@@ -118,22 +116,13 @@ def validate(
 ) -> SuiteResult:
     """Run a suite on a frame.
 
-    Parameters
-    ----------
     frame : the rows, not changed. Columns that the suite names must exist; others are ignored.
     id_columns : what names a row to a reader; those the frame lacks are left out.
     parameters : values for the suite's parameters (times as ISO 8601 text or datetime), over
         `default_parameters`.
-
-    Returns
-    -------
-    SuiteResult with one outcome per expectation, in the suite's order.
-
-    Raises
-    ------
-    HeedError : the frame lacks a column, or a parameter is missing or unknown.
-    ExpectationCrashed : an expectation could not be evaluated. A crash is never reported as a failed
-        expectation.
+    Returns: SuiteResult with one outcome per expectation, in the suite's order.
+    Raises HeedError: the frame lacks a column, or a parameter is missing or unknown.
+    Raises ExpectationCrashed: an expectation could not be evaluated. A crash is never reported as a failed expectation.
     """
     _require_columns(suite_name, frame)
     values = _parameters_for(suite_name, parameters or {})

@@ -26,10 +26,7 @@ def whole_file(path: Place, remedy: str) -> Iterator[Place]:
 
     Not synced to the disk: readers must notice a file that a power cut truncated.
 
-    Raises
-    ------
-    HeedError
-        The file cannot be written; names the reason and `remedy`.
+    Raises HeedError: the file cannot be written; names the reason and `remedy`.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:

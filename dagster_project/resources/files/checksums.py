@@ -32,10 +32,7 @@ def checksum_of(file: Any) -> str:
 def require_checksum(file: Any, wanted: str) -> None:
     """Refuse an open file with another checksum. A local file that passed and has not changed since is not read again.
 
-    Raises
-    ------
-    DoubtfulFile
-        The checksum differs.
+    Raises DoubtfulFile: the checksum differs.
     """
     state = _state(file)
     if state is not None and _read.get(state) == wanted:

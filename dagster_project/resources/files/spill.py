@@ -24,8 +24,6 @@ ALERTS_AT_ONCE = 250_000
 class SpillBuffer:
     """The parts of one frame, in their order.
 
-    Parameters
-    ----------
     home : the state directory; the files are in `spill/` there.
     name : of the frame. Files that a killed run left under it are removed; only one run holds the run lock.
 

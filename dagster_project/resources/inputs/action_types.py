@@ -157,10 +157,8 @@ def how_to_explain(settings: Settings) -> str:
 def require_known_meanings(warehouse: Warehouse, settings: Settings, as_of: datetime) -> None:
     """Refuse to learn if too many labels would be lost because action types are unexplained.
 
-    Raises
-    ------
-    HeedError
-        More than MOST_UNKNOWN of the actions that may decide have a type without a known meaning; names the types.
+    Raises HeedError: more than MOST_UNKNOWN of the actions that may decide have a type without a known meaning; names
+        the types.
     """
     types = clean_types(warehouse, as_of)
     share = unknown_share(types)
@@ -174,10 +172,7 @@ def require_known_meanings(warehouse: Warehouse, settings: Settings, as_of: date
 def write_types(types: Sequence[SeenType], out: Path) -> None:
     """Write the file to fill in for `heed load --action-types`: types without a meaning first, then by frequency.
 
-    Raises
-    ------
-    HeedError
-        The file cannot be written.
+    Raises HeedError: the file cannot be written.
     """
     from dagster_project.resources.files.atomic_write import whole_file
 

@@ -112,10 +112,7 @@ def append_event(warehouse: Warehouse, event: str, rule: str, as_of: datetime, *
 
     more : request_id, mode, miss_rate, until (datetime), alert_id, who, why.
 
-    Raises
-    ------
-    HeedError
-        The login may not write there.
+    Raises HeedError: the login may not write there.
     """
     document = {"event": event, "rule": rule, "as_of": as_of, **more}
     table = "scoring.autoclose_events"

@@ -49,8 +49,6 @@ class DamagedFile(HeedError):
 class FeatureStore:
     """The daily feature files of one contract.
 
-    Parameters
-    ----------
     root : the directory or bucket path of all contracts.
     contract : the feature contract's hash.
     warehouse : the one with the alerts, which holds the manifest's checksum. None: no check, as in a benchmark.

@@ -55,8 +55,6 @@ def replace_flags(
 ) -> None:
     """Publish the flags, all tables in one transaction. Readers see the old flags until it commits.
 
-    Parameters
-    ----------
     flood_days, visibility_only : as `triage.flags.find_flags` returns them.
     flagged : alert_id, raised_at, flood, visibility_only, reason of flagged alerts.
     band : as `triage.floods.daily_band` returns it.

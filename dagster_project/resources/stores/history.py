@@ -45,10 +45,8 @@ def read_history(
 
     columns : the columns to read, including `alert_id`; None reads all. Attributes are most of the bytes.
 
-    Returns
-    -------
-    Frame of alert_id, raised_at, rule, entity, team, severity, value, threshold, title, attributes (JSON text),
-    loaded_at, known_at (NaT: not known at as_of), acted (1.0, 0.0, nan: not known), horizon_ends_at.
+    Returns: Frame of alert_id, raised_at, rule, entity, team, severity, value, threshold, title, attributes (JSON
+        text), loaded_at, known_at (NaT: not known at as_of), acted (1.0, 0.0, nan: not known), horizon_ends_at.
     """
     import pyarrow as pa
 

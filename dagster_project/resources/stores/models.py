@@ -139,10 +139,7 @@ class ModelStore:
         If the champion's row cannot be read (truncated, changed), the latest earlier champion scores that can be read,
         has the same feature contract and was not withdrawn by a person.
 
-        Raises
-        ------
-        HeedError
-            The champion has another feature contract, or cannot be read and there is no substitute.
+        Raises HeedError: the champion has another feature contract, or cannot be read and there is no substitute.
         """
         from dagster_project.triage.features.contract import require_same_contract
 

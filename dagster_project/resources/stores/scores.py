@@ -69,13 +69,8 @@ WHERE outcomes.raised_at BETWEEN $2 AND $3 AND (outcomes.known_at IS NULL OR out
 def scores_that_differ(warehouse: Warehouse, scores: pd.DataFrame, as_of: datetime) -> np.ndarray:
     """Which of these scores differ from the newest published score of their alert.
 
-    Parameters
-    ----------
     scores : as for `publish_scores`, of alerts that are open at `as_of`; reasons are not compared.
-
-    Returns
-    -------
-    bool, one per row: what `publish_scores` would add.
+    Returns: bool, one per row: what `publish_scores` would add.
     """
     compared = ["model_version", "probability", "status", "flood", "visibility_only"]
     raised = scores["raised_at"]
@@ -100,8 +95,6 @@ def publish_scores(
     A score is new when the alert has none yet, or its newest one differs in model version, probability, status or
     flags. Publishing the same scores again therefore adds nothing, and readers see all of a run's scores or none.
 
-    Parameters
-    ----------
     parts : frames, perhaps none, of alert_id, raised_at, model_version, probability, status, flood, visibility_only,
         reasons (list of str). One part is in memory at a time.
     as_of : the as-of of the scores.

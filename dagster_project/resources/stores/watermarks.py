@@ -93,18 +93,13 @@ def unchecked_rows(
 ) -> tuple[Iterator[pd.DataFrame], bool, int]:
     """The rows of a clean table that were written since all of it passed a suite, according to xmin.
 
-    Parameters
-    ----------
     table : the qualified table, from heed's own code.
     expectations : a checksum of what the suite expects; rows that passed something else have not passed.
     witness : a condition. One row that meets it, and any one row, are included, so that expectations about the whole
         table ("some were acted on") also hold for a few new rows.
     full_refresh : always read the whole table.
-
-    Returns
-    -------
-    The rows in parts, at least one; whether they are the whole table; and the transaction to pass to `remember_checked`
-    once they have passed.
+    Returns: The rows in parts, at least one; whether they are the whole table; and the transaction to pass to
+        `remember_checked` once they have passed.
     """
     now = oldest_in_progress(warehouse)
     passed = None if full_refresh else passed_up_to(warehouse, suite, expectations)

@@ -69,10 +69,7 @@ def refuse_if_overtaken(warehouse: Warehouse, run: DagsterRun) -> None:
     Such a run waited for the run lock while a later one published; it would replace newer scores by older ones. Runs
     that a person started at a past as-of are not refused.
 
-    Raises
-    ------
-    HeedError
-        The run was overtaken.
+    Raises HeedError: the run was overtaken.
     """
     if not {"dagster/schedule_name", "dagster/sensor_name"} & run.tags.keys() or AS_OF_TAG not in run.tags:
         return

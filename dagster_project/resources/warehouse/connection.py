@@ -73,8 +73,6 @@ class Warehouse:
 
     Nothing is started or contacted before the first connection.
 
-    Parameters
-    ----------
     home : the state directory, which contains the embedded server's data.
     url : a libpq URL; `None`: the one in the environment, else the embedded server.
     """
@@ -112,10 +110,7 @@ class Warehouse:
     def connect(self) -> Connection:
         """A new connection, not in autocommit mode.
 
-        Raises
-        ------
-        HeedError
-            The server is unreachable or refuses; the message contains no password.
+        Raises HeedError: the server is unreachable or refuses; the message contains no password.
         """
         from adbc_driver_manager import Error
         from adbc_driver_postgresql import dbapi
@@ -229,10 +224,7 @@ class Warehouse:
     def transaction(self) -> Iterator[Cursor]:
         """A cursor in one transaction: committed at the end, rolled back on any error.
 
-        Raises
-        ------
-        HeedError
-            The run has lost the run lock, or other sessions held a lock for too long; names them.
+        Raises HeedError: the run has lost the run lock, or other sessions held a lock for too long; names them.
         """
         from adbc_driver_manager import Error
 
@@ -353,8 +345,6 @@ def _close(connection: Connection) -> None:
 def append(cursor: Cursor, table: str, rows: pa.Table, *, columns: str, select: str, conflict: str = "") -> int:
     """Bulk-write rows (COPY into a temporary table, then one INSERT), and return how many were added.
 
-    Parameters
-    ----------
     table : the qualified target, from heed's own code, never from users.
     columns : the target's columns, as SQL.
     select : the expressions over the temporary table `incoming`, as SQL after SELECT, including the FROM clause.
@@ -379,10 +369,7 @@ def quoted(*parts: str) -> str:
 def _parsed(url: str) -> dict[str, str]:
     """The parts of a URL or of a `key=value` line, as libpq itself reads them.
 
-    Raises
-    ------
-    HeedError
-        It is neither. Unlike libpq's own error, the message quotes nothing of it.
+    Raises HeedError: it is neither. Unlike libpq's own error, the message quotes nothing of it.
     """
     import psycopg2
     from psycopg2.extensions import parse_dsn

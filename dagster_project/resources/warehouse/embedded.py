@@ -63,10 +63,7 @@ def embedded_url(home: Path) -> str:
 
     The server stops when its last user process has ended. Safe to call from many processes at once.
 
-    Raises
-    ------
-    HeedError
-        The home cannot be written, or PostgreSQL does not start; names the log.
+    Raises HeedError: the home cannot be written, or PostgreSQL does not start; names the log.
     """
     home = home.resolve()
     if url := _URL_OF_HOME.get(home):
@@ -93,10 +90,7 @@ def embedded_url(home: Path) -> str:
 def restart(home: Path) -> None:
     """Start this home's server again if it stopped although this process is one of its users.
 
-    Raises
-    ------
-    HeedError
-        PostgreSQL does not start; names the log.
+    Raises HeedError: PostgreSQL does not start; names the log.
     """
     home = home.resolve()
     with _locked(home):
@@ -279,10 +273,7 @@ class _Server:
 
         Any client of the socket is the superuser, and the owner of its directory could replace the socket.
 
-        Raises
-        ------
-        HeedError
-            It belongs to another account, is open to others, or is no directory.
+        Raises HeedError: it belongs to another account, is open to others, or is no directory.
         """
         directory = self._socket_directory()
         if directory == self.data:

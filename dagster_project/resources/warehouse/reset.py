@@ -49,10 +49,8 @@ def reset_demo(warehouse: Warehouse, say: Callable[[str], None] = lambda line: N
 
     The tables are locked before they are examined, so that nothing is written in between.
 
-    Raises
-    ------
-    HeedError
-        The warehouse holds rows that were not simulated, or the login may not remove them. Nothing was removed.
+    Raises HeedError: the warehouse holds rows that were not simulated, or the login may not remove them. Nothing was
+        removed.
     """
     with run_lock(warehouse, f"empty-{uuid.uuid4()}", say):
         names = ", ".join(own_tables())

@@ -102,9 +102,7 @@ def create_roles(cursor: Cursor, settings: Settings) -> list[str]:
 
     What dbt built before is handed over to heed_transformer.
 
-    Returns
-    -------
-    Statements left to the owner: grants on the user's own tables that this login may not make.
+    Returns: Statements left to the owner: grants on the user's own tables that this login may not make.
     """
     for role in WORK:
         cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))

@@ -135,11 +135,8 @@ _held: dict[str, _RunLock] = {}
 def run_lock(warehouse: Warehouse, run_id: str, say: Say = lambda line: None) -> Iterator[None]:
     """Hold the run lock for a run; wait while another run holds it. If this process holds it already, share it.
 
-    Raises
-    ------
-    HeedError
-        Another run has held it for too long; a pooler in transaction mode is in between, so no session can hold a
-        lock; or, while the run works, the session that holds the lock has ended.
+    Raises HeedError: another run has held it for too long; a pooler in transaction mode is in between, so no session
+        can hold a lock; or, while the run works, the session that holds the lock has ended.
     """
     key = warehouse.url()
     if key in _held:

@@ -33,10 +33,8 @@ def prepare(warehouse: Warehouse) -> None:
     Tables of this version are not touched: even a statement that changes nothing would wait for writers, and readers
     would queue behind it. A login that may not create tables needs tables of this version.
 
-    Raises
-    ------
-    HeedError
-        The warehouse is not reachable, a newer heed created its tables, or the login may not create or migrate them.
+    Raises HeedError: the warehouse is not reachable, a newer heed created its tables, or the login may not create or
+        migrate them.
     """
     from psycopg2 import errors
 
@@ -58,14 +56,8 @@ def initialise(warehouse: Warehouse, settings: Settings) -> list[str]:
 
     Safe to run again.
 
-    Returns
-    -------
-    Statements left to the owner: grants on the user's own tables that this login may not make.
-
-    Raises
-    ------
-    HeedError
-        The login may not create roles, or does not own what exists.
+    Returns: Statements left to the owner: grants on the user's own tables that this login may not make.
+    Raises HeedError: the login may not create roles, or does not own what exists.
     """
     from psycopg2 import errors
 
@@ -82,10 +74,7 @@ def initialise(warehouse: Warehouse, settings: Settings) -> list[str]:
 def stored_version(warehouse: Warehouse) -> str | None:
     """The schema version that the warehouse records; None where it records none.
 
-    Raises
-    ------
-    HeedError
-        A newer heed created the tables.
+    Raises HeedError: a newer heed created the tables.
     """
     version = warehouse.value("SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace')")
     refuse_newer(version)
@@ -96,10 +85,7 @@ def stored_version(warehouse: Warehouse) -> str | None:
 def migrated(warehouse: Warehouse) -> Iterator[ScriptCursor]:
     """A cursor in a transaction in which heed's tables have this version; one at a time in a database.
 
-    Raises
-    ------
-    HeedError
-        The warehouse is not reachable, or other sessions hold the tables for too long.
+    Raises HeedError: the warehouse is not reachable, or other sessions hold the tables for too long.
     """
     warehouse.connect().close()  # reports an unreachable warehouse in heed's own words
     import psycopg2  # dbt's own driver: unlike ADBC it runs a script of several statements

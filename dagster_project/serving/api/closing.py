@@ -42,10 +42,7 @@ WHERE decided.alert_id = ANY(%(ids)s) AND decided.decision = 'close'
 def undo(pool: Pool, wanted: NewUndo) -> dict[str, Any]:
     """Take one decision back and pause its rule; returns the undo with its rule.
 
-    Raises
-    ------
-    Problem
-        404: heed never decided to close it. 409: it was taken back before. 503: it cannot be written.
+    Raises Problem: 404: heed never decided to close it. 409: it was taken back before. 503: it cannot be written.
     """
     decision = pool.read(lambda cursor: closings(cursor, [wanted.alert_id])).get(wanted.alert_id)
     if decision is None:

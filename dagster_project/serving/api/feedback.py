@@ -38,11 +38,8 @@ WHERE alert_id = ANY(%(ids)s) ORDER BY alert_id, given_at DESC, feedback_id DESC
 def give(pool: Pool, feedback: NewFeedback) -> dict[str, Any]:
     """Append the feedback and return its row.
 
-    Raises
-    ------
-    Problem
-        404: the alert was not scored, or not by that version. 409: its score is not shown, so nobody can judge it.
-        503: it cannot be written.
+    Raises Problem: 404: the alert was not scored, or not by that version. 409: its score is not shown, so nobody can
+        judge it. 503: it cannot be written.
     """
     parameters = feedback.model_dump()
     scored = pool.read(lambda cursor: rows(cursor, _SCORED, parameters))

@@ -34,10 +34,7 @@ class _Request(_Document):
     def read(cls, sent: Any) -> Self:
         """A checked request, from parsed JSON or the fields of a form.
 
-        Raises
-        ------
-        Problem
-            422, with the first thing that is wrong.
+        Raises Problem: 422, with the first thing that is wrong.
         """
         try:
             return cls.model_validate(sent)

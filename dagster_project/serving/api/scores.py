@@ -51,10 +51,7 @@ def read_scores(cursor: Cursor, alert_ids: Sequence[str]) -> dict[str, dict[str,
 def read_score(cursor: Cursor, alert_id: str) -> dict[str, Any]:
     """The document of one alert's newest score.
 
-    Raises
-    ------
-    Problem
-        404, with why there is none.
+    Raises Problem: 404, with why there is none.
     """
     scores = read_scores(cursor, [alert_id]) if is_possible_id(alert_id) else {}
     if alert_id not in scores:

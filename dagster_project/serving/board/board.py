@@ -119,8 +119,6 @@ class Snapshot:
 class Board:
     """The open alerts of one warehouse, kept until a run publishes. Safe to use from many threads.
 
-    Parameters
-    ----------
     pool : connections; the board is read on one of them, in a thread of its own.
     """
 
@@ -136,10 +134,7 @@ class Board:
     def snapshot(self, freshness: Freshness) -> Snapshot:
         """The snapshot of the newest publication, or the previous one while the new one is being read.
 
-        Raises
-        ------
-        Problem
-            It could not be read.
+        Raises Problem: it could not be read.
         """
         publication = freshness.as_of, freshness.published_at
         with self._lock:

@@ -52,8 +52,6 @@ def audit(
 ) -> Audit:
     """Audit what was learned at `cut`.
 
-    Parameters
-    ----------
     frame : the training frame. forecasts : `Learned.forecasts`. history : alerts raised before the cut with `acted` and
         `known_at`, null where the outcome was not known at the cut.
     history_from : the history holds every alert since then; None: it goes back to the beginning.

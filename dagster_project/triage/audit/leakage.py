@@ -80,8 +80,6 @@ def audit_leakage(
 ) -> pd.DataFrame:
     """Audit what a candidate learns from.
 
-    Parameters
-    ----------
     frame : as `training_frame` returns it at `cut`; additional columns are audited like attributes.
     history : alerts raised before `cut` with the facts of today, open ones included; `acted` and `known_at` null where
         the outcome is not known at `cut`.
@@ -92,11 +90,9 @@ def audit_leakage(
     fit_predict : the learner of the controls; `reference_learner` by default.
     history_from : the history holds all alerts raised since then (one lookback and one horizon after that it holds
         everything that features look at); None: it goes back to the beginning.
-
-    Returns
-    -------
-    One row per finding: check, subject, finding (in words), value, limit (float64), verdict ('clean', 'suspicious',
-    'leak', 'not checked'). Every check has at least one row. The same input and seed give the same rows.
+    Returns: One row per finding: check, subject, finding (in words), value, limit (float64), verdict ('clean',
+        'suspicious', 'leak', 'not checked'). Every check has at least one row. The same input and seed give the same
+        rows.
     """
     chosen = settings or AuditSettings()
     features = chosen.features

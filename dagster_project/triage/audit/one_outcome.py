@@ -69,16 +69,11 @@ class _Reading:
 def one_outcome(rest: Rest | None, *, seed: int = 0) -> list[Finding]:
     """Values (and the presence or absence of a fact) that go with one outcome whatever else is known of the alert.
 
-    Parameters
-    ----------
     rest : of the frame to be examined (`Rest.of`); alerts without an outcome, and excluded ones, do not count. It
         forecasts the later part of time without the suspect and without the histories kept about it.
-
-    Returns
-    -------
-    One finding per fact that is accused, or one that says how many were examined. value : exceptions seen per exception
-    expected (upper end of the 99% interval, block bootstrap over rule-days). 'leak' up to `RATIO`, and up to
-    `RATIO_SUSPICIOUS` for presence and absence; else 'suspicious'.
+    Returns: One finding per fact that is accused, or one that says how many were examined. value : exceptions seen per
+        exception expected (upper end of the 99% interval, block bootstrap over rule-days). 'leak' up to `RATIO`, and up
+        to `RATIO_SUSPICIOUS` for presence and absence; else 'suspicious'.
 
     The identity columns are suspects here as well: an overwritten rule, entity or team is a value that appears wherever
     somebody acted, or a value that is unusual for the alert's other columns.

@@ -81,8 +81,6 @@ def future_removed(
 ) -> list[Finding]:
     """Features built again from a history without future, against the features as stored.
 
-    Parameters
-    ----------
     frame : features as stored; rows may be any selection of alerts.
     history : alerts with `acted` (float64) and `known_at`, at least one lookback before every alert examined.
     rebuild : how features are built from a history.
@@ -90,11 +88,9 @@ def future_removed(
     ties : sampled alerts that share their moment with another alert or with an outcome; each is built again from
         what was strictly before it. "<=" for "<" shows here and nowhere else.
     trusted_from : alerts raised before this moment are not examined (history does not reach far enough).
-
-    Returns
-    -------
-    One finding per column that differs, or one that says how much was compared. 'leak' when a feature knew more
-    than was known; 'suspicious' when it knew less (rows that came late: a stale feature, not one that sees ahead).
+    Returns: One finding per column that differs, or one that says how much was compared. 'leak' when a feature knew
+        more than was known; 'suspicious' when it knew less (rows that came late: a stale feature, not one that sees
+        ahead).
     """
     stored = raised_since(frame, trusted_from)
     stored = stored if stored["alert_id"].is_unique else stored.drop_duplicates("alert_id")
@@ -199,8 +195,6 @@ def by_definition(
 ) -> list[Finding]:
     """History features against their definition, computed alert by alert without the engine.
 
-    Parameters
-    ----------
     frame : features as stored; only columns of `settings` are compared.
     history : as for `future_removed`; optional `excluded_from`, `excluded_until` (times during which an alert is
         left out of the histories of others; see `exclusion.flag_alerts`).
@@ -350,8 +344,6 @@ def facts_changed(frame: pd.DataFrame, history: pd.DataFrame) -> list[Finding]:
 def changed_later(history: pd.DataFrame, changes: pd.DataFrame) -> list[Finding]:
     """Facts that later versions of alerts tell otherwise, where many alerts were first loaded after their decision.
 
-    Parameters
-    ----------
     history : alerts with `acted`, `known_at` and `loaded_at` (when the version in use was loaded; UTC, may be null).
     changes : `alert_id`, `column_name` ("@name" for an attribute), as `marts.alert_fact_changes` holds them.
 

@@ -54,17 +54,12 @@ def reference_learner(
 ) -> FitPredict:
     """A learner that trains on one frame and forecasts another.
 
-    Parameters
-    ----------
     settings : the history features that both frames hold.
     extra : further numeric columns of the frames to learn from.
     rounds : trees. threads : CPU threads; the forecasts do not depend on them.
-
-    Returns
-    -------
-    `fit_predict(train, test)`: `train` has `acted` (0.0 or 1.0, nan for not known; such alerts and those with
-    `excluded` are not trained on), `test` needs no outcomes; float64 probabilities in (0, 1), one per row of `test`.
-    With fewer than two alerts of either outcome to train on, the answer is their rate (Jeffreys' prior).
+    Returns: `fit_predict(train, test)`: `train` has `acted` (0.0 or 1.0, nan for not known; such alerts and those with
+        `excluded` are not trained on), `test` needs no outcomes; float64 probabilities in (0, 1), one per row of
+        `test`. With fewer than two alerts of either outcome to train on, the answer is their rate (Jeffreys' prior).
     """
 
     def fit_predict(train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:

@@ -100,23 +100,18 @@ def team_scorecard(
 ) -> pd.DataFrame:
     """Judge every team on honest forecasts.
 
-    Parameters
-    ----------
     forecasts : one row per alert of the rolling-origin evaluation: alert_id, raised_at, rule, entity, team, severity,
         acted (0.0 or 1.0), excluded (bool), `model` (probability). Excluded alerts and alerts without a team are left
         out.
     frame : the training frame, to measure how fast the learner still learns (`learning_reach`); without it and
         without `reach` the ceiling takes `REACH`.
     fit_predict : the learner of the learning curve. reach : as `learning_reach` returned it, to save the time.
-
-    Returns
-    -------
-    One row per team, in order of names: team; alerts, acted (int64); acted_share; skill (1 - log-loss of the model /
-    log-loss of the team's own share in hindsight, the hardest constant there is); auc; ceiling (the AUC that the best
-    possible forecast is estimated to reach); inconsistency (of pairs of alerts with the same rule, entity and severity
-    within `repeat_within`, the share that ended differently, divided by what drawing outcomes at random from the team
-    would give: 0 is never, 1 is as if the facts said nothing); each with low and high (`level`); same_facts_pairs;
-    status; reason in words. Numbers are nan where there are too few alerts.
+    Returns: One row per team, in order of names: team; alerts, acted (int64); acted_share; skill (1 - log-loss of the
+        model / log-loss of the team's own share in hindsight, the hardest constant there is); auc; ceiling (the AUC
+        that the best possible forecast is estimated to reach); inconsistency (of pairs of alerts with the same rule,
+        entity and severity within `repeat_within`, the share that ended differently, divided by what drawing outcomes
+        at random from the team would give: 0 is never, 1 is as if the facts said nothing); each with low and high
+        (`level`); same_facts_pairs; status; reason in words. Numbers are nan where there are too few alerts.
 
     Status, with intervals widened for the number of teams (Bonferroni), so that a company of noise is called
     predictable nowhere:

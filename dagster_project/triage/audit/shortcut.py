@@ -86,8 +86,6 @@ def audit_shortcut(
 ) -> ShortcutAudit:
     """Whether the forecasts do more than repeat the rule's last known outcome.
 
-    Parameters
-    ----------
     forecasts : one row per alert of the rolling-origin evaluation: alert_id, raised_at, rule, acted (0.0 or 1.0),
         excluded (bool), and one column of probabilities per contender: `model`, `constant_rate`,
         `repeat_last_per_rule`, other baselines (see `baselines.names_for`). Excluded alerts are left out.
@@ -105,9 +103,7 @@ def audit_shortcut(
     * 'too few': the model has no skill with an interval above zero, or an interval too wide to say, or fewer than
       30 alerts of either outcome.
 
-    Raises
-    ------
-    KeyError : a contender or a column is missing from the forecasts.
+    Raises KeyError: a contender or a column is missing from the forecasts.
     """
     chosen = settings or ShortcutSettings()
     last_column = next(

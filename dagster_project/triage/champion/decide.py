@@ -66,8 +66,6 @@ def decide_champion(
 ) -> Outcome:
     """Decide whether the candidate becomes champion, and which model scores from `cut` on.
 
-    Parameters
-    ----------
     forecasts : `Learned.forecasts` of the candidate. evaluation : `evidence.measure` of them.
     frame : the training frame at `cut` (UTC), with the outcomes known by then.
     standing : the champion; None when there is none.

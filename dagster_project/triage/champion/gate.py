@@ -66,14 +66,9 @@ class Decision:
 def compare(candidate: Model, forecasts: pd.DataFrame, champion: Model, frame: pd.DataFrame) -> Comparison | None:
     """Compare on the alerts of the inner cuts that were raised after the champion was trained.
 
-    Parameters
-    ----------
     forecasts : `Learned.forecasts` of the candidate. frame : the training frame it was trained on.
-
-    Returns
-    -------
-    None when there are too few such alerts (`EvaluationSettings`): no alert raised since last week has reached the end
-    of its horizon, so a champion of last week cannot be compared yet.
+    Returns: None when there are too few such alerts (`EvaluationSettings`): no alert raised since last week has reached
+        the end of its horizon, so a champion of last week cannot be compared yet.
     """
     later = _later(forecasts, champion)
     if not len(later):
@@ -130,8 +125,6 @@ def judge(
 ) -> Decision:
     """Whether the candidate may become champion.
 
-    Parameters
-    ----------
     evaluation : the table of `evidence.measure`. has_champion : whether there is a champion that can still score.
     comparison : as `compare` returns it; None: nothing can be compared yet.
     leaks : what the audit calls leaks, in words.

@@ -27,20 +27,15 @@ def learn_reading(
 ) -> tuple[Curves, pd.DataFrame]:
     """Curves of age and rates of flagged alerts, from what was known at `as_of`.
 
-    Parameters
-    ----------
     history : one row per alert: alert_id, raised_at, known_at, acted, rule, team, and attributes where floods of
         sources are flagged.
     flags : flood days and visibility-only rules, as they stood at `as_of`.
     at_raise : alert_id -> chance at the raise, given by a model that had not seen the outcome; alerts may be missing.
     influenced : bool[alerts], outcomes that a shown score may have changed. The curves go without them as long as
         the others are enough, as calibration does.
-
-    Returns
-    -------
-    Curves, from alerts that had no flag while they were open; rates as `flagged_rates`, from those that had one. Not
-    the flags as they were decided later: a flood is confirmed because nobody acted, so confirmed ones alone would
-    say too little, and the others too much.
+    Returns: Curves, from alerts that had no flag while they were open; rates as `flagged_rates`, from those that had
+        one. Not the flags as they were decided later: a flood is confirmed because nobody acted, so confirmed ones
+        alone would say too little, and the others too much.
     """
     flood, visibility_only = flagged_while_open(history, flags, as_of)
     rates = flagged_rates(history.assign(flood=flood, visibility_only=visibility_only), as_of, horizon)
@@ -71,15 +66,10 @@ def as_read(
 ) -> pd.DataFrame:
     """The open alerts of a moment with the number that readers see, as `reporting.alert_scores_latest` gives it.
 
-    Parameters
-    ----------
     scores : alert_id, probability (at the raise), flood, visibility_only: the newest score of each open alert.
     alerts : raised_at, team, rule of the same alerts, row by row.
     curves, rates : learned by the moment.
-
-    Returns
-    -------
-    alert_id, moment (datetime64[us, UTC]), probability_at_raise, probability, flood, visibility_only.
+    Returns: alert_id, moment (datetime64[us, UTC]), probability_at_raise, probability, flood, visibility_only.
     """
     age = (pd.Timestamp(moment) - alerts["raised_at"]).dt.total_seconds().to_numpy(dtype=np.float64)
     at_raise = scores["probability"].to_numpy(dtype=np.float64)

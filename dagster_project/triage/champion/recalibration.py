@@ -29,8 +29,6 @@ from dagster_project.triage.learning.past import horizon_ends
 def recalibrate(champion: Model, frame: pd.DataFrame, cut: datetime, horizon: timedelta) -> Model:
     """The champion with the map that fits its forecasts since training best; without a map where none is better.
 
-    Parameters
-    ----------
     champion : any recalibration it already has is replaced, never added to.
     frame : the training frame at `cut`. Alerts count that were raised at or after `champion.cut`, whose horizon is over
         and whose outcome is known by `cut`, and that no flag excludes.
@@ -52,15 +50,10 @@ def forecasts_since(
 ) -> pd.DataFrame:
     """The forecasts that a recalibrated champion would have made of the alerts of a candidate's inner cuts.
 
-    Parameters
-    ----------
     forecasts : `Learned.forecasts` of the candidate. inner_cuts : the moment of each `fold`, in order.
     frame : as for `recalibrate`.
-
-    Returns
-    -------
-    The rows of `forecasts` raised since the champion was trained, with the column "model" replaced: each alert is
-    forecast with the map of its inner cut, which was fitted on nothing later.
+    Returns: The rows of `forecasts` raised since the champion was trained, with the column "model" replaced: each alert
+        is forecast with the map of its inner cut, which was fitted on nothing later.
     """
     trained = champion.as_trained()
     rows = forecasts[forecasts["raised_at"] >= pd.Timestamp(trained.cut)].reset_index(drop=True)

@@ -62,8 +62,6 @@ def evaluate(
 ) -> pd.DataFrame:
     """Measure every contender on the same alerts.
 
-    Parameters
-    ----------
     predictions : contender -> probability per alert, all equally long.
     acted : 1.0 or 0.0 per alert; nan where the outcome is not known: such alerts are left out for all contenders.
     blocks : any value that is equal within a block of alerts that share their cause (rule and day); blocks are
@@ -72,12 +70,9 @@ def evaluate(
     baselines : contenders that count as baselines. The best one has the lowest log-loss *on these very alerts*: a
         reference chosen in hindsight, which is harder to beat than any choice made beforehand. Skill over the constant
         needs a contender named "constant_rate".
-
-    Returns
-    -------
-    Tidy frame with the columns contender, metric, value, low, high (float64), alerts, acted (int64), in the
-    order of `predictions`. `value` is nan where the measure is not defined or the alerts are too few
-    (`EvaluationSettings`). Skill is 1 - loss / loss of the reference; above zero is better than the reference.
+    Returns: Tidy frame with the columns contender, metric, value, low, high (float64), alerts, acted (int64), in the
+        order of `predictions`. `value` is nan where the measure is not defined or the alerts are too few
+        (`EvaluationSettings`). Skill is 1 - loss / loss of the reference; above zero is better than the reference.
     """
     chosen = settings or EvaluationSettings()
     y = np.asarray(acted, dtype=np.float64)

@@ -20,8 +20,6 @@ PARSED_AT_ONCE = 50_000
 def attribute_columns(attributes: pd.Series, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Attributes as object arrays of str, float or None, one array per name.
 
-    Parameters
-    ----------
     attributes : JSON object text, a dict, or null per alert. Anything else counts as no attributes.
     names : the attributes wanted; None takes every name that occurs. A wanted name that never occurs is all None.
 

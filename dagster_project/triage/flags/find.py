@@ -24,9 +24,7 @@ def find_flags(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All flags that stand at `as_of`, with the times at which each became known and was decided.
 
-    Returns
-    -------
-    (flood_days, visibility_only_rules) : as `detect_floods` and `declare_visibility_only` return them.
+    Returns: (flood_days, visibility_only_rules) : as `detect_floods` and `declare_visibility_only` return them.
     """
     flood_days = detect_floods(history, as_of, flood_settings or FloodSettings(), overrides)
     # A bug's alerts say nothing about the rule: with them counted, 2.6% of the rules of 30 simulated companies became

@@ -39,19 +39,14 @@ def kinds(flood: np.ndarray, visibility_only: np.ndarray) -> np.ndarray:
 def flagged_rates(alerts: pd.DataFrame, as_of: datetime, horizon: timedelta) -> pd.DataFrame:
     """The share of flagged alerts that was acted on, by kind and rule.
 
-    Parameters
-    ----------
     alerts : raised_at, known_at (datetime64[us, UTC]), acted (1.0, 0.0 or nan), rule, flood, visibility_only: the flags
         as readers saw them, not as they were decided later: a flood is confirmed because nobody acted, so what was
         decided later says too little is acted on.
     as_of : only alerts whose horizon was over and whose outcome was known by then count.
-
-    Returns
-    -------
-    `COLUMNS`, one row per kind with rule `EVERY_RULE`, then one per kind and rule, in order of text. probability : the
-    share, that of a rule shrunk towards its kind, in (0, 1). low, high : Wilson's 95% interval (1927) for the alerts
-    that the probability rests on; it assumes that alerts are independent, which alerts of one flood are not: it is too
-    narrow, never too wide.
+    Returns: `COLUMNS`, one row per kind with rule `EVERY_RULE`, then one per kind and rule, in order of text.
+        probability : the share, that of a rule shrunk towards its kind, in (0, 1). low, high : Wilson's 95% interval
+        (1927) for the alerts that the probability rests on; it assumes that alerts are independent, which alerts of one
+        flood are not: it is too narrow, never too wide.
     """
     at = pd.Timestamp(as_of)
     usable = (alerts["raised_at"] + horizon <= at) & (alerts["known_at"] <= at) & alerts["acted"].notna()

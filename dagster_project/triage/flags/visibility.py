@@ -97,8 +97,6 @@ def declare_visibility_only(
 ) -> pd.DataFrame:
     """Which rules are, or were, visibility-only as of `as_of`: one row per rule and episode.
 
-    Parameters
-    ----------
     history : as for `floods.detect_floods`. Alerts with `raised_at` >= `as_of` and outcomes with `known_at` >
         `as_of` are not used.
     rules : `rule`, `declared_visibility_only` (bool or text), `created_at` (null: before all time); or None.
@@ -107,15 +105,12 @@ def declare_visibility_only(
         `created_at` to before it; then the statistics decide again), `who`, `why`, `created_at`. They win,
         also over actions; of two that hold at the same time, the later one.
     floods : the result of `detect_floods`; alerts do not count while a flood holds them, unless they were acted on.
-
-    Returns
-    -------
-    rule; alerts_decided, acted (int), days (float), upper_bound (float): the rule's own record at
-    `detected_at`, since its last action; status ('declared', 'inferred', 'released'); basis ('declared',
-    'inferred', 'override': what it is or was before a release); evidence; detected_at; decided_at (the same
-    time); released_at and release (why; null while it holds); decided_by ('statistics', 'declaration' or a
-    person). What an override flags has status 'declared'. `attrs["warnings"]` lists, in words, overrides that
-    match no rule, and what cannot be read.
+    Returns: rule; alerts_decided, acted (int), days (float), upper_bound (float): the rule's own record at
+        `detected_at`, since its last action; status ('declared', 'inferred', 'released'); basis ('declared',
+        'inferred', 'override': what it is or was before a release); evidence; detected_at; decided_at (the same time);
+        released_at and release (why; null while it holds); decided_by ('statistics', 'declaration' or a person). What
+        an override flags has status 'declared'. `attrs["warnings"]` lists, in words, overrides that match no rule, and
+        what cannot be read.
     """
     settings = settings or VisibilitySettings()
     now = as_of_us(as_of)

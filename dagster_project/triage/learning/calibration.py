@@ -104,8 +104,6 @@ def fit_calibration(
 ) -> Calibration:
     """The calibration map of one `kind` that fits the outcomes best, shrunk towards leaving scores alone.
 
-    Parameters
-    ----------
     probability, acted, weight : float64 arrays of equal length; `weight` None counts each alert once.
 
     With one class only, or no alerts, every kind but "none" is still defined by its shrinkage (isotonic falls
@@ -187,8 +185,6 @@ def penalised_logistic(
 ) -> np.ndarray:
     """Logistic regression with a Gaussian prior N(centre, spread^2) per coefficient, by damped Newton steps.
 
-    Parameters
-    ----------
     design : float64 [n, k], any intercept column included. y : 0.0 or 1.0. w : weights. offset : fixed
     log-odds [n].
 

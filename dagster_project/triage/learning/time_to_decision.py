@@ -128,14 +128,9 @@ class Curves:
     def now(self, probability: np.ndarray, group: np.ndarray, age: np.ndarray) -> np.ndarray:
         """The chance now.
 
-        Parameters
-        ----------
         probability : float64[alerts] in [0, 1], the chance at the raise. group : as `groups`; an unknown one counts as
         `EVERYWHERE`. age : seconds since the raise; below 0 counts as 0, at or after the horizon as the last step.
-
-        Returns
-        -------
-        float64[alerts] in [0, 1]. 0 and 1 stay; in the first step, so at age 0, so does every other.
+        Returns: float64[alerts] in [0, 1]. 0 and 1 stay; in the first step, so at age 0, so does every other.
         """
         p = np.asarray(probability, dtype=np.float64)
         keys = list(self.coefficients)
@@ -211,20 +206,15 @@ def no_curves(as_of: datetime, horizon: timedelta) -> Curves:
 def fit_curves(alerts: pd.DataFrame, as_of: datetime, horizon: timedelta) -> Curves:
     """Learn how long decisions take from the alerts whose horizon was over at `as_of`.
 
-    Parameters
-    ----------
     alerts : one row per alert that is not flagged as far as was known when it was scored, in any order: raised_at,
         known_at (datetime64[us, UTC]; null while unknown), acted (1.0, 0.0 or nan), probability (the chance that was
         given at the raise by a model that had not seen the outcome, or nan), team, rule (text or null).
     as_of : rows whose horizon ends later, and outcomes known later, change nothing. Alerts that were decided early
         count only once their horizon is over: else the quick ones would be counted before the slow ones.
     horizon : how long an action counts.
-
-    Returns
-    -------
-    Curves for all, and for each team, and rule within a team, of at least `GROUP_MINIMUM` ripe alerts. With fewer than
-    `RIPE_MINIMUM` ripe alerts in all, `no_curves`; without enough that had a chance at the raise, no landmark model.
-    Deterministic, whatever the order of rows.
+    Returns: Curves for all, and for each team, and rule within a team, of at least `GROUP_MINIMUM` ripe alerts. With
+        fewer than `RIPE_MINIMUM` ripe alerts in all, `no_curves`; without enough that had a chance at the raise, no
+        landmark model. Deterministic, whatever the order of rows.
     """
     past = _Past(alerts, as_of, horizon)
     if len(past.raised) < RIPE_MINIMUM:

@@ -68,8 +68,6 @@ def frame_metric(metric_name: str, *value_keys: str) -> Callable[[Callable[..., 
     """Register `look(frame, **kwargs)` as the pandas metric `metric_name`. Two expectations that ask for it with
     equal arguments in one validation get one computation.
 
-    Parameters
-    ----------
     metric_name : unique in the process; start it with `heed.`.
     value_keys : the expectation's fields that the function wants, as keyword arguments; null ones are left out.
     """
@@ -160,9 +158,7 @@ def as_times(column: pd.Series) -> pd.Series:
     """The column as `datetime64[us, UTC]`; texts are parsed, a column of nulls only becomes a column of
     missing times.
 
-    Raises
-    ------
-    ValueError : a text that is not a time; reading it as missing would let a check pass on invalid data.
+    Raises ValueError: a text that is not a time; reading it as missing would let a check pass on invalid data.
     """
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         return column

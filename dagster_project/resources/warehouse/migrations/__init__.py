@@ -47,10 +47,7 @@ def schema_version() -> str:
 def refuse_newer(recorded: str | None) -> int:
     """The number in a recorded version; 1 where none is recorded.
 
-    Raises
-    ------
-    HeedError
-        A newer heed created the tables, and this one does not know their form.
+    Raises HeedError: a newer heed created the tables, and this one does not know their form.
     """
     counted = _VERSION.match(recorded or "")
     version, known = int(counted[1]) if counted else 1, 1 + len(steps())
@@ -65,8 +62,6 @@ def refuse_newer(recorded: str | None) -> int:
 def migrate(cursor: ScriptCursor, *, in_run: bool) -> None:
     """Create the tables, or migrate existing ones to this version, in the cursor's transaction: all of it or nothing.
 
-    Parameters
-    ----------
     cursor : at the beginning of a transaction.
     in_run : whether this process holds the run lock (`run_lock.py`). If not, a migration waits until nobody does: a
         run of the older heed would find tables that it does not know.
@@ -90,10 +85,7 @@ def _refuse_tables_of_others(cursor: ScriptCursor) -> None:
 
     Only checked when heed uses a database for the first time. Tables in `raw` are what heed is to read.
 
-    Raises
-    ------
-    HeedError
-        There is such a table.
+    Raises HeedError: there is such a table.
     """
     cursor.execute(
         "SELECT obj_description(to_regnamespace('scoring'), 'pg_namespace') IS NULL "

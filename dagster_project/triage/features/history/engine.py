@@ -65,8 +65,6 @@ def history_features(
 ) -> pd.DataFrame:
     """What was known about each row's keys just before the row was raised.
 
-    Parameters
-    ----------
     events : one row per past alert, in any order: a column per key named in `features`; `raised_at`; where any
         feature looks at outcomes also `known_at` (NaT: not known) and `acted` (1, 0; null: not known). An outcome
         counts when it has both. Optional `excluded_from` and `excluded_until`: the event, its outcome included,
@@ -83,16 +81,11 @@ def history_features(
     Keys are values of any hashable type; null is not a value: such a row's features of that key are nan, and such an
     event counts nowhere.
 
-    Returns
-    -------
-    float32 columns named by `HistoryFeature.name`, in the order of `features`, with the index and row order of
-    `at`. A feature at t is a function of the events in [t - lookback, t): raised statistics go by `raised_at`,
-    outcome statistics by `known_at`, both strictly before t.
-
-    Raises
-    ------
-    HeedError : a column is missing or of the wrong type, a time is null, `acted` is neither 0, 1 nor null, a window
-        is longer than `lookback`, two features have one name, or a frame has more than 2 ** 31 - 1 rows.
+    Returns: float32 columns named by `HistoryFeature.name`, in the order of `features`, with the index and row order of
+        `at`. A feature at t is a function of the events in [t - lookback, t): raised statistics go by `raised_at`,
+        outcome statistics by `known_at`, both strictly before t.
+    Raises HeedError: a column is missing or of the wrong type, a time is null, `acted` is neither 0, 1 nor null, a
+        window is longer than `lookback`, two features have one name, or a frame has more than 2 ** 31 - 1 rows.
 
     >>> raised_at = pd.to_datetime(["2026-03-01", "2026-03-05", "2026-03-10"])
     >>> alerts = pd.DataFrame({"rule": "cpu", "raised_at": raised_at})

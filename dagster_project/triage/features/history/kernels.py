@@ -155,8 +155,6 @@ def sweep(
 ):  # fmt: skip
     """Walk the groups [first_group, last_group) once through time and write every feature of one event stream.
 
-    Parameters
-    ----------
     row_starts, rows, row_times : per group, the rows to describe in order of time.
     event_starts, event_times, acted : per group, the events in order of time, and one number of any value at the end
         of each array (it is read, never used); `acted` may be empty (all zero).

@@ -77,8 +77,6 @@ def detect_floods(
 ) -> pd.DataFrame:
     """The floods of a history, as they stood at `as_of`.
 
-    Parameters
-    ----------
     history : one row per alert, any order: `raised_at`, `rule`, `acted` (1.0, 0.0, nan), `known_at`; optional
         `team`, `attributes` (JSON text), `horizon_ends_at`. Alerts with `raised_at` >= `as_of` and outcomes
         with `known_at` > `as_of` are not used. An alert unanswered at the end of its horizon counts as not
@@ -89,10 +87,7 @@ def detect_floods(
         `created_at` to before `until`), `action` ('flag', 'clear'), `until`, `who`, `why`, `created_at`;
         optional `scope_kind`. They win from `created_at` on; of two, the later one. Overrides do not move the
         band.
-
-    Returns
-    -------
-    One row per flood and view of it, ordered by day and `detected_at`:
+    Returns: One row per flood and view of it, ordered by day and `detected_at`:
 
     day : date, UTC.
     scope_kind, scope : 'rule', 'team', 'source' or 'all', and which one.
@@ -150,14 +145,9 @@ def daily_band(
 
     For figures only: floods are detected scope by scope, and this band is that of all rules together.
 
-    Parameters
-    ----------
     history, as_of, settings : as for `detect_floods`.
-
-    Returns
-    -------
-    One row per observed UTC day that has an alert, in order: day (date), alerts (int64), expected and upper (float64,
-    alerts a day; nan while there are too few days before it).
+    Returns: One row per observed UTC day that has an alert, in order: day (date), alerts (int64), expected and upper
+        (float64, alerts a day; nan while there are too few days before it).
     """
     settings = settings or FloodSettings()
     h = read_history(history, as_of_us(as_of), settings)

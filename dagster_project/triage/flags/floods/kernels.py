@@ -84,8 +84,6 @@ def compute_bands(
 ):  # fmt: skip
     """The band of each (scope, day) cell, from that scope's earlier days.
 
-    Parameters
-    ----------
     starts : int64[scopes + 1], where the cells of each scope begin, in order of day.
     slot, count, peak : int64[cells]: the day; what later days learn from; the highest running count of the day.
     weekday : int64[days]. profile : float64[days, 7]. slope : float64[days]; as in `bands.Season`.
@@ -93,12 +91,10 @@ def compute_bands(
     newly : float64[cells], expected of rules that the past does not hold yet.
     alpha : float64[days], tail probability allowed to one scope.
     window, minimum_days, minimum_volume, minimum_ratio, width : as in `FloodSettings` (width: `band_width`).
-
-    Returns
-    -------
-    One number per cell: expected; dispersion; robust deviation (square-root scale); own (expected by the scope's own
-    past alone; 0 without any); needed (the count that is unexpected; 0 if the day stayed below it); chance (log of how
-    many times more likely by chance the volume is than is allowed, where it is unexpected or watched; nan elsewhere).
+    Returns: One number per cell: expected; dispersion; robust deviation (square-root scale); own (expected by the
+        scope's own past alone; 0 without any); needed (the count that is unexpected; 0 if the day stayed below it);
+        chance (log of how many times more likely by chance the volume is than is allowed, where it is unexpected or
+        watched; nan elsewhere).
     """
     cells = len(slot)
     expected = np.full(cells, np.nan)

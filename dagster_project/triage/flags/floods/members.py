@@ -47,16 +47,11 @@ def _iso(time: int) -> str:
 def flood_pairs(alerts: pd.DataFrame, floods: pd.DataFrame) -> pd.DataFrame:
     """Which floods hold which alerts, and as of when.
 
-    Parameters
-    ----------
     alerts : `raised_at`, `rule`, and where floods are of teams or sources `team` and the sources.
     floods : the result of `detect_floods` or `known_by`, with all views.
-
-    Returns
-    -------
-    One row per alert and view of a flood that holds it: alert, flood (int64, positions in the two frames),
-    since, until (int64 microseconds: the flood flags the alert as of T with since <= T < until; `NEVER`:
-    permanently).
+    Returns: One row per alert and view of a flood that holds it: alert, flood (int64, positions in the two frames),
+        since, until (int64 microseconds: the flood flags the alert as of T with since <= T < until; `NEVER`:
+        permanently).
     """
     empty = pd.DataFrame({name: np.empty(0, np.int64) for name in ("alert", "flood", "since", "until")})
     if len(floods) == 0 or len(alerts) == 0:

@@ -204,9 +204,7 @@ class _Growing:
 def read_trees(text: str) -> Trees:
     """The trees of a text.
 
-    Raises
-    ------
-    HeedError : the text is not a whole model. Unsupported : the trees cannot be walked by `kernels`.
+    Raises HeedError: the text is not a whole model. Unsupported : the trees cannot be walked by `kernels`.
     """
     head, *blocks = text.partition("\nend of trees")[0].split("\nTree=")
     growing = _Growing()
