@@ -43,19 +43,14 @@ ENOUGH = 0.9
 def read_moments(texts: np.ndarray, near: pd.Series) -> pd.Series | None:
     """The moments that texts name, or None where fewer than 90% of the texts name any.
 
-    Parameters
-    ----------
     texts : str or None per alert. near : when each alert was raised (datetime, UTC).
-
-    Returns
-    -------
-    datetime64[us, UTC] per alert, NaT where there is none. Texts without an offset are read as UTC. Accepted: year, day
-    or month first, with slashes, dots, dashes or blanks; month names and weekdays in English; 12- and 24-hour clocks;
-    fractions; offsets.
+    Returns: datetime64[us, UTC] per alert, NaT where there is none. Texts without an offset are read as UTC. Accepted:
+        year, day or month first, with slashes, dots, dashes or blanks; month names and weekdays in English; 12- and
+        24-hour clocks; fractions; offsets.
     """
-    codes, found = pd.factorize(np.asarray(texts, dtype=object))
-    readable = np.array([isinstance(t, str) and bool(t.strip()) for t in found], dtype=bool)
-    distinct = found[readable]
+    codes, distinct_texts = pd.factorize(np.asarray(texts, dtype=object))
+    readable = np.array([isinstance(t, str) and bool(t.strip()) for t in distinct_texts], dtype=bool)
+    distinct = distinct_texts[readable]
     if not len(distinct):
         return None
     sample = distinct[:: max(1, len(distinct) // SAMPLE)][:SAMPLE]

@@ -78,16 +78,16 @@ def list_suspects(frame: pd.DataFrame, settings: FeatureSettings) -> list[Suspec
     History columns of `settings` are left out (see the module); `rule`, `entity` and `team` are what history is kept
     about, not facts to be suspected.
     """
-    made = [Suspect("alert_id", "id", objects(frame["alert_id"]), "alert_id")]
+    suspects = [Suspect("alert_id", "id", objects(frame["alert_id"]), "alert_id")]
     history = {f.name for f in history_features_for(settings)}
     for name in frame.columns:
         if name in BOOKKEEPING or name in IDENTITY or name in history:
             continue
-        made.append(_suspect(name, frame[name], frame["raised_at"], name))
+        suspects.append(_suspect(name, frame[name], frame["raised_at"], name))
     if "attributes" in frame:
         for name, values in attribute_columns(frame["attributes"]).items():
-            made.append(_suspect(f"attribute {name}", pd.Series(values), frame["raised_at"], f"@{name}"))
-    return made
+            suspects.append(_suspect(f"attribute {name}", pd.Series(values), frame["raised_at"], f"@{name}"))
+    return suspects
 
 
 def _suspect(name: str, column: pd.Series, raised: pd.Series, source: str) -> Suspect:
@@ -96,18 +96,18 @@ def _suspect(name: str, column: pd.Series, raised: pd.Series, source: str) -> Su
     if pd.api.types.is_numeric_dtype(column):
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
         return _number(name, np.where(np.isfinite(numbers), numbers, np.nan), raised, source)
-    found = objects(column)
-    present = np.array([v is not None for v in found], dtype=bool)
-    seen = found[present]
+    values = objects(column)
+    present = np.array([v is not None for v in values], dtype=bool)
+    seen = values[present]
     if len(seen) and all(isinstance(v, float) for v in seen):
-        numbers = np.array([np.nan if v is None else float(v) for v in found])
+        numbers = np.array([np.nan if v is None else float(v) for v in values])
         return _number(name, numbers, raised, source)
     texts = [str(v) for v in seen]
-    if source != "title" and (moments := read_moments(found, raised)) is not None:
+    if source != "title" and (moments := read_moments(values, raised)) is not None:
         return Suspect(name, "time", _after(moments, raised), source)
     distinct = len(set(texts))
     kind = "id" if distinct > max(20, ID_LIKE * len(texts)) and source != "title" else "text"
-    return Suspect(name, kind, found, source)
+    return Suspect(name, kind, values, source)
 
 
 def _number(name: str, numbers: np.ndarray, raised: pd.Series, source: str) -> Suspect:
@@ -125,8 +125,8 @@ def _number(name: str, numbers: np.ndarray, raised: pd.Series, source: str) -> S
 
 def _after(times: pd.Series, raised: pd.Series) -> np.ndarray:
     left = times.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
-    made = (left - raised.dt.tz_localize(None).to_numpy().astype("datetime64[us]")) / np.timedelta64(1, "s")
-    return np.asarray(made, dtype=np.float64)
+    seconds = (left - raised.dt.tz_localize(None).to_numpy().astype("datetime64[us]")) / np.timedelta64(1, "s")
+    return np.asarray(seconds, dtype=np.float64)
 
 
 def objects(column: pd.Series) -> np.ndarray:
@@ -227,19 +227,19 @@ def halve(frame: pd.DataFrame, share: float = 0.6) -> Halves | None:
 
 def without(frame: pd.DataFrame, sources: Sequence[str], settings: FeatureSettings) -> pd.DataFrame:
     """`frame` with the named columns and attributes ("@name"), and the histories kept about them, empty."""
-    made = frame.copy(deep=False)
+    reduced = frame.copy(deep=False)
     names = {source[1:] for source in sources if source.startswith("@")}
     for source in sources:
-        if source in made and source != "alert_id":
-            made[source] = None if source in (*IDENTITY, "severity", "title") else np.nan
+        if source in reduced and source != "alert_id":
+            reduced[source] = None if source in (*IDENTITY, "severity", "title") else np.nan
     for name in histories_about(sources, settings):
-        if name in made:
-            made[name] = np.nan
-    if names and "attributes" in made:
-        codes, texts = pd.factorize(made["attributes"].astype(object))
+        if name in reduced:
+            reduced[name] = np.nan
+    if names and "attributes" in reduced:
+        codes, texts = pd.factorize(reduced["attributes"].astype(object))
         kept = np.array([*(_strip(t, names) for t in texts), None], dtype=object)
-        made["attributes"] = kept[codes]
-    return made
+        reduced["attributes"] = kept[codes]
+    return reduced
 
 
 def _strip(text: object, names: set[str]) -> str | None:
@@ -278,10 +278,10 @@ def single_facts(learner: Rest | None, *, replicates: int = 60, seed: int = 0) -
     strong = [r for r in readings if r[3] >= WORTH_A_LOOK or (r[0].kind in ("id", "time") and r[3] >= 0.55)]
     # Whatever is nearly certain is taken from the others first, or two copies of one leak would excuse each other.
     certain = sorted({r[0].source for r in readings if r[3] >= 0.97})
-    found: dict[str, Finding] = {}
+    by_fact: dict[str, Finding] = {}
     strongest = max(readings, key=lambda r: r[3])
     for suspect, words, encoded, auc in sorted(strong, key=lambda r: -r[3]):
-        if suspect.name in found:
+        if suspect.name in by_fact:
             continue
         others = learner.without(sorted({suspect.source, *certain}))
         rest = metrics.roc_auc(others, y[later])
@@ -292,17 +292,17 @@ def single_facts(learner: Rest | None, *, replicates: int = 60, seed: int = 0) -
         if auc - rest > max(MARGIN, CLEAR * error):
             sure = auc >= CERTAIN or auc - rest >= 0.05 or suspect.kind in ("id", "time")
             text = f"{words} alone separates outcomes with AUC {auc:.3f}, everything else together with {rest:.3f}"
-            found[suspect.name] = Finding(SINGLE, suspect.name, text, auc, rest, LEAK if sure else SUSPICIOUS)
+            by_fact[suspect.name] = Finding(SINGLE, suspect.name, text, auc, rest, LEAK if sure else SUSPICIOUS)
         elif suspect.kind in ("id", "time"):
             gain, gain_error = _gain(others, encoded, y[later], parts.blocks[later], replicates, seed)
             if gain > max(ID_GAIN, CLEAR * gain_error):
                 text = f"{words} explains {gain:.0%} of the log-loss that everything else leaves"
-                found[suspect.name] = Finding(IDS_AND_TIMES, suspect.name, text, gain, ID_GAIN, LEAK)
-    made = list(found.values())
-    if not any(f.check == SINGLE for f in made):
+                by_fact[suspect.name] = Finding(IDS_AND_TIMES, suspect.name, text, gain, ID_GAIN, LEAK)
+    findings = list(by_fact.values())
+    if not any(f.check == SINGLE for f in findings):
         text = f"none of {len(suspects)} facts beats all others; the strongest is {strongest[0].name}"
-        made.append(Finding(SINGLE, "facts", text, strongest[3], CERTAIN, CLEAN))
-    return made
+        findings.append(Finding(SINGLE, "facts", text, strongest[3], CERTAIN, CLEAN))
+    return findings
 
 
 class Rest:
@@ -314,7 +314,7 @@ class Rest:
     def __init__(self, parts: Halves, fit_predict: FitPredict, settings: FeatureSettings) -> None:
         self.parts, self.fit_predict, self.settings = parts, fit_predict, settings
         self.suspects = list_suspects(parts.ordered, settings)
-        self.made: dict[tuple[str, ...], np.ndarray] = {}
+        self.forecasts: dict[tuple[str, ...], np.ndarray] = {}
 
     @classmethod
     def of(cls, frame: pd.DataFrame, fit_predict: FitPredict, settings: FeatureSettings) -> Rest | None:
@@ -325,10 +325,10 @@ class Rest:
     def without(self, sources: Sequence[str]) -> np.ndarray:
         # An id takes no part in learning: leaving it out is leaving nothing out.
         key = tuple(s for s in sources if s != "alert_id")
-        if key not in self.made:
+        if key not in self.forecasts:
             frame = without(self.parts.ordered, key, self.settings)
-            self.made[key] = self.fit_predict(frame[self.parts.earlier], frame[self.parts.later])
-        return self.made[key]
+            self.forecasts[key] = self.fit_predict(frame[self.parts.earlier], frame[self.parts.later])
+        return self.forecasts[key]
 
 
 def _demeaned(suspect: Suspect, ordered: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
@@ -336,14 +336,14 @@ def _demeaned(suspect: Suspect, ordered: pd.DataFrame) -> list[tuple[str, np.nda
     if suspect.kind != "number" or suspect.source in PLAIN_FACTS:
         return []
     values = pd.Series(suspect.values)
-    made = []
+    readings = []
     for name in ("rule", "entity"):
         distance = (values - values.groupby(ordered[name].to_numpy()).transform("mean")).to_numpy()
         scale = np.nanstd(suspect.values)
         # Where the group has one value, rounding must not become a signal.
         distance = np.where(np.abs(distance) > 1e-9 * max(scale, 1e-300), distance, 0.0)
-        made.append((f"its distance from the mean of its {name}", _bins(distance)))
-    return made
+        readings.append((f"its distance from the mean of its {name}", _bins(distance)))
+    return readings
 
 
 def _gain(

@@ -68,8 +68,8 @@ class Withholding:
     @property
     def findings(self) -> list[Finding]:
         """As rows of an audit, with the verdicts 'withheld' and 'vouched'."""
-        made = [replace(f, verdict=WITHHELD) for f in self.withheld.values()]
-        return made + [
+        withheld = [replace(f, verdict=WITHHELD) for f in self.withheld.values()]
+        return withheld + [
             replace(f, verdict=VOUCHED, finding=f"{f.finding}; a person vouches that it is known at the raise")
             for f in self.vouched.values()
         ]
@@ -87,10 +87,10 @@ class Withholding:
                     "value": f.value if np.isfinite(f.value) else None,
                     "limit": f.limit if np.isfinite(f.limit) else None,
                 }
-                for source, f in found.items()
+                for source, f in findings.items()
             ]
-            for name, found in parts.items()
-            if found
+            for name, findings in parts.items()
+            if findings
         }
 
     @classmethod
@@ -128,8 +128,6 @@ def withhold(
 ) -> Withholding:
     """Which columns know the future, as far as that shows at `cut`.
 
-    Parameters
-    ----------
     frame : as `steps.training_frame` returns it at `cut`.
     history : alerts raised before `cut`, open ones included, with `acted` and `known_at`; outcomes that were not known
         at the cut are ignored. settings.known_at_raise : columns that a person vouches for; they are checked and kept.
@@ -143,11 +141,11 @@ def withhold(
     withheld: dict[str, Finding] = {}
     vouched: dict[str, Finding] = {}
     for _ in range(ROUNDS):
-        found = check_columns(
+        findings = check_columns(
             latest, frame, past, moment, settings.features, settings.horizon, learner, withheld=list(withheld)
         )
-        found += changed_later(past, changes) if changes is not None else []
-        new = {source_of(f.subject): f for f in reversed(found) if f.verdict == LEAK}
+        findings += changed_later(past, changes) if changes is not None else []
+        new = {source_of(f.subject): f for f in reversed(findings) if f.verdict == LEAK}
         vouched |= {s: f for s, f in new.items() if is_vouched(s, settings.known_at_raise)}
         new = {s: f for s, f in new.items() if s not in vouched and s not in withheld}
         if not new:
@@ -180,8 +178,6 @@ def check_columns(
 ) -> list[Finding]:
     """Every check of single columns.
 
-    Parameters
-    ----------
     latest : the alerts of `frame` that checks learn from and test on. past : alerts raised before the cut, with
         outcomes as known then. withheld : columns that are no suspects any more, and that the learner does not see.
     """
@@ -198,15 +194,15 @@ def check_columns(
             learner(without(train, names, features), without(test, names, features)) if names else learner(train, test)
         )
 
-    found = facts_changed(frame, past)
+    findings = facts_changed(frame, past)
     rest = Rest.of(latest, fit_predict, features)
-    found += single_facts(rest, replicates=replicates, seed=seed)
-    found += one_outcome(rest, seed=seed)
+    findings += single_facts(rest, replicates=replicates, seed=seed)
+    findings += one_outcome(rest, seed=seed)
     del rest
-    found += dated_later(latest, features, cut, raised_since(past, cut - horizon))
-    found += repeated_chance(latest, past, features)
-    found += known_later(raised_since(past, cut - horizon - timedelta(days=70)), features, cut, horizon)
-    return [f for f in found if source_of(f.subject) not in withheld]
+    findings += dated_later(latest, features, cut, raised_since(past, cut - horizon))
+    findings += repeated_chance(latest, past, features)
+    findings += known_later(raised_since(past, cut - horizon - timedelta(days=70)), features, cut, horizon)
+    return [f for f in findings if source_of(f.subject) not in withheld]
 
 
 def learn_without_leaks(

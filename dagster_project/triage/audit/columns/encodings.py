@@ -35,7 +35,7 @@ def repeated_chance(frame: pd.DataFrame, history: pd.DataFrame | None, settings:
     ids = ["rule", "entity", "team", "rule+entity"]
     tables = [frame] if history is None else [frame, history]
     keys = [key_values(rows, ids).astype(object) for rows in tables] if numbers else []
-    found: dict[str, Finding] = {}
+    by_fact: dict[str, Finding] = {}
     for suspect in numbers:
         for key in ids:
             group = pd.DataFrame({"key": keys[0][key].to_numpy(), "value": suspect.values}).dropna()
@@ -48,14 +48,14 @@ def repeated_chance(frame: pd.DataFrame, history: pd.DataFrame | None, settings:
                 continue
             for rows, values in zip(tables, keys, strict=True):
                 probability, degrees = _too_good(spread["mean"], rows, values[key].to_numpy())
-                if degrees >= 4 and probability < 1e-6 and suspect.name not in found:
+                if degrees >= 4 and probability < 1e-6 and suspect.name not in by_fact:
                     text = (
                         f"follows the share acted per {key} closer than chance allows (probability "
                         f"{probability:.1g}, {degrees} degrees of freedom): it was made of the outcomes"
                     )
-                    found[suspect.name] = Finding(ENCODES, suspect.name, text, probability, 1e-6, LEAK)
-    if found:
-        return list(found.values())
+                    by_fact[suspect.name] = Finding(ENCODES, suspect.name, text, probability, 1e-6, LEAK)
+    if by_fact:
+        return list(by_fact.values())
     text = f"none of {len(numbers)} numbers follows the outcomes closer than chance allows"
     return [Finding(ENCODES, "numbers", text, float("nan"), 1e-6, CLEAN)]
 

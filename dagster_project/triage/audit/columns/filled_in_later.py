@@ -42,7 +42,7 @@ def dated_later(
     raised = rows["raised_at"]
     until = (cut - raised).dt.total_seconds().to_numpy(dtype=np.float64)
     known = _after(rows["known_at"], raised) if "known_at" in rows else np.full(len(rows), np.nan)
-    found, times = [], 0
+    findings, times = [], 0
     for suspect in list_suspects(rows, settings):
         if suspect.kind != "time":
             continue
@@ -61,11 +61,11 @@ def dated_later(
             verdict, text = LEAK, f"{text}, and none after today: it is written down as things happen"
         else:
             verdict, text = CLEAN, f"{text}, some after today: planned, not written down later"
-        found.append(Finding(IDS_AND_TIMES, suspect.name, text, share, 0.01, verdict))
-    if not found:
+        findings.append(Finding(IDS_AND_TIMES, suspect.name, text, share, 0.01, verdict))
+    if not findings:
         text = f"none of {times} attributes with times lies after the raising of its alert"
-        found.append(Finding(IDS_AND_TIMES, "times", text, 0.0, 0.01, CLEAN))
-    return found
+        findings.append(Finding(IDS_AND_TIMES, "times", text, 0.0, 0.01, CLEAN))
+    return findings
 
 
 def known_later(
@@ -73,8 +73,6 @@ def known_later(
 ) -> list[Finding]:
     """Facts that fill in as alerts are decided: other among decided alerts than among open ones of the same age.
 
-    Parameters
-    ----------
     history : all alerts raised before `cut`, facts as they are today, `known_at` null or after `cut` where there is no
         outcome yet.
     cut : today. horizon : how long an answer counts.
@@ -100,7 +98,7 @@ def known_later(
     # Rule and single day would leave most strata with one alert.
     stratum = rule * len(AGES) + np.searchsorted(AGES, age.dt.total_seconds().to_numpy() / 86_400)
     facts = [s for s in list_suspects(past, settings) if s.source != "alert_id"]
-    found = []
+    findings = []
     for suspect in facts:
         worst: Finding | None = None
         for words, flag in _indicators(suspect, mature):
@@ -118,13 +116,13 @@ def known_later(
             )
             # Being there nearly never before a decision and nearly always after it has no honest reason.
             sure = both or (words == THERE and difference >= TOTAL)
-            made = Finding(KNOWN_LATER, suspect.name, text, abs(difference), 0.1, LEAK if sure else SUSPICIOUS)
-            if worst is None or (made.verdict == LEAK, made.value) > (worst.verdict == LEAK, worst.value):
-                worst = made
+            finding = Finding(KNOWN_LATER, suspect.name, text, abs(difference), 0.1, LEAK if sure else SUSPICIOUS)
+            if worst is None or (finding.verdict == LEAK, finding.value) > (worst.verdict == LEAK, worst.value):
+                worst = finding
         if worst is not None:
-            found.append(worst)
-    if found:
-        return found
+            findings.append(worst)
+    if findings:
+        return findings
     text = f"{len(facts)} facts are the same among open and decided alerts of the same age, or do not fill in with age"
     return [Finding(KNOWN_LATER, "facts", text, 0.0, 0.1, CLEAN)]
 
@@ -146,20 +144,20 @@ def _indicators(suspect: Suspect, mature: np.ndarray) -> list[tuple[str, np.ndar
     values = suspect.values
     if suspect.kind in ("number", "time"):
         there = np.isfinite(values)
-        made = [(THERE, there)]
+        conditions = [(THERE, there)]
         seen = values[mature & there]
         if len(seen):
             for edge in np.unique(np.quantile(seen, [0.25, 0.5, 0.75])):
-                made += [(f"is at most {edge:.4g}", there & (values <= edge))]
-                made += [(f"is below {edge:.4g}", there & (values < edge))]
+                conditions += [(f"is at most {edge:.4g}", there & (values <= edge))]
+                conditions += [(f"is below {edge:.4g}", there & (values < edge))]
     else:
         there = np.array([v is not None for v in values], dtype=bool)
-        made = [(THERE, there)]
+        conditions = [(THERE, there)]
         if suspect.kind == "text":
             words = pd.Series(values[there], dtype=object).value_counts().index[:20]
             codes = pd.Index(words, dtype=object).get_indexer(values)
-            made += [(f"is {word!r}", codes == code) for code, word in enumerate(words)]
-    return [(words, flag) for words, flag in made if 0 < flag.sum() < len(flag)]
+            conditions += [(f"is {word!r}", codes == code) for code, word in enumerate(words)]
+    return [(words, flag) for words, flag in conditions if 0 < flag.sum() < len(flag)]
 
 
 def _mantel_haenszel(flag: np.ndarray, decided: np.ndarray, stratum: np.ndarray) -> tuple[float, float]:
