@@ -66,11 +66,12 @@ WHERE raised_at < (SELECT max(as_of) FROM scoring.publications)
   AND NOT EXISTS (SELECT FROM scoring.alert_scores AS s WHERE s.alert_id = o.alert_id)
 """
 _BACKFILL = """
-mutation ($days: [String!]!) { launchPartitionBackfill(backfillParams: {
-    assetSelection: [{path: ["features", "alert_features"]}], partitionNames: $days}) {
-    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }
+mutation ($config: RunConfigData!) { launchRun(executionParams: { mode: "default", runConfigData: $config, selector: {
+    repositoryLocationName: "heed", repositoryName: "__repository__", jobName: "__ASSET_JOB",
+    assetSelection: [{path: ["features", "alert_features"]}]}}) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }
 """
-_STATE = "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+_STATE = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
 
 class Company:
@@ -331,14 +332,15 @@ def backfill(company: Company) -> Iterator[tuple[str, str]]:
             thread.start()
         time.sleep(180)
         asked = time.monotonic()
-        days = [(company.end - timedelta(days=DAYS - 1 - number)).date().isoformat() for number in range(DAYS)]
-        launched = ask(_BACKFILL, days=days)["launchPartitionBackfill"]
-        if launched["__typename"] != "LaunchBackfillSuccess":
+        first, last = ((company.end - timedelta(days=back)).date().isoformat() for back in (DAYS - 1, 0))
+        days = {"first_day": first, "last_day": last}
+        launched = ask(_BACKFILL, config={"ops": {"features__alert_features": {"config": days}}})["launchRun"]
+        if launched["__typename"] != "LaunchRunSuccess":
             raise SystemExit(f"the backfill was refused: {launched}")
         status = "REQUESTED"
-        while not status.startswith(("COMPLETED", "FAIL", "CANCEL")) and time.monotonic() < asked + 1800:
+        while not status.startswith(("SUCCESS", "FAIL", "CANCEL")) and time.monotonic() < asked + 1800:
             time.sleep(1)
-            status = ask(_STATE, id=launched["backfillId"])["partitionBackfillOrError"]["status"]
+            status = ask(_STATE, id=launched["run"]["runId"])["runOrError"]["status"]
         ended = time.monotonic()
         time.sleep(120)
         over.set()

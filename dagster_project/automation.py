@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from dagster_project.errors import HeedError
-from dagster_project.resources.as_of import FULL_REFRESH_TAG, REFRESH, RETRAIN, days_back, run_tags
+from dagster_project.resources.as_of import AS_OF_TAG, FULL_REFRESH_TAG, REFRESH, RETRAIN
 from dagster_project.resources.failures import what_stopped
 from dagster_project.resources.files.memory import give_back_memory
 from dagster_project.resources.notices import FAILED, SUCCEEDED, end_of, run_ended, tell_of_abandoned_runs
@@ -34,7 +34,7 @@ refresh_job = dg.define_asset_job(
     tags=WAREHOUSE_TAG,
     hooks={give_back_memory},
     description="Cleans new rows, flags what is unexpected, scores open alerts with the champion, and publishes. "
-    "Launched by hand, it takes now as its as-of and covers all days that it needs, whichever you choose.",
+    "Launched by hand, it takes now as its as-of.",
 )
 retrain_job = dg.define_asset_job(
     RETRAIN,
@@ -43,7 +43,7 @@ retrain_job = dg.define_asset_job(
     tags={**WAREHOUSE_TAG, FULL_REFRESH_TAG: "true"},  # what it trains on was read and checked in full
     hooks={give_back_memory},
     description="As `refresh_scores`, and trains in between: learns from the known outcomes and lets the gate decide. "
-    "Launched by hand, it takes now as its as-of and covers all days that it needs, whichever you choose.",
+    "Launched by hand, it takes now as its as-of.",
 )
 
 
@@ -82,7 +82,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         )
         def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
             as_of = context.scheduled_execution_time.astimezone(UTC)
-            tags = {} if job == PRUNE else run_tags(as_of, days_back(job, settings))
+            tags = {} if job == PRUNE else {AS_OF_TAG: as_of.isoformat()}
             return dg.RunRequest(run_key=as_of.isoformat(), tags={**tags, **WAREHOUSE_TAG})
 
         return tick
@@ -147,9 +147,7 @@ def new_alerts(
         if ended is not None and now - datetime.fromtimestamp(ended, UTC) < RETRY_AFTER:
             return dg.SkipReason(f"run {run_id} failed on these alerts; the next attempt is {RETRY_AFTER} after it")
         key += f", again after {run_id}"
-    return dg.RunRequest(
-        run_key=key, tags={**run_tags(now, days_back(REFRESH, settings)), **WAREHOUSE_TAG, ARRIVAL_TAG: arrival}
-    )
+    return dg.RunRequest(run_key=key, tags={AS_OF_TAG: now.isoformat(), **WAREHOUSE_TAG, ARRIVAL_TAG: arrival})
 
 
 @dg.sensor(
@@ -176,7 +174,7 @@ def damaged_champion(
         # One attempt a day: whatever damages rows may go on doing so, and a failure to train may last.
         return dg.RunRequest(
             run_key=f"{champion.model_version} cannot score ({error.cause}), {now.date()}",
-            tags={**run_tags(now, days_back(RETRAIN, settings)), **WAREHOUSE_TAG},
+            tags={AS_OF_TAG: now.isoformat(), **WAREHOUSE_TAG},
         )
     return dg.SkipReason("the champion can be read, and uses today's features")
 

@@ -21,7 +21,6 @@ import pytest
 from dagster import DagsterInstance
 from hypothesis import HealthCheck, settings
 
-from dagster_project.automation import days_back
 from dagster_project.commands.run import JobOutcome, run_job
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
@@ -169,29 +168,45 @@ def new_database(server_url: str) -> Callable[[], str]:
     return lambda: create_database(server_url, f"test_{next(numbers)}")
 
 
+@pytest.fixture
+def empty_database(server_url: str) -> str:
+    """The URL of an empty database. All tests use the same name: dbt parses its project again for another one."""
+    return create_database(server_url, "test_again")
+
+
 def create_database(server_url: str, name: str, template: str = "template1") -> str:
-    """A new database, empty or a copy of another to which nobody is connected; returns its URL."""
+    """A new database, empty or a copy of another to which nobody is connected; returns its URL.
+
+    It replaces the one that an earlier test had under this name.
+    """
     connection = psycopg2.connect(server_url.format("postgres"))
     connection.autocommit = True
     with connection.cursor() as cursor:
+        cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     connection.close()
     return server_url.format(name)
 
 
 @pytest.fixture(scope="session")
-def new_prepared_database(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
-    """Creates a database with heed's own tables, empty, and returns its URL: making them takes longer than a copy."""
+def prepared_database(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Creates a database of this name with heed's own tables, empty, and returns its URL: a copy is made sooner."""
     url = create_database(server_url, "prepared")
     prepare(Warehouse(tmp_path_factory.mktemp("prepared"), url))
+    return lambda name: create_database(server_url, name, "prepared")
+
+
+@pytest.fixture(scope="session")
+def new_prepared_database(prepared_database: Callable[[str], str]) -> Callable[[], str]:
+    """The same, with another name each time."""
     numbers = itertools.count(1)
-    return lambda: create_database(server_url, f"prepared_{next(numbers)}", "prepared")
+    return lambda: prepared_database(f"prepared_{next(numbers)}")
 
 
 @pytest.fixture
-def warehouse(new_prepared_database: Callable[[], str], tmp_path: Path) -> Warehouse:
+def warehouse(prepared_database: Callable[[str], str], tmp_path: Path) -> Warehouse:
     """An empty warehouse with heed's own tables, in a home of its own."""
-    made = Warehouse(tmp_path, new_prepared_database())
+    made = Warehouse(tmp_path, prepared_database("prepared_again"))
     prepare(made)
     return made
 
@@ -258,7 +273,6 @@ class Company:
             settings=self.settings,
             warehouse=self.login("test_job"),
             instance=self.instance,
-            days_back=days_back(job, self.settings),
         )
 
 

@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -22,13 +21,16 @@ from dagster_dbt.errors import DagsterDbtError
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.as_of import is_full_refresh, run_as_of
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, FULL, PUBLISH, cleaning
+from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.dbt.project import (
     DBT_ANYWHERE,
     DBT_PROJECT,
+    call_dbt,
     dbt_directory,
     dbt_environment,
-    dbt_program,
     dbt_vars,
+    end_of_output,
+    newest_change,
 )
 from dagster_project.resources.dbt.resource import Dbt
 from dagster_project.resources.expectations.results import SHOWN_VALUES, row_in_words
@@ -88,33 +90,12 @@ def ensure_manifest() -> Path:
 
 
 def _parsed_manifest() -> Path:
-    sources = [
-        path
-        for folder in ("models", "macros", "seeds", "tests")
-        for path in (DBT_PROJECT / folder).rglob("*")
-        if path.is_file()
-    ]
-    youngest = max(path.stat().st_mtime for path in [*sources, DBT_PROJECT / "dbt_project.yml"])
-    if MANIFEST.exists() and MANIFEST.stat().st_mtime >= youngest:
+    if MANIFEST.exists() and MANIFEST.stat().st_mtime >= newest_change():
         return MANIFEST
-    finished = subprocess.run(
-        [
-            dbt_program(),
-            "--quiet",
-            "parse",
-            "--project-dir",
-            str(DBT_PROJECT),
-            "--profiles-dir",
-            str(DBT_PROJECT),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **DBT_ANYWHERE},
-    )
+    finished = call_dbt(["parse"], DBT_ANYWHERE)
     if finished.returncode != 0 or not MANIFEST.exists():
-        output = " ".join((finished.stdout + finished.stderr).split())
-        raise HeedError(f"dbt cannot read the project in {DBT_PROJECT} ({output[-400:]})", "correct the model it names")
+        cause = f"dbt cannot read the project in {DBT_PROJECT} ({end_of_output(finished)})"
+        raise HeedError(cause, "correct the model it names")
     os.utime(MANIFEST)
     return MANIFEST
 
@@ -130,6 +111,7 @@ def _build(
     # Unit tests check the SQL, not the data: they run in `make test`. Nobody reads the documents that dbt writes about
     # itself (0.5 s): its events tell all.
     arguments = ["--no-write-json", "--exclude-resource-type", "unit_test", "--vars", json.dumps(dbt_vars(settings))]
+    prepare_dbt(warehouse, settings)
     try:
         with dbt_directory(warehouse.home) as directory:
             invocation = dbt.build(context, arguments, directory, environment)

@@ -12,11 +12,12 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+from pydantic import Field
 
 from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
 from dagster_project.assets.showing import frame_schema
 from dagster_project.checks import check_before_publishing, suite_check_specs
-from dagster_project.resources.as_of import FIRST_DAY, days_between, feature_days, has_partitions, run_as_of
+from dagster_project.resources.as_of import feature_days, run_as_of
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.files.spill import ALERTS_AT_ONCE, SpillBuffer
 from dagster_project.resources.stores.features import DerivedFeatures
@@ -26,14 +27,18 @@ from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
 ALERT_FEATURES = dg.AssetKey(["features", "alert_features"])
-DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), end_offset=1)
+
+
+class ChosenDays(dg.Config):
+    """Days to derive by hand, such as after a correction of old alerts; without them, those that the job needs."""
+
+    first_day: str | None = Field(None, description="the first day (UTC), such as 2025-03-01")
+    last_day: str | None = Field(None, description="the last day, included")
 
 
 @dg.asset(
     key=ALERT_FEATURES,
     group_name="features",
-    partitions_def=DAYS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
     deps=[
         *(dg.AssetKey(["marts", name]) for name in ("alerts", "alert_outcomes")),
         FLOOD_DAYS,
@@ -48,11 +53,13 @@ DAYS = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), end_offset
 )
 def alert_features(
     context: dg.AssetExecutionContext,
+    config: ChosenDays,
     warehouse: dg.ResourceParam[Warehouse],
     settings: dg.ResourceParam[Settings],
     cluster: dg.ResourceParam[Cluster],
 ) -> Iterator[Any]:
-    as_of, days = run_as_of(context), feature_days(context, settings)
+    as_of = run_as_of(context)
+    days = feature_days(context.run.job_name, as_of, settings, (config.first_day, config.last_day))
     features, counts = SpillBuffer(warehouse.home, "alert_features"), Counter[str]()
 
     def parts() -> Iterator[pd.DataFrame]:
@@ -66,16 +73,16 @@ def alert_features(
 
     yield from check_before_publishing("alert_features", ALERT_FEATURES, parts())
     context.log.info(f"{features.rows} alerts of {len(days)} days have features")
-    # Each day shows its own count. All days have the same columns, which the newest one shows for all.
-    shown: dict[date, dict[str, Any]] = {day: {"dagster/partition_row_count": counts[day.isoformat()]} for day in days}
-    shown[days[-1]]["dagster/column_schema"] = frame_schema(features.newest, _descriptions(warehouse, settings))
-    launched_for = set(days_between(*context.partition_key_range)) if has_partitions(context) else set()
-    for day in launched_for:
-        context.add_asset_metadata(shown[day], partition_key=day.isoformat())
-    yield dg.Output(DerivedFeatures(features, days))
-    for day in days:  # Dagster records by itself only the days that it launched the run for
-        if day not in launched_for:
-            context.log_event(dg.AssetMaterialization(ALERT_FEATURES, metadata=shown[day], partition=day.isoformat()))
+    yield dg.Output(
+        DerivedFeatures(features, days),
+        metadata={
+            "dagster/column_schema": frame_schema(features.newest, _descriptions(warehouse, settings)),
+            "first day": days[0].isoformat(),
+            "last day": days[-1].isoformat(),
+            "alerts": features.rows,
+            "alerts of each day": {day.isoformat(): counts[day.isoformat()] for day in days},
+        },
+    )
 
 
 _DAY = timedelta(days=1)

@@ -19,7 +19,6 @@ from dagster_project.assets.training import CHAMPION_MODEL
 from dagster_project.checks import check_before_publishing, nothing_to_check, suite_check_specs
 from dagster_project.resources.as_of import run_as_of
 from dagster_project.resources.cluster import Cluster
-from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.files.spill import ALERTS_AT_ONCE, SpillBuffer
 from dagster_project.resources.stores.features import DamagedFile, FeatureStore
 from dagster_project.resources.stores.flags import read_flags
@@ -41,7 +40,7 @@ _CANDIDATES = 1_000
     key=ALERT_SCORES,
     group_name="scoring",
     deps=[CHAMPION_MODEL],
-    ins={"features": dg.AssetIn(ALERT_FEATURES, partition_mapping=dg.AllPartitionMapping())},
+    ins={"features": dg.AssetIn(ALERT_FEATURES)},
     description="Probability that somebody will act, for every alert that is still open: append-only, one row "
     "whenever a score, its model or a flag changed.",
     owners=["team:data-science"],
@@ -57,7 +56,6 @@ def alert_scores(
     settings: dg.ResourceParam[Settings],
     cluster: dg.ResourceParam[Cluster],
 ) -> Iterator[Any]:
-    prepare_dbt(warehouse, settings)  # dbt publishes the reporting views next
     as_of = run_as_of(context)
 
     # Read.

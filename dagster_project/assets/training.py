@@ -45,7 +45,7 @@ MOST_FLAGGED = 10_000  # of a day, or of each ALERTS_AT_ONCE of one: the trainin
     key=TRAINING_SET,
     group_name="training",
     deps=[FLOOD_DAYS, VISIBILITY_ONLY],
-    ins={"features": dg.AssetIn(ALERT_FEATURES, partition_mapping=dg.AllPartitionMapping())},
+    ins={"features": dg.AssetIn(ALERT_FEATURES)},
     io_manager_key="frame_files",
     description="What the model learns from: alerts whose outcome is known at the as-of, with the features they had "
     "when they were raised. Flagged alerts are marked and left out of learning.",

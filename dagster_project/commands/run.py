@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.errors import HeedError, one_line
-from dagster_project.resources.as_of import FULL_REFRESH_TAG, run_tags
+from dagster_project.resources.as_of import AS_OF_TAG, FULL_REFRESH_TAG
 from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.failures import STEP_WORDS, failure_in_words
 from dagster_project.resources.warehouse.connection import quoted
@@ -94,7 +94,6 @@ def run_job(
     settings: Settings,
     warehouse: Warehouse,
     instance: dg.DagsterInstance,
-    days_back: float,
     full_refresh: bool = False,
     say: Say = lambda line: None,
 ) -> JobOutcome:
@@ -102,10 +101,8 @@ def run_job(
 
     full_refresh : clean and check everything, also what was cleaned and checked before.
 
-    Raises
-    ------
-    HeedError
-        A step or a blocking check failed: names the step and the cause. Published scores stay as they were.
+    Raises HeedError: a step or a blocking check failed: names the step and the cause. Published scores stay as they
+        were.
     """
     started = time.monotonic()
     prepare_dbt(warehouse, settings)
@@ -123,7 +120,7 @@ def run_job(
             instance=instance,
             run_id=run_id,
             tags={
-                **run_tags(as_of, days_back),
+                AS_OF_TAG: as_of.isoformat(),
                 **WAREHOUSE_TAG,
                 **COMMAND_TAG,
                 **({FULL_REFRESH_TAG: "true"} if full_refresh else {}),
@@ -180,10 +177,7 @@ def run_whole_job(
         than today's, or cannot be read.
     full_refresh : as for `run_job`.
 
-    Raises
-    ------
-    HeedError
-        A run stopped; says whether scores were published.
+    Raises HeedError: a run stopped; says whether scores were published.
     """
     from dagster_project.resources.notices import FAILED, RunEnd, run_ended
     from dagster_project.resources.warehouse.connection import Warehouse
@@ -208,7 +202,7 @@ def _run_whole_job(
     require_alerts(warehouse, settings)
     prepare_dbt(warehouse, settings)
     say("loading what the job needs")
-    from dagster_project.automation import REFRESH, RETRAIN, days_back
+    from dagster_project.automation import REFRESH, RETRAIN
     from dagster_project.instance import dagster_instance
     from dagster_project.resources.notices import FAILED, SUCCEEDED, RunEnd, run_ended
     from dagster_project.resources.stores.models import ModelStore
@@ -226,7 +220,6 @@ def _run_whole_job(
                     settings=settings,
                     warehouse=warehouse,
                     instance=instance,
-                    days_back=days_back(job, settings),
                     full_refresh=full_refresh,
                     say=say,
                 )

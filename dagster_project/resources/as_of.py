@@ -21,18 +21,12 @@ REFRESH = "refresh_scores"
 RETRAIN = "retrain"
 AS_OF_TAG = "heed/as_of"
 FULL_REFRESH_TAG = "heed/whole"  # "true": the run reads everything, also what it could skip
-RANGE_START_TAG = "dagster/asset_partition_range_start"
-RANGE_END_TAG = "dagster/asset_partition_range_end"
-FIRST_DAY = date(2015, 1, 1)  # the first daily partition; older alerts are never scored or learned from
 
 
 def parse_moment(text: str) -> datetime:
     """A point in time from ISO-8601 text, in UTC unless it has an offset; a date means its first moment.
 
-    Raises
-    ------
-    HeedError
-        The text is something else.
+    Raises HeedError: the text is something else.
     """
     try:
         parsed = datetime.fromisoformat(text.strip())
@@ -58,49 +52,35 @@ def is_full_refresh(context: dg.AssetExecutionContext | dg.AssetCheckExecutionCo
     return context.run.tags.get(FULL_REFRESH_TAG) == "true"
 
 
-def run_tags(as_of: datetime, days_back: float) -> dict[str, str]:
-    """The tags of a run at `as_of` whose features cover the days from `days_back` days before it to its own day."""
-    last = as_of.astimezone(UTC).date()
-    first = max(FIRST_DAY, last - timedelta(days=ceil(days_back)))
-    if last < FIRST_DAY:
-        raise HeedError(f"the as-of {as_of.isoformat()} is before {FIRST_DAY}", "choose a later one")
-    return {
-        AS_OF_TAG: as_of.isoformat(),
-        RANGE_START_TAG: first.isoformat(),
-        RANGE_END_TAG: last.isoformat(),
-    }
-
-
-def days_back(job: str, settings: Settings) -> float:
-    """How many days of features a run of this job covers.
+def feature_days(
+    job: str, as_of: datetime, settings: Settings, chosen: tuple[str | None, str | None] = (None, None)
+) -> list[date]:
+    """The days whose features a run derives, in order, none after the as-of.
 
     A refresh derives the features of all alerts that may still be open, so that late rows reach them; training needs
-    those of its whole past.
+    those of its whole past. So does a run of the asset alone, unless days are chosen.
+    chosen : first and last day (ISO 8601), by hand. `refresh_scores` and `retrain` cover their own days as well, so
+        that they publish what a scheduled run would publish.
+
+    Raises HeedError: a chosen day is not a date, no chosen day is before the as-of, or that is before source.earliest.
     """
-    return settings.outcome.horizon_days if job == REFRESH else settings.learning.training_days
+    earliest, today = date.fromisoformat(settings.source.earliest), as_of.astimezone(UTC).date()
+    if today < earliest:
+        raise HeedError(f"the as-of {as_of.isoformat()} is before source.earliest, {earliest}", "choose a later one")
+    back = settings.outcome.horizon_days if job == REFRESH else settings.learning.training_days
+    own = days_between(max(earliest, today - timedelta(days=ceil(back))), today)
+    if not any(chosen):
+        return own
+    first, last = (parse_moment(each).date() if each else None for each in chosen)
+    days = days_between(max(earliest, first or own[0]), min(last or today, today))
+    if not days:
+        raise HeedError(
+            f"no day is between the chosen {first or own[0]} and {last or today}, and before the as-of",
+            "choose first_day and last_day so that one is",
+        )
+    return sorted({*days, *own}) if job in (REFRESH, RETRAIN) else days
 
 
-def feature_days(context: dg.AssetExecutionContext, settings: Settings) -> list[date]:
-    """The days whose features this run derives, in order.
-
-    These are the partitions that it was launched for. `refresh_scores` and `retrain` always cover their own days as
-    well: launched by hand, without a partition or with today's alone, they publish what a scheduled run would publish.
-    """
-    days = set(days_between(*context.partition_key_range)) if has_partitions(context) else set()
-    job = context.run.job_name
-    if job in (REFRESH, RETRAIN):
-        tags = run_tags(run_as_of(context), days_back(job, settings))
-        days |= set(days_between(tags[RANGE_START_TAG], tags[RANGE_END_TAG]))
-    return sorted(days)
-
-
-def has_partitions(context: dg.AssetExecutionContext) -> bool:
-    """Whether this run was launched for certain days."""
-    return context.has_partition_key or context.has_partition_key_range
-
-
-def days_between(first: str | date, last: str | date) -> list[date]:
+def days_between(first: date, last: date) -> list[date]:
     """Every day from `first` to `last`, both included."""
-    start = first if isinstance(first, date) else date.fromisoformat(first)
-    end = last if isinstance(last, date) else date.fromisoformat(last)
-    return [start + timedelta(days=number) for number in range((end - start).days + 1)]
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]

@@ -23,7 +23,6 @@ print(json.dumps({
             "group": graph.get(key).group_name,
             "owners": sorted(graph.get(key).owners),
             "parents": sorted(parent.to_user_string() for parent in graph.get(key).parent_keys),
-            "partitioned": graph.get(key).is_partitioned,
         }
         for key in sorted(graph.get_all_asset_keys())
     },

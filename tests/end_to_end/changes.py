@@ -39,8 +39,8 @@ from dagster_project.assets.features import alert_features
 from dagster_project.assets.quality import flags
 from dagster_project.assets.scoring import alert_scores
 from dagster_project.assets.training import training_assets
-from dagster_project.automation import REFRESH, RETRAIN, days_back
-from dagster_project.resources.as_of import FULL_REFRESH_TAG, run_tags
+from dagster_project.automation import REFRESH, RETRAIN
+from dagster_project.resources.as_of import AS_OF_TAG, FULL_REFRESH_TAG
 from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, NEW, cleaning
 from dagster_project.resources.dbt.project import DBT_PROJECT, dbt_environment, dbt_vars
@@ -392,7 +392,7 @@ class Sequence:
                     .execute_in_process(
                         instance=instance,
                         tags={
-                            **run_tags(as_of, days_back(job, SETTINGS)),
+                            AS_OF_TAG: as_of.isoformat(),
                             **WAREHOUSE_TAG,
                             **({FULL_REFRESH_TAG: "true"} if full_refresh else {}),
                         },
@@ -437,7 +437,7 @@ class Sequence:
         Differs
             What stands then is not the same.
         """
-        job, days = (REFRESH, days_back(REFRESH, SETTINGS))
+        job, days = REFRESH, SETTINGS.outcome.horizon_days
         as_of = self.now + timedelta(hours=1)
         admin = self.url.replace("/heed?", "/postgres?")
         prepare(self.warehouse)

@@ -10,7 +10,6 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from dagster_project.automation import days_back
 from dagster_project.commands.run import run_job
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.warehouse.connection import Warehouse
@@ -70,7 +69,6 @@ def test_a_restored_backup_goes_on(company: Company, new_database: Callable[[], 
         settings=company.settings,
         warehouse=Warehouse(home, url),
         instance=dagster_instance(home),
-        days_back=days_back("refresh_scores", company.settings),
     )
     assert outcome.metadata["scoring/alert_scores"]["new scores"] == 0, "nothing new came, and scores changed"
     after = contents(target)

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,8 +70,8 @@ class InProcess(Shell):
 
 
 @pytest.fixture
-def heed(tmp_path: Path, new_database: Callable[[], str]) -> Shell:
-    return Shell(tmp_path / "home", new_database())
+def heed(tmp_path: Path, empty_database: str) -> Shell:
+    return Shell(tmp_path / "home", empty_database)
 
 
 def write(path: Path, header: list[str], rows: list[list[object]]) -> Path:
@@ -153,7 +152,7 @@ def run_on(
     load_file("actions", actions_file(tmp_path / "d.csv", actions), warehouse.connect)
     settings = Settings(learning={"training_days": 60, "threads": 1})
     with dagster_instance(warehouse.home) as instance:
-        outcome = run_job("retrain", as_of, settings=settings, warehouse=warehouse, instance=instance, days_back=60)
+        outcome = run_job("retrain", as_of, settings=settings, warehouse=warehouse, instance=instance)
     return warehouse, outcome
 
 
@@ -165,7 +164,7 @@ CASES = ("no outcome at all", "all alerts on one day", "one rule only, of nasty 
 
 @pytest.mark.parametrize("case", CASES)
 def test_companies_with_little_to_learn_from_are_scored_all_the_same(
-    tmp_path: Path, new_database: Callable[[], str], case: str
+    tmp_path: Path, empty_database: str, case: str
 ) -> None:
     """Too little to learn from is no error: a simple baseline or the prior scores, and says so.
 
@@ -195,7 +194,7 @@ def test_companies_with_little_to_learn_from_are_scored_all_the_same(
     # One alert that cannot be true, one that is only very old, and one with the id of another stop nothing.
     alerts += [["epoch", "1970-01-01T00:00:00Z", "r", "e", "t"], ["old", "2001-02-03T04:05:06Z", "rule 1", "e1", "t1"]]
     alerts.append(["a0", (START + timedelta(days=20)).isoformat(), "rule 1", "e1", "t1"])
-    warehouse, outcome = run_on(alerts, actions, START + timedelta(days=days), tmp_path, new_database())
+    warehouse, outcome = run_on(alerts, actions, START + timedelta(days=days), tmp_path, empty_database)
     assert warehouse.read("SELECT row_id, reason FROM marts.rejected_rows ORDER BY 1").to_numpy().tolist() == [
         ["a0", "the id belongs to another alert (raised at another time)"],
         ["epoch", "the time lies before the earliest that can be true"],
@@ -219,10 +218,10 @@ def test_companies_with_little_to_learn_from_are_scored_all_the_same(
         show(found)
 
 
-def test_words_that_nobody_explained(new_database: Callable[[], str], tmp_path: Path) -> None:
+def test_words_that_nobody_explained(empty_database: str, tmp_path: Path) -> None:
     """A third of the decisions in a word that heed does not know: `load` names it, learning is refused, a list is
     written and answered. Ids that several alerts share are named by the run, too."""
-    heed = InProcess(tmp_path / "home", new_database())
+    heed = InProcess(tmp_path / "home", empty_database)
     times = [START + timedelta(hours=n) for n in range(60)]
     alerts: list[list[object]] = [[f"a{n}", at.isoformat(), "r", "e", "t"] for n, at in enumerate(times)]
     alerts.append(["a0", times[9].isoformat(), "other", "e", "t"])
@@ -262,9 +261,9 @@ def test_words_that_nobody_explained(new_database: Callable[[], str], tmp_path: 
     assert all(each.meaning == "acted" for each in raw_types(heed.warehouse, Settings()))
 
 
-def test_a_moment_before_the_first_alert(tmp_path: Path, new_database: Callable[[], str]) -> None:
+def test_a_moment_before_the_first_alert(tmp_path: Path, empty_database: str) -> None:
     warehouse, outcome = run_on(
-        [["1", START.isoformat(), "r", "e", "t"]], [], START - timedelta(days=200), tmp_path, new_database()
+        [["1", START.isoformat(), "r", "e", "t"]], [], START - timedelta(days=200), tmp_path, empty_database
     )
     assert outcome.to_document()["open_alerts"] == 0
     assert warehouse.value("SELECT count(*) FROM scoring.alert_scores") == 0

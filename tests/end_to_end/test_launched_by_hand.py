@@ -1,4 +1,4 @@
-"""A job launched by hand: without configuration, and without the days that schedules name."""
+"""A job launched by hand: without configuration; and the features of chosen days."""
 
 import os
 from datetime import timedelta
@@ -8,7 +8,9 @@ from upath import UPath
 
 from dagster_project.definitions import build_defs
 from dagster_project.resources.as_of import AS_OF_TAG
+from dagster_project.resources.expectations.suites import suite_checksum
 from dagster_project.resources.stores.features import FeatureStore
+from dagster_project.resources.stores.watermarks import unchecked_rows
 from dagster_project.triage.features.contract import contract
 from tests.conftest import Company
 
@@ -25,44 +27,91 @@ def materializations(result: dg.ExecuteInProcessResult) -> dict[str, list[dg.Ass
     return found
 
 
-def test_a_refresh_launched_by_hand_covers_the_days_it_needs(company: Company) -> None:
-    """An alert of three days ago came: its day gets features, and it gets a score."""
+def test_a_refresh_launched_by_hand_reads_scores_and_checks_what_is_new(company: Company) -> None:
+    """An alert comes: it is read and scored, few rows are checked, and all days whose alerts may be open get features.
+    It goes: nothing is left of it but its score."""
+
+    def count(table: str) -> int:
+        return company.warehouse.value(f"SELECT count(*) FROM {table}")
+
     now = company.end
-    late, day = "late, by hand", (now - timedelta(days=3)).date()
+    late, raised = "late, by hand", now - timedelta(milliseconds=1)
+    alerts, scores = count("marts.alerts"), count("scoring.alert_scores")
     with company.warehouse.transaction() as cursor:
         cursor.execute(
             "INSERT INTO raw.alerts (alert_id, raised_at, rule, loaded_at) SELECT $1, $2, min(rule), now() "
             "FROM marts.alerts",
-            parameters=(late, (now - timedelta(days=3)).isoformat()),
+            parameters=(late, raised.isoformat()),
         )
     before = {name for name in os.environ if name.startswith("HEED_")}
+    store = FeatureStore(UPath(company.home) / "features", contract(company.settings.feature_settings())["hash"])
+    days_ago = [store.path(now.date() - timedelta(days=back)) for back in range(1, DAYS + 1)]
+    written = {path.name: path.stat().st_mtime for path in days_ago if path.exists()}
     try:
         job = build_defs(settings=company.settings, warehouse=company.login("test_job")).resolve_job_def(
             "refresh_scores"
         )
         result = job.execute_in_process(instance=company.instance, tags={AS_OF_TAG: now.isoformat()})
         assert result.success
-        store = FeatureStore(UPath(company.home) / "features", contract(company.settings.feature_settings())["hash"])
-        assert late in store.read(day, day, ["alert_id"])["alert_id"].to_list()
-        assert company.warehouse.value("SELECT count(*) FROM scoring.alert_scores WHERE alert_id = $1", (late,)) == 1
+        assert len(written) > 10
+        assert all(path.stat().st_mtime > written[path.name] for path in days_ago if path.name in written)
+        assert late in store.read(raised.date(), raised.date(), ["alert_id"])["alert_id"].to_list()
+        assert company.warehouse.value("SELECT alert_id FROM staging.changed_alerts") == late
+        assert count("staging.changed_alerts") == 1
+        assert count("marts.alerts") == count("marts.alert_outcomes") == alerts + 1
+        parts, is_whole, _ = unchecked_rows(
+            company.warehouse, "marts.alerts", "clean_alerts", suite_checksum("clean_alerts"), "true"
+        )
+        assert sum(map(len, parts)) < 5
+        assert not is_whole
     finally:
         with company.warehouse.transaction() as cursor:
-            cursor.execute("DELETE FROM raw.alerts WHERE alert_id LIKE 'late, %'")
-            cursor.execute("DELETE FROM scoring.alert_scores WHERE alert_id LIKE 'late, %'")
-        company.run("refresh_scores", company.end)
-    assert {name for name in os.environ if name.startswith("HEED_")} == before, "dbt's environment is dbt's alone"
+            cursor.execute("DELETE FROM raw.alerts WHERE alert_id = $1", parameters=(late,))
+        outcome = company.run("refresh_scores", company.end)
+    assert outcome.metadata["scoring/alert_scores"]["new scores"] == 0
+    assert count("marts.alerts") == count("marts.alert_outcomes") == alerts
+    assert company.warehouse.value("SELECT count(*) FROM scoring.alert_scores WHERE alert_id = $1", (late,)) == 1
+    with company.warehouse.transaction() as cursor:
+        cursor.execute("DELETE FROM scoring.alert_scores WHERE alert_id = $1", parameters=(late,))
+    assert count("scoring.alert_scores") == scores
+    after = {name for name in os.environ if name.startswith("HEED_")}
+    assert after == before, "a dbt that this process starts later would read only what is new"
 
     shown = materializations(result)
-    days = {each.partition: each for each in shown["features/alert_features"] if each.partition}
-    assert {(now - timedelta(days=back)).date().isoformat() for back in range(DAYS + 1)} <= days.keys()
-    stored = store.read(now.date() - timedelta(days=1), now.date() - timedelta(days=1), ["alert_id"])
-    newest_full_day = days[(now - timedelta(days=1)).date().isoformat()]
-    assert newest_full_day.metadata["dagster/partition_row_count"].value == len(stored) > 0
-    columns = days[max(days)].metadata["dagster/column_schema"].value.columns
+    [features] = shown["features/alert_features"]
+    days = features.metadata["alerts of each day"].value
+    assert days.keys() == {(now - timedelta(days=back)).date().isoformat() for back in range(DAYS + 1)}
+    earlier = now.date() - timedelta(days=2)
+    stored = store.read(earlier, earlier, ["alert_id"])
+    assert days[earlier.isoformat()] == len(stored) > 0
+    assert features.metadata["alerts"].value == sum(days.values())
+    columns = features.metadata["dagster/column_schema"].value.columns
     assert not [column.name for column in columns if not column.description]
+    [published] = shown["scoring/alert_scores"]
+    assert published.metadata["new scores"].value == 1
     for table in ("scoring.alert_scores", "quality.flood_days", "quality.flagged_alerts"):
         [one] = shown[table.replace(".", "/")]
         assert isinstance(one.metadata["dagster/row_count"].value, int)
+
+
+def test_a_backfill_derives_the_chosen_days_and_no_others(company: Company) -> None:
+    directory = company.home / "features"
+    first, last = (company.end.date() - timedelta(days=back) for back in (60, 58))
+    files = {path.name: path for path in directory.rglob("day=*.parquet")}
+    chosen = {f"day={first + timedelta(days=number)}.parquet" for number in range(3)}
+    before = {name: path.stat().st_mtime_ns for name, path in files.items()}
+    assert chosen <= before.keys()
+    definitions = build_defs(settings=company.settings, warehouse=company.login("test_job"))
+    job = definitions.get_implicit_job_def_for_assets([FEATURES])
+    assert job is not None
+    result = job.execute_in_process(
+        instance=company.instance,
+        asset_selection=[FEATURES],
+        tags={AS_OF_TAG: company.end.isoformat()},
+        run_config={"ops": {"features__alert_features": {"config": {"first_day": str(first), "last_day": str(last)}}}},
+    )
+    assert result.success
+    assert {name for name, path in files.items() if path.stat().st_mtime_ns != before[name]} == chosen
 
 
 def test_row_counts_are_those_of_the_table_and_measures_are_numbers(company: Company) -> None:

@@ -1,14 +1,13 @@
 """A column filled after the decision, through the whole job: named everywhere, and not in what scores."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dagster_project.automation import RETRAIN, days_back
+from dagster_project.automation import RETRAIN
 from dagster_project.commands.report import read_evidence, write_report
 from dagster_project.commands.run import run_job
 from dagster_project.commands.summary import collect, show
@@ -24,9 +23,9 @@ END = datetime(2025, 6, 1, tzinfo=UTC)
 
 
 def test_a_leak_is_named_and_what_scores_is_clean(
-    new_database: Callable[[], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    empty_database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    warehouse = Warehouse(tmp_path, new_database())
+    warehouse = Warehouse(tmp_path, empty_database)
     prepare(warehouse)
     world = simulate(WorldConfig(seed=5, alerts=2_000, days=90, end=END))
     handled = (world.truth["acted"] == 1).to_numpy() & (np.random.default_rng(1).random(len(world.alerts)) < 0.6)
@@ -39,7 +38,6 @@ def test_a_leak_is_named_and_what_scores_is_clean(
     settings = Settings(learning=Learning(training_days=90, threads=1))
     first = run_job(
         RETRAIN, END, settings=settings, warehouse=warehouse, instance=dagster_instance(tmp_path),
-        days_back=days_back(RETRAIN, settings),
     )  # fmt: skip
     assert len(first.not_known_at_raise()) == 1
     assert first.not_known_at_raise()[0].startswith("attribute handled_by is withheld: ")

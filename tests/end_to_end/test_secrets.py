@@ -63,9 +63,7 @@ def test_what_the_job_left_behind_holds_no_secret(
 def test_a_run_that_fails_in_dbt_and_its_tracebacks_hold_no_secret(company: Company, tmp_path: Path) -> None:
     humble = Warehouse(tmp_path, company.login("test_web").url())  # may read a little: dbt fails in its middle
     with dagster_instance(tmp_path) as instance, pytest.raises(HeedError) as failure:
-        run_job(
-            "refresh_scores", company.end, settings=company.settings, warehouse=humble, instance=instance, days_back=1
-        )
+        run_job("refresh_scores", company.end, settings=company.settings, warehouse=humble, instance=instance)
     assert PLANTED not in f"{failure.value} {failure.value.__cause__!r}"
     assert list(tmp_path.rglob("*.log"))
     assert list(places_below(tmp_path, DBT_PROJECT)) == []

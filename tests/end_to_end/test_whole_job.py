@@ -1,7 +1,6 @@
 """The whole road on a simulated company: what comes out is complete, honest and repeatable."""
 
 import json
-import os
 from datetime import timedelta
 
 import numpy as np
@@ -15,14 +14,11 @@ from benchmarks.worlds import clean_rows, duplicate_rows, history_of
 from dagster_project.assets import features, scoring
 from dagster_project.definitions import build_defs
 from dagster_project.errors import HeedError
-from dagster_project.resources.as_of import run_tags
-from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE
-from dagster_project.resources.expectations.suites import suite_checksum
+from dagster_project.resources.as_of import AS_OF_TAG
 from dagster_project.resources.stores.features import FeatureStore
 from dagster_project.resources.stores.flags import read_flags
 from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.stores.models import ModelStore
-from dagster_project.resources.stores.watermarks import unchecked_rows
 from dagster_project.triage.features.contract import contract
 from dagster_project.triage.learning.model import Model
 from tests.conftest import PROJECT, Company
@@ -103,41 +99,6 @@ def test_floods_are_flagged_and_incidents_are_not(company: Company) -> None:
     flood, incident = truth["is_flood"].to_numpy(), truth["is_incident"].to_numpy()
     assert flags["flood"].to_numpy()[flood].mean() > 0.8
     assert flags["flood"].to_numpy()[incident].mean() < 0.1
-
-
-def test_a_refresh_reads_scores_and_checks_what_is_new(company: Company) -> None:
-    """One alert comes: one is read and scored, few rows are checked. It goes: nothing is left of it but its score."""
-
-    def count(table: str) -> int:
-        return company.warehouse.value(f"SELECT count(*) FROM {table}")
-
-    alerts, scores = count("marts.alerts"), count("scoring.alert_scores")
-    raised = (company.end - timedelta(milliseconds=1)).isoformat()
-    with company.warehouse.transaction() as cursor:
-        cursor.execute(
-            "INSERT INTO raw.alerts (alert_id, raised_at, rule, loaded_at) SELECT 'came late', $1, rule, now() "
-            "FROM marts.alerts ORDER BY alert_id LIMIT 1",
-            parameters=(raised,),
-        )
-    try:
-        outcome = company.run("refresh_scores", company.end)
-        assert outcome.metadata["scoring/alert_scores"]["new scores"] == 1
-        assert company.warehouse.value("SELECT alert_id FROM staging.changed_alerts") == "came late"
-        assert count("staging.changed_alerts") == 1
-        assert count("marts.alerts") == count("marts.alert_outcomes") == alerts + 1
-        parts, is_whole, _ = unchecked_rows(
-            company.warehouse, "marts.alerts", "clean_alerts", suite_checksum("clean_alerts"), "true"
-        )
-        assert sum(map(len, parts)) < 5
-        assert not is_whole
-    finally:
-        with company.warehouse.transaction() as cursor:
-            cursor.execute("DELETE FROM raw.alerts WHERE alert_id = 'came late'")
-        outcome = company.run("refresh_scores", company.end)
-    assert outcome.metadata["scoring/alert_scores"]["new scores"] == 0
-    assert count("marts.alerts") == count("marts.alert_outcomes") == alerts
-    assert count("scoring.alert_scores") == scores + 1
-    assert CLEAN_VARIABLE not in os.environ, "a dbt that this process starts later would read only what is new"
 
 
 def test_parts_give_the_features_and_scores_of_the_whole(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +184,9 @@ def test_a_failing_check_stops_publication_and_says_which_rows(company: Company)
         settings=company.settings, warehouse=company.warehouse, models=ForgetfulStore(company.warehouse)
     ).resolve_job_def("refresh_scores")
     moment = company.end + timedelta(minutes=1)
-    result = job.execute_in_process(instance=company.instance, tags=run_tags(moment, 14), raise_on_error=False)
+    result = job.execute_in_process(
+        instance=company.instance, tags={AS_OF_TAG: moment.isoformat()}, raise_on_error=False
+    )
     assert not result.success
     failed = [
         event.asset_check_evaluation_data

@@ -21,7 +21,7 @@ from dagster_project.automation import REFRESH
 from dagster_project.commands.up import unreachable_code
 from dagster_project.definitions import build_defs
 from dagster_project.instance import dagster_instance
-from dagster_project.resources.as_of import run_tags
+from dagster_project.resources.as_of import AS_OF_TAG
 from dagster_project.resources.failures import what_stopped
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
@@ -123,7 +123,7 @@ def test_a_run_is_overtaken(soak: Soak, row: Row) -> None:
     before = soak.value("SELECT count(*) FROM scoring.publications")
     warehouse, settings = Warehouse(soak.home), load_settings(soak.home / "heed.toml")
     job = build_defs(settings=settings, warehouse=warehouse).resolve_job_def(REFRESH)
-    tags = {**run_tags(tick, 14), **WAREHOUSE_TAG, "dagster/schedule_name": "refresh_scores_schedule"}
+    tags = {AS_OF_TAG: tick.isoformat(), **WAREHOUSE_TAG, "dagster/schedule_name": "refresh_scores_schedule"}
     with dagster_instance(soak.home) as instance:
         late = job.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
         assert not late.success

@@ -13,7 +13,7 @@ import dagster as dg
 import psycopg2
 import pytest
 
-from dagster_project.automation import REFRESH, days_back
+from dagster_project.automation import REFRESH
 from dagster_project.commands.run import run_job
 from dagster_project.errors import HeedError
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, PUBLISH
@@ -116,7 +116,6 @@ def test_a_run_that_reads_everything_waits_for_no_reader_and_keeps_no_reader_wai
             settings=company.settings,
             warehouse=own,
             instance=company.instance,
-            days_back=days_back(REFRESH, company.settings),
             full_refresh=True,
         )
         was_open = not reader.closed

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from dagster_project.resources.dbt.project import DBT_PROJECT, dbt_vars
+from dagster_project.resources.dbt.project import dbt_vars, project_files
 from dagster_project.resources.stores.history_cache import HistoryCache
 from dagster_project.resources.stores.watermarks import WRITER, WRITTEN_HERE, cluster
 
@@ -129,13 +129,7 @@ def _fingerprint(warehouse: Warehouse, settings: Settings) -> str:
     corrections = None
     if not warehouse.value("SELECT to_regclass('raw.corrections') IS NULL"):
         corrections = warehouse.value("SELECT string_agg(load_id::text, ' ' ORDER BY load_id) FROM raw.corrections")
-    files = sorted(
-        path
-        for folder in ("models", "macros", "seeds", "tests")
-        for path in (DBT_PROJECT / folder).rglob("*")
-        if path.is_file()
-    )
-    content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in [*files, DBT_PROJECT / "dbt_project.yml"]]
+    content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in project_files()]
     inputs = json.dumps([here, tables, meanings, corrections, dbt_vars(settings), content], sort_keys=True)
     return hashlib.sha256(inputs.encode()).hexdigest()
 

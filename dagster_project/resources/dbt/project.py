@@ -42,6 +42,18 @@ def dbt_program() -> str:
     return str(beside) if beside.exists() else "dbt"
 
 
+def project_files() -> list[Path]:
+    """What the dbt project consists of."""
+    folders = [DBT_PROJECT / folder for folder in ("models", "macros", "seeds", "tests")]
+    files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+    return [*files, DBT_PROJECT / "dbt_project.yml"]
+
+
+def newest_change() -> float:
+    """When the dbt project last changed, in seconds since 1970."""
+    return max(path.stat().st_mtime for path in project_files())
+
+
 def dbt_vars(settings: Settings) -> dict[str, Any]:
     """The variables that follow from the settings. If they change, dbt parses its project again."""
     return {
@@ -83,32 +95,28 @@ def dbt_directory(home: Path) -> Iterator[Path]:
 def build_clean_tables(warehouse: Warehouse, settings: Settings, as_of: datetime) -> None:
     """Build dbt's clean tables as of a moment, outside Dagster.
 
-    Raises
-    ------
-    HeedError
-        dbt failed; quotes the end of its output.
+    Raises HeedError: dbt failed; quotes the end of its output.
     """
     with dbt_directory(warehouse.home) as directory:
         build = ("build", "--select", "tag:clean", "--exclude-resource-type", "unit_test")
         finished = _dbt(build, warehouse, settings, as_of, directory)
         if finished.returncode != 0:
-            raise HeedError(f"dbt could not clean the tables ({_end(finished)})", "correct what it names and run again")
+            raise HeedError(
+                f"dbt could not clean the tables ({end_of_output(finished)})", "correct what it names and run again"
+            )
 
 
 def write_docs(warehouse: Warehouse, settings: Settings, as_of: datetime, out: Path) -> None:
     """dbt's documentation of all tables of this warehouse as one HTML file: descriptions, contracts, tests, lineage.
 
-    Raises
-    ------
-    HeedError
-        dbt failed; quotes the end of its output.
+    Raises HeedError: dbt failed; quotes the end of its output.
     """
     with dbt_directory(warehouse.home) as directory:
         finished = _dbt(("docs", "generate", "--static"), warehouse, settings, as_of, directory)
         page = directory / "static_index.html"
         if finished.returncode != 0 or not page.exists():
             raise HeedError(
-                f"dbt could not write its documentation ({_end(finished)})",
+                f"dbt could not write its documentation ({end_of_output(finished)})",
                 "run `heed run` first, and correct what it names",
             )
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -117,26 +125,23 @@ def write_docs(warehouse: Warehouse, settings: Settings, as_of: datetime, out: P
 
 
 def _dbt(
-    command: Sequence[str],
-    warehouse: Warehouse,
-    settings: Settings,
-    as_of: datetime,
-    directory: Path,
-    more: Mapping[str, Any] | None = None,
+    command: Sequence[str], warehouse: Warehouse, settings: Settings, as_of: datetime, directory: Path
 ) -> subprocess.CompletedProcess[str]:
+    places = ("--target-path", str(directory), "--log-path", str(directory), "--vars", json.dumps(dbt_vars(settings)))
+    return call_dbt((*command, *places), dbt_environment(warehouse, as_of))
+
+
+def call_dbt(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run `dbt` on heed's project, in a process of its own, and wait for it."""
     return subprocess.run(
-        [
-            *(dbt_program(), "--quiet", *command),
-            *("--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)),
-            *("--target-path", str(directory), "--log-path", str(directory)),
-            *("--vars", json.dumps({**dbt_vars(settings), **(more or {})})),
-        ],
-        env={**os.environ, **dbt_environment(warehouse, as_of)},
+        [dbt_program(), "--quiet", *command, "--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)],
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def _end(finished: subprocess.CompletedProcess[str]) -> str:
+def end_of_output(finished: subprocess.CompletedProcess[str]) -> str:
+    """The last words of what it said."""
     return " ".join((finished.stdout + finished.stderr).split())[-600:]

@@ -57,7 +57,7 @@ class Dbt(DbtCliResource):
             variables["DBT_INDIRECT_SELECTION"] = chosen.indirect_selection
         project = Path(self.project_dir)
         return DbtCliInvocation(
-            process=run_dbt(["build", *arguments, *chosen.selection_args], variables, project),
+            process=run_dbt(["build", *arguments, *chosen.selection_args], variables, project),  # type: ignore[arg-type]
             manifest=chosen.manifest,
             dagster_dbt_translator=chosen.dagster_dbt_translator,
             project_dir=project,
