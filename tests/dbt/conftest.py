@@ -6,7 +6,9 @@ Belongs here: starting dbt and reading what it made. Does not belong here: scena
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.triage.flags.find import find_flags
 
 PROJECT = Path(__file__).resolve().parents[2] / "dbt_project"
+PARSED = "partial_parse.msgpack"
 
 
 class Dbt:
@@ -104,8 +107,13 @@ WHERE raised_at >= $2 AND raised_at < $1 ORDER BY raised_at, alert_id
 """
 
 
-def require_kept_is_what_stands(made: Dbt, as_of: datetime, since: datetime = BEGINNING) -> pd.DataFrame:
-    """What `read_history` gives is what the warehouse holds, and flags are the same from both. Returns the rows."""
+def require_kept_is_what_stands(
+    made: Dbt, as_of: datetime, since: datetime = BEGINNING, *, flags: bool = True
+) -> pd.DataFrame:
+    """What `read_history` gives is what the warehouse holds, coded or not, and so are the flags. Returns the rows.
+
+    flags : False where the same rows were flagged before, or others like them: flagging them twice takes seconds.
+    """
     stands = made.warehouse.read(_STANDS, (as_of, since))
     kept = read_history(made.warehouse, as_of, since)
     assert list(kept) == list(HISTORY_COLUMNS)
@@ -115,14 +123,53 @@ def require_kept_is_what_stands(made: Dbt, as_of: datetime, since: datetime = BE
     if since == BEGINNING:
         flagged_by = read_coded_history(made.warehouse, as_of)
         assert "attributes" not in flagged_by
+        for column in flagged_by.columns.intersection(stands.columns):
+            ours, theirs = (
+                each[column].astype(object).where(each[column].notna(), None).to_list() for each in (flagged_by, stands)
+            )
+            assert ours == theirs, column
+    if since == BEGINNING and flags:
         for ours, theirs in zip(find_flags(flagged_by, None, as_of), find_flags(stands, None, as_of), strict=True):
             pd.testing.assert_frame_equal(ours, theirs)
     return kept
 
 
 @pytest.fixture(scope="session")
+def parses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the parses are kept that dbt stored, by the name of the database that they are for."""
+    return tmp_path_factory.mktemp("parses")
+
+
+@pytest.fixture
 def dbt_database(
-    new_prepared_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], Dbt]:
+    prepared_database: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory, parses: Path
+) -> Iterator[Callable[[], Dbt]]:
     """Creates a database with heed's tables, empty, and dbt to run on it."""
-    return lambda: Dbt(new_prepared_database(), tmp_path_factory.mktemp("dbt"))
+    yield from databases(prepared_database, tmp_path_factory, parses, "dbt_of_test")
+
+
+@pytest.fixture(scope="module")
+def lasting_dbt_database(
+    prepared_database: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory, parses: Path
+) -> Iterator[Callable[[], Dbt]]:
+    """The same, for all tests of a module."""
+    yield from databases(prepared_database, tmp_path_factory, parses, "dbt_of_module")
+
+
+def databases(
+    prepared_database: Callable[[str], str], factory: pytest.TempPathFactory, parses: Path, prefix: str
+) -> Iterator[Callable[[], Dbt]]:
+    """The names begin from 1 each time: dbt need not parse its project again for a database whose name it has seen."""
+    made: list[Dbt] = []
+
+    def create() -> Dbt:
+        name = f"{prefix}_{len(made) + 1}"
+        made.append(Dbt(prepared_database(name), factory.mktemp("dbt")))
+        with suppress(FileNotFoundError):
+            shutil.copy(parses / name, made[-1].folder / PARSED)
+        return made[-1]
+
+    yield create
+    for number, each in enumerate(made, 1):
+        with suppress(FileNotFoundError):
+            shutil.copy(each.folder / PARSED, parses / f"{prefix}_{number}")

@@ -104,9 +104,9 @@ RULES = [
 
 
 @pytest.fixture(scope="module")
-def messy(dbt_database):
+def messy(lasting_dbt_database):
     """Every bad input at once, built by one whole dbt build with unit tests, deprecations being errors."""
-    made = dbt_database()
+    made = lasting_dbt_database()
     made.fill("raw.alerts", made.ALERT, [row for _, row in ALERTS])
     made.fill("raw.actions", made.ACTION, [row for _, row in ACTIONS])
     rule_columns = "rule title team declared_visibility_only created_at loaded_at"

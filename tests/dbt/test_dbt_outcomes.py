@@ -25,7 +25,7 @@ BUILD = [
 
 
 @pytest.fixture(scope="module")
-def scored(dbt_database):
+def scored(lasting_dbt_database):
     """Alerts over 60 days on a grid of hours, so that actions, ends of horizons and the as-of meet."""
     random = np.random.default_rng(7)
     hours = random.integers(0, 60 * 24, ALERTS)
@@ -51,7 +51,7 @@ def scored(dbt_database):
                 "loaded_at": ALL_KNOWN,
             }
         )
-    made = dbt_database()
+    made = lasting_dbt_database()
     made.fill("raw.alerts", made.ALERT, alerts)
     made.fill("raw.actions", made.ACTION, actions)
     first = random.uniform(0, 1, ALERTS).round(2).tolist()

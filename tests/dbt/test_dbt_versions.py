@@ -97,9 +97,9 @@ def exports() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="module")
-def exported(dbt_database: Callable[[], Dbt]) -> Dbt:
+def exported(lasting_dbt_database: Callable[[], Dbt]) -> Dbt:
     """The first exports, cleaned as of a moment before the reopening; then the second snapshot, reading what is new."""
-    made = dbt_database()
+    made = lasting_dbt_database()
     alerts, actions = exports()
     made.fill("raw.alerts", made.ALERT, alerts)
     made.fill("raw.actions", made.ACTION, actions)

@@ -27,10 +27,10 @@ MOMENT = BEGIN + timedelta(days=12)
 
 
 @pytest.fixture(scope="module")
-def kept(dbt_database: Callable[[], Dbt]) -> Dbt:
+def kept(lasting_dbt_database: Callable[[], Dbt]) -> Dbt:
     """Ten days of alerts, kept in files; then a day is corrected and kept again. The home holds the state before it as
     `before`."""
-    made = dbt_database()
+    made = lasting_dbt_database()
     rows = [
         {"alert_id": f"a{number}", "raised_at": (BEGIN + timedelta(hours=4 * number)).isoformat(), "rule": "r",
          "team": "ops", "loaded_at": MOMENT, "row_hash": str(number), "load_id": 1}
