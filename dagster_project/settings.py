@@ -237,6 +237,15 @@ class Destination(Section):
         return self
 
 
+class Webhook(Section):
+    """Another system that pushes alerts and actions to `heed serve`. `secret_from` names the environment variable with
+    the secret that it signs with."""
+
+    kind: Literal["alertmanager", "pagerduty", "grafana", "sentry", "github", "json"]
+    secret_from: Annotated[str, Field(pattern=_VARIABLE)]
+    timestamp_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
+
+
 class Settings(Section):
     """All settings, as `load_settings` returns them."""
 
@@ -252,6 +261,7 @@ class Settings(Section):
     compute: Compute = Compute()
     notify: Notify = Notify()
     destinations: dict[_Name, Destination] = {}
+    webhooks: dict[_Name, Webhook] = {}
 
     def feature_settings(self) -> FeatureSettings:
         """The settings of features."""
