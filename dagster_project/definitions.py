@@ -18,6 +18,7 @@ from upath import UPath  # noqa: E402
 
 from dagster_project.assets.autoclose import autoclose_decisions  # noqa: E402
 from dagster_project.assets.dbt import build_dbt_assets, raw_assets  # noqa: E402
+from dagster_project.assets.delivery import deliveries  # noqa: E402
 from dagster_project.assets.features import alert_features  # noqa: E402
 from dagster_project.assets.monitoring import monitoring  # noqa: E402
 from dagster_project.assets.quality import clean_checks, flags  # noqa: E402
@@ -75,6 +76,7 @@ def build_defs(
             decision_curves,
             alert_scores,
             autoclose_decisions,
+            deliveries,
         ],
         asset_checks=[*clean_checks, monitoring],
         jobs=[refresh_job, retrain_job, prune_job, data_docs_job()],

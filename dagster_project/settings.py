@@ -14,10 +14,10 @@ import tomllib
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dagster_project.errors import HeedError
 
@@ -29,6 +29,17 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parent.parent
 
 Days = Annotated[float, Field(gt=0, le=3650)]
+
+
+def _known_zone(zone: str) -> str:
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError(f"{zone!r} is not a time zone, write one like 'Europe/Berlin'") from error
+    return zone
+
+
+TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class Section(BaseModel):
@@ -45,7 +56,7 @@ class Source(Section):
     alerts: str = "alerts"
     actions: str = "actions"
     rules: str = "rules"
-    time_zone: str = "UTC"
+    time_zone: TimeZone = "UTC"
     clock_skew_minutes: Annotated[float, Field(ge=0, le=1440)] = 5
     earliest: str = "2000-01-01"
 
@@ -60,15 +71,6 @@ class Source(Section):
         if not date(2000, 1, 1) <= day < date(2100, 1, 1):
             raise ValueError(f"{text!r} is not from 2000-01-01 to 2099-12-31")
         return day.isoformat()
-
-    @field_validator("time_zone")
-    @classmethod
-    def _known_zone(cls, zone: str) -> str:
-        try:
-            ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError(f"{zone!r} is not a time zone, write one like 'Europe/Berlin'") from error
-        return zone
 
 
 class Outcome(Section):
@@ -192,6 +194,58 @@ class Notify(Section):
     urls_from: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "HEED_NOTIFY_URLS"
 
 
+_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+# What each kind of destination cannot do without.
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "webhook": ("secret_from",),
+    "apprise": ("url_from",),
+    "pagerduty": ("secret_from", "user"),
+    "jira": ("url", "secret_from"),
+    "servicenow": ("url", "secret_from"),
+    "sentry": ("secret_from",),
+}
+
+
+class Destination(Section):
+    """Another system that gets scores, and the rules for what it gets. Addresses with secrets in them, and secrets, are
+    in the environment; `url_from` and `secret_from` name the variables."""
+
+    kind: Literal["webhook", "apprise", "pagerduty", "jira", "servicenow", "sentry"]
+    url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    url_from: Annotated[str, Field(pattern=rf"{_VARIABLE}|^$")] = ""
+    secret_from: Annotated[str, Field(pattern=rf"{_VARIABLE}|^$")] = ""
+    user: str = ""
+    id_from: str = ""
+    table: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "incident"
+    field: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "u_heed_score"
+    # Five points: less would send most open alerts at every refresh, because the chance falls as an alert waits.
+    minimum_change: Annotated[float, Field(ge=0, le=1)] = 0.05
+    teams: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    above: Annotated[float, Field(ge=0, le=1)] | None = None
+    below: Annotated[float, Field(ge=0, le=1)] | None = None
+    quiet_hours: Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")] = ""
+    time_zone: TimeZone = "UTC"
+    per_minute: Annotated[int, Field(ge=1, le=6000)] = 60
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Self:
+        if missing := [name for name in _NEEDED[self.kind] if not getattr(self, name)]:
+            raise ValueError(f"a destination of the kind {self.kind} also needs {' and '.join(missing)}")
+        if self.kind == "webhook" and bool(self.url) == bool(self.url_from):
+            raise ValueError("a webhook needs either url or url_from")
+        return self
+
+
+class Webhook(Section):
+    """Another system that pushes alerts and actions to `heed serve`. `secret_from` names the environment variable with
+    the secret that it signs with."""
+
+    kind: Literal["alertmanager", "pagerduty", "grafana", "sentry", "github", "json"]
+    secret_from: Annotated[str, Field(pattern=_VARIABLE)]
+    timestamp_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
+
+
 class Settings(Section):
     """All settings, as `load_settings` returns them."""
 
@@ -206,6 +260,8 @@ class Settings(Section):
     serving: Serving = Serving()
     compute: Compute = Compute()
     notify: Notify = Notify()
+    destinations: dict[_Name, Destination] = {}
+    webhooks: dict[_Name, Webhook] = {}
 
     def feature_settings(self) -> FeatureSettings:
         """The settings of features."""
@@ -295,9 +351,9 @@ def _line_of(text: str, keys: list[str]) -> str:
     for number, line in enumerate(text.splitlines(), start=1):
         if header := re.match(r"\s*\[([^\]]+)\]", line):
             table = header.group(1).strip()
-            if keys == [table]:
+            if ".".join(keys) == table:
                 return f":{number}"
-        elif table == (keys[0] if len(keys) > 1 else None) and wanted.match(line):
+        elif table == (".".join(keys[:-1]) or None) and wanted.match(line):
             return f":{number}"
     return ""
 
@@ -305,9 +361,10 @@ def _line_of(text: str, keys: list[str]) -> str:
 def _nearest_setting(keys: list[str]) -> str | None:
     known: Any = Settings
     for key in keys[:-1]:
-        field = known.model_fields.get(key)
-        if field is None:
-            return None
-        known = field.annotation
+        fields = getattr(known, "model_fields", {})
+        # Not a field: the name of a table among several of one kind, like a destination's.
+        known = fields[key].annotation if key in fields else (get_args(known) or (None,))[-1]
+    if not hasattr(known, "model_fields"):
+        return None
     near = difflib.get_close_matches(keys[-1], list(known.model_fields), n=1)
     return f"perhaps {near[0]!r} is meant" if near else f"known here: {', '.join(known.model_fields)}"

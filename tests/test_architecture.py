@@ -26,6 +26,7 @@ LEVEL = {
     "settings": 2,
     "resources": 3,
     "loading": 4,
+    "delivery": 4,
     "instance": 4,
     "checks": 4,
     "assets": 5,

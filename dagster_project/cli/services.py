@@ -1,4 +1,4 @@
-"""Commands that serve and watch: `up`, `serve`, `notify`, `doctor`.
+"""Commands that serve, tell and watch: `up`, `serve`, `notify`, `destinations`, `doctor`.
 
 Belongs here: arguments, exit status, and what is printed.
 Does not belong here: the servers (`commands/up.py`, `serving/`), the checks (`commands/doctor.py`).
@@ -10,7 +10,7 @@ import json
 
 import click
 
-from dagster_project.cli.group import JSON, main
+from dagster_project.cli.group import JSON, main, this_warehouse
 from dagster_project.logs import in_json, json_line
 
 HOST = click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -56,6 +56,47 @@ def notify(test: bool, json_output: bool) -> None:
     text = "This is a test from `heed notify --test`. heed sends a message like this when a run fails."
     number = send(load_settings(), "heed: a test", text)
     click.echo(json.dumps({"sent": number}) if json_output else f"Sent to {number}.")
+
+
+@main.command()
+@click.option("--test", "tested", metavar="NAME", help="Send one test message to NAME.")
+@click.option("--on", default="", metavar="ID", help="With --test: the incident, issue or record to comment on.")
+@click.option("--send", is_flag=True, help="Send now what is due, without waiting for the next run.")
+@click.option("--retry", metavar="NAME", help="Let what was given up for NAME wait again.")
+@JSON
+def destinations(tested: str | None, on: str, send: bool, retry: str | None, json_output: bool) -> None:
+    """The systems that get scores, and what was delivered to them."""
+    from dagster_project.delivery import deliver
+    from dagster_project.resources.stores.deliveries import put_back, summary
+    from dagster_project.settings import load_settings
+
+    settings = load_settings()
+    if tested is not None:
+        deliver.send_test(tested, settings, on)
+        click.echo(json.dumps({"tested": tested}) if json_output else f"{tested} accepted a test message.")
+        return
+    warehouse = this_warehouse()
+    if retry is not None:
+        number = put_back(warehouse, retry)
+        click.echo(json.dumps({"waiting": number}) if json_output else f"{number} messages to {retry} wait again.")
+        return
+    if send:
+        results = deliver.send_due(warehouse, settings, list(settings.destinations))
+        click.echo(
+            json.dumps([result.to_document() for result in results])
+            if json_output
+            else "\n".join(result.line() for result in results) or "There are no destinations in heed.toml."
+        )
+        return
+    rows = summary(warehouse)
+    if json_output:
+        click.echo(json.dumps(rows))
+        return
+    for name, destination in settings.destinations.items():
+        counts = ", ".join(f"{row['messages']} {row['outcome']}" for row in rows if row["destination"] == name)
+        click.echo(f"{name} ({destination.kind}): {counts or 'nothing was sent yet'}")
+    if not settings.destinations:
+        click.echo("There are no destinations in heed.toml: docs/destinations.md says how to add one.")
 
 
 @main.command()

@@ -6,18 +6,27 @@ Does not belong here: anything that a real company would use.
 
 from __future__ import annotations
 
+import base64
+import json
+import os
+import secrets
+import threading
 import time
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import click
 
 from dagster_project.commands.run import Say, run_whole_job
-from dagster_project.errors import HeedError
+from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.dbt.prestarted import prepare_dbt
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.reset import holds_nothing, reset_demo, simulated_company
 from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import heed_home, load_settings
+
+DELIVERY_SECONDS = 5.0  # a message to this machine takes some milliseconds
 
 
 def run_demo(*, alerts: int, days: int, seed: int, say: Say) -> None:
@@ -68,6 +77,7 @@ def run_demo(*, alerts: int, days: int, seed: int, say: Say) -> None:
         say(f"the job {outcome.job} took {outcome.seconds:.0f} s")
     click.echo()
     show(collect(warehouse))
+    click.echo("\n" + deliver_locally(warehouse))
     click.echo(
         f"\nDone in {time.monotonic() - started:.0f} s. Where to look next:\n"
         "  make up                   the lineage, the checks and every run, in a browser\n"
@@ -75,3 +85,48 @@ def run_demo(*, alerts: int, days: int, seed: int, say: Say) -> None:
         "  docs/data-engineer.md     your own alerts: `heed load`, then `heed run`\n"
         "  docs/managers.md          what to ask before anybody trusts a score"
     )
+
+
+def deliver_locally(warehouse: Warehouse) -> str:
+    """Deliver the highest score to a receiver on this machine, as to any signed webhook, and say what it got."""
+    from dagster_project.delivery.deliver import deliver
+    from dagster_project.delivery.webhook import key_of, signature
+    from dagster_project.settings import Destination, Settings
+
+    variable, secret = "HEED_DEMO_SECRET", "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    key, received = key_of(secret, variable), list[str]()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            message_id, sent_at = self.headers["webhook-id"], int(self.headers["webhook-timestamp"])
+            is_signed = self.headers["webhook-signature"] == signature(key, message_id, sent_at, body)
+            data = json.loads(body)["data"]
+            received.append(
+                f"  alert {data['alert_id']}, rule {data['rule']}\n  {data['text']}\n"
+                f"  webhook-id {message_id}, signature {'valid' if is_signed else 'NOT VALID'}"
+            )
+            self.send_response(204 if is_signed else 401)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: Any) -> None: ...
+
+    highest = warehouse.value(
+        "SELECT max(probability) FROM reporting.alert_scores_latest WHERE is_open AND flag_words IS NULL"
+    )
+    if highest is None:
+        return "There is no open alert whose score could be delivered."
+    os.environ[variable] = secret
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        rules = Destination(
+            kind="webhook", url=f"http://127.0.0.1:{server.server_port}/", secret_from=variable, above=highest - 0.001
+        )
+        # A name of its own for each demo: what an earlier one delivered is not delivered again.
+        name = f"demo-{int(time.time())}"
+        result = deliver(warehouse, Settings(destinations={name: rules}), seconds=DELIVERY_SECONDS)[0]
+        server.shutdown()
+    if not received:
+        return one_line(f"No score was delivered: {result.note or 'the receiver got nothing'}.")
+    told = "\n".join(map(one_line, received[0].splitlines()))
+    return f"Delivered to a receiver on this machine (http://127.0.0.1:{server.server_port}/):\n{told}"

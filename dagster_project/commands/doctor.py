@@ -85,7 +85,7 @@ def examine() -> list[Finding]:
     else:
         findings.append(Finding("warehouse", "ok", f"{where}, version {version // 10000}"))
     unreadable: list[str] = []
-    for examination in (_connection, _rights, _raw, _rows, _files, _runs, _model, _scores, _notices):
+    for examination in (_connection, _rights, _raw, _rows, _files, _runs, _model, _scores, _notices, _deliveries):
         try:
             findings += examination(warehouse, settings)
         except NotReadable as error:
@@ -371,6 +371,32 @@ def _notices(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         yield Finding("notices", "ok", f"{number} destinations hear of failed runs", "`heed notify --test` tries them")
     else:
         yield Finding("notices", "ok", f"nobody hears of failed runs: {settings.notify.urls_from} is not set")
+
+
+def _deliveries(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    """What waits for other systems, and what could not be delivered; sends nothing."""
+    from dagster_project.delivery.deliver import credentials
+    from dagster_project.resources.stores.deliveries import summary
+
+    for name, destination in settings.destinations.items():
+        try:
+            credentials(destination)
+        except HeedError as error:
+            yield Finding(f"destination {name}", "error", error.cause, error.remedy[:1].upper() + error.remedy[1:])
+    if not _count(warehouse, "scoring.deliveries"):
+        return
+    for row in summary(warehouse):
+        name, number = row["destination"], row["messages"]
+        met = f" (the newest: {row['detail']})" if row["detail"] else ""
+        if row["outcome"] == "failed":
+            remedy = f"Correct it, then `heed destinations --retry {name}`" if name in settings.destinations else ""
+            yield Finding(f"destination {name}", "warn", f"{number} messages could not be delivered{met}", remedy)
+        elif row["outcome"] == "waiting":
+            late = bool(row["attempts"])
+            remedy = f"`heed destinations --test {name}` tries it; the next run goes on" if late else ""
+            yield Finding(f"destination {name}", "warn" if late else "ok", f"{number} messages wait{met}", remedy)
+        else:
+            yield Finding(f"destination {name}", "ok", f"{number} messages delivered")
 
 
 def _watch(warehouse: Warehouse) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ STEP_WORDS = {
     "scoring__autoclose_decisions": "deciding what may be closed",
     "monitoring": "watching for drift",
     "reporting": "publishing the reporting views (dbt)",
+    "scoring__deliveries": "delivering scores to other systems",
 }
 
 

@@ -116,6 +116,13 @@ def prune(
             _OLD_SCORES,
             ", neither first nor newest of their alert",
         ),
+        # The newest message about an open alert says what its destination knows; no alert is open for longer than this.
+        rows(
+            "messages to other systems",
+            max(policy.scores_days, settings.outcome.horizon_days),
+            ["scoring.deliveries"],
+            "ended_at < $1",
+        ),
         rows("monitoring readings", policy.scores_days, ["scoring.monitoring"], "as_of < $1"),
         rows(
             "model versions that never scored, with their evidence",

@@ -46,6 +46,7 @@ from dagster_project.serving.freshness import Freshness, read_freshness
 from dagster_project.serving.metrics import CONTENT_TYPE, Counted, Metrics
 from dagster_project.serving.pool import Pool
 from dagster_project.serving.problem import Problem
+from dagster_project.serving.webhooks.webhooks import Webhooks
 from dagster_project.serving.writers import NotLoggedIn, Writers
 
 STATIC = Path(__file__).parent / "static"
@@ -92,6 +93,7 @@ def create_app(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     board: Board | None = None,
     writers: Writers | None = None,
+    webhooks: Webhooks | None = None,
 ) -> ASGIApp:
     """The service.
 
@@ -101,9 +103,12 @@ def create_app(
     clock : the time now.
     board : the open alerts, if they were read already.
     writers : who may give feedback and take back closings; by default everybody, under any name.
+    webhooks : the systems that push alerts and actions; by default none.
     """
     metrics = Metrics(pool, refresh_cron, clock)
-    endpoints = _Endpoints(pool, refresh_cron, clock, board or Board(pool), metrics, writers or Writers())
+    endpoints = _Endpoints(
+        pool, refresh_cron, clock, board or Board(pool), metrics, writers or Writers(), webhooks or Webhooks()
+    )
     app = Starlette(
         routes=[
             *(Route(op.route, getattr(endpoints, op.name), methods=[op.method]) for op in OPERATIONS),
@@ -128,6 +133,7 @@ class _Endpoints:
         board: Board,
         metrics: Metrics,
         writers: Writers,
+        webhooks: Webhooks,
     ) -> None:
         self._pool = pool
         self._cron = refresh_cron
@@ -135,6 +141,7 @@ class _Endpoints:
         self._board = board
         self._metrics = metrics
         self._writers = writers
+        self._webhooks = webhooks
 
     def _freshness(self, cursor: Cursor) -> Freshness:
         freshness = read_freshness(cursor, self._cron, self._clock())
@@ -180,6 +187,11 @@ class _Endpoints:
             }
 
         return JSONResponse(await run_in_threadpool(self._pool.read, work))
+
+    async def webhook(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        received = self._webhooks.check(name, request.headers, await _body(request, MOST_BYTES))
+        return JSONResponse(await received.written())
 
     async def feedback(self, request: Request) -> Response:
         return await self._write(request, NewFeedback, give, "given_by")

@@ -16,6 +16,7 @@ from dagster_project.errors import HeedError
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.serving.problem import Problem
+from dagster_project.serving.webhooks.webhooks import Webhooks
 from dagster_project.serving.writers import TOKEN_VARIABLE, Writers
 from dagster_project.settings import heed_home, load_settings
 
@@ -32,6 +33,7 @@ def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str
     settings = load_settings()
     writers = Writers.of(os.environ.get(TOKEN_VARIABLE), settings.serving.user_header)
     warehouse = Warehouse(heed_home())
+    webhooks = Webhooks.of(settings, warehouse.connect)
     from dagster_project.listening import address_of, is_loopback, listen, server_of
 
     with listen(host, port) as listening:
@@ -42,7 +44,12 @@ def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str
         pool = Pool(warehouse)
         board = preload_board(pool, settings.schedule.refresh_scores)
         app = create_app(
-            pool, settings.schedule.refresh_scores, hosts=[host, *allowed_hosts], board=board, writers=writers
+            pool,
+            settings.schedule.refresh_scores,
+            hosts=[host, *allowed_hosts],
+            board=board,
+            writers=writers,
+            webhooks=webhooks,
         )
         say(f"the board is on {address_of(host, listening)}/, the warehouse is {warehouse.describe()}")
         if not is_loopback(host):

@@ -45,7 +45,7 @@ def allowed(role: str, schema: str, table: str) -> set[str]:
             "reporting": read,
             "quality": add | {"DELETE"} if table in FOUND else read,
             "training": add | {"DELETE"} if table in JUDGED else add,
-            "scoring": read if table == "feedback" else add,
+            "scoring": read if table == "feedback" else add | {"UPDATE"} if table == "deliveries" else add,
         }[schema]
     if role == "heed_analyst":
         if schema == "raw":

@@ -5,12 +5,14 @@ The service is the real one, on a real socket, in a thread of the tests' own pro
 
 import http.client
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +26,7 @@ from dagster_project.serving.pool import Pool
 from dagster_project.serving.writers import Writers
 from tests.conftest import Company
 
+CHROMIUM = Path("/usr/bin/chromium")
 CRON = "*/15 * * * *"
 HOSTILE_ID = """a/b'"><img src=x onerror=alert(1)>/\nscore?x=%41#é"""
 HOSTILE = {
@@ -130,3 +133,15 @@ def service(copied: Warehouse, company: Company) -> Iterator[Service]:
     """Ten minutes after the company's run: its scores are fresh."""
     with serving(copied, lambda: company.end + timedelta(minutes=10)) as running:
         yield running
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists() and not os.environ.get("CI"):  # there .ci/run installs it, and its absence is a failure
+        pytest.skip("Chromium is not installed here (Debian's package chromium); .ci/run installs it and does not skip")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as player:
+        started = player.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield started
+        started.close()

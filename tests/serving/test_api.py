@@ -389,7 +389,9 @@ def test_what_the_description_forbids_is_refused_and_what_it_allows_is_not(servi
         allowed = Draft202012Validator(schema).is_valid(body)
         status = service.ask(path, method="POST", body=body).status
         assert (status != 422) == allowed, (path, body, status)
-    assert {path for path, *_ in bodies} == {path for path, each in document["paths"].items() if "post" in each}
+    # Webhooks are signed by those who send them, in forms of their own: test_webhooks.py.
+    posts = {path for path, each in document["paths"].items() if "post" in each} - {"/webhooks/{name}"}
+    assert {path for path, *_ in bodies} == posts
 
 
 def test_every_operation_answers_head_where_it_answers_get(service: Service, scored: tuple[str, float]) -> None:

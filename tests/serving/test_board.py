@@ -1,7 +1,6 @@
 """The board: what it shows, that text stays text, and that a person can use it in a browser."""
 
 import html
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -21,8 +20,6 @@ from dagster_project.serving.freshness import Freshness
 from dagster_project.serving.pool import Pool
 from tests.conftest import Company
 from tests.serving.conftest import HOSTILE, HOSTILE_ID, REASON, Service, serving
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 def chances(text: str) -> list[float]:
@@ -149,18 +146,6 @@ def test_a_run_records_what_it_published(service: Service, company: Company) -> 
     )
     assert as_of == company.end
     assert alerts == added > 100
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists() and not os.environ.get("CI"):  # there .ci/run installs it, and its absence is a failure
-        pytest.skip("Chromium is not installed here (Debian's package chromium); .ci/run installs it and does not skip")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as player:
-        started = player.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.mark.browser

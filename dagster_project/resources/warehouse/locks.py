@@ -1,7 +1,8 @@
 """heed's advisory locks, and what each one is held for.
 
 Belongs here: the numbers. PostgreSQL keeps advisory locks per database, so they only have to differ from each other.
-Does not belong here: taking them (`run_lock.py`, `schema.py`, `loading/load.py`, `stores/scores.py`).
+Does not belong here: taking them (`run_lock.py`, `schema.py`, `loading/load.py`, `stores/scores.py`,
+`stores/deliveries.py`).
 """
 
 from __future__ import annotations
@@ -12,3 +13,5 @@ PUBLISH_LOCK = 0x68656564
 SCHEMA_LOCK = PUBLISH_LOCK + 1
 # From the first step of a run to its last, on a session of its own. dbt_project/macros/run_lock.sql repeats it.
 RUN_LOCK = PUBLISH_LOCK + 2
+# While messages are sent to one destination (with a hash of its name), on a session of its own.
+DELIVERY_LOCK = PUBLISH_LOCK + 3

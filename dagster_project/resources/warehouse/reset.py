@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Rows that heed loads name their load. Rows that other programs write to raw may not.
 _LOADED = ("alerts", "actions", "rules", "action_types", "undecodable_rows")
 # Rows about alerts. If the source was a different one for a while, these are not the simulated alerts.
-_ABOUT_ALERTS = ("alert_scores", "holdout", "autoclose_decisions", "feedback")
+_ABOUT_ALERTS = ("alert_scores", "holdout", "autoclose_decisions", "feedback", "deliveries")
 
 
 def simulated_company(warehouse: Warehouse) -> dict[str, Any] | None:

@@ -83,6 +83,8 @@ RIGHTS: tuple[Right, ...] = (
     Right(SCORER, "training", ("DELETE",), ("model_evaluations", "reliability", "audit_findings", "team_scorecards")),
     Right(SCORER, "scoring", _ADD, but=("feedback",)),
     Right(SCORER, "scoring", _READ, ("feedback",)),
+    # How the sending of a message went.
+    Right(SCORER, "scoring", ("UPDATE",), ("deliveries",)),
     Right(ANALYST, "raw", _READ, ("loads", "undecodable_rows")),
     Right(ANALYST, "marts", _READ),
     Right(ANALYST, "quality", _READ),

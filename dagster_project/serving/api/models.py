@@ -101,6 +101,52 @@ class Wanted(_Request):
     )
 
 
+Cell = Annotated[str, Field(max_length=10_000, pattern=_NO_NUL)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+RequiredCell = Annotated[str, Field(min_length=1, max_length=1_000, pattern=_NOT_BLANK)]
+
+
+class PushedAlert(_Document):
+    """A row of `raw.alerts`. `attributes`: further facts that were known when it was raised."""
+
+    alert_id: RequiredCell
+    raised_at: RequiredCell
+    rule: RequiredCell
+    entity: Cell | None = None
+    team: Cell | None = None
+    severity: Cell | None = None
+    value: Cell | Number | None = None
+    threshold: Cell | Number | None = None
+    title: Cell | None = None
+    attributes: dict[str, Any] | None = None
+
+
+class PushedAction(_Document):
+    """A row of `raw.actions`."""
+
+    action_id: RequiredCell
+    alert_id: RequiredCell
+    acted_at: RequiredCell
+    action_type: RequiredCell
+    actor: Cell | None = None
+
+
+class PushedRows(_Request):
+    """Alerts, and what was done about them, in heed's own form."""
+
+    example = '{"alerts": [{"alert_id": "...", "raised_at": "...", "rule": "..."}], "actions": []}'
+    alerts: list[PushedAlert] = Field([], max_length=10_000, description="at most 10,000 alerts.")
+    actions: list[PushedAction] = Field([], max_length=10_000, description="at most 10,000 actions.")
+
+
+class Received(_Document):
+    """What a webhook said. It is stored, now or before: the same one again changes nothing."""
+
+    alerts: int = Field(description="Alerts in it.")
+    actions: int = Field(description="Actions in it.")
+    ignored: int = Field(description="Events in it that are neither.")
+
+
 class NewFeedback(_Request):
     """What somebody says about a score. model_version None: the newest score."""
 

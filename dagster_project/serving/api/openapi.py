@@ -32,6 +32,9 @@ _REFUSED: dict[int, Answer] = {
 _FROM_FORM: dict[int, Answer] = {303: ("Written; the board's form leads back to the board.", None)}
 
 
+_PATH = {"alert_id": "Percent-encoded.", "name": "As in heed.toml."}
+
+
 @dataclass(frozen=True)
 class Operation:
     """name : of the endpoint in `app.py`, of the operation in OpenAPI, and of the label in `/metrics`."""
@@ -51,7 +54,7 @@ class Operation:
 
     def describe(self) -> dict[str, Any]:
         """The operation object of OpenAPI."""
-        parameters = [("alert_id", "path", "Percent-encoded.")] if "{alert_id}" in self.path else []
+        parameters = [(name, "path", about) for name, about in _PATH.items() if f"{{{name}}}" in self.path]
         # All are text: a value that means nothing is ignored, so that a bookmark never breaks.
         parameters += [(name, "query", meaning) for name, meaning in self.query.items()]
         described: dict[str, Any] = {
@@ -102,6 +105,13 @@ OPERATIONS = (
         {201: ("Written.", models.Undo), **_FROM_FORM, 404: ("heed never decided to close it.", models.Error)}
         | {409: ("It was taken back before.", models.Error), **_REFUSED, **_UNAVAILABLE},
         body=models.NewUndo,
+    ),
+    Operation(
+        *("webhook", "post", "/webhooks/{name}", "Alerts and actions from another system, in its own form, signed"),
+        {200: ("Stored.", models.Received), 401: ("The signature is missing or wrong.", models.Error)}
+        | {404: ("There is no such webhook in heed.toml.", models.Error), **_REFUSED}
+        | {503: ("Not stored: send it again.", models.Error)},
+        body=models.PushedRows,
     ),
     Operation(
         *("health", "get", "/health", "Whether scores can be read, and how fresh they are"),

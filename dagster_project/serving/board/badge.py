@@ -10,7 +10,18 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 _GREY, _LOW, _HIGH, _LABEL = "#5b6575", "#3f6186", "#1f5fae", "#2b323d"
-_LETTER, _PADDING = 6.3, 8  # pixels per letter of 11 px sans-serif, on average; textLength makes it exact
+_SIZE, _PADDING = 11, 8  # pixels
+# How wide a character is, as a share of the font's size: of Verdana and DejaVu Sans, the wider one. An average would be
+# too narrow for digits and percent signs, and squeezing them into it makes them overlap.
+_WIDTHS = {
+    **dict.fromkeys("ijl'|", 0.28),
+    **dict.fromkeys("frt ·.,:()-", 0.46),
+    **dict.fromkeys("0123456789", 0.64),
+    **dict.fromkeys("mMW@", 1.0),
+    **dict.fromkeys("w", 0.82),
+    **dict.fromkeys("%", 1.08),
+}
+_OTHER_WIDTH = 0.64
 _EVEN = 0.5  # at or above this, somebody acts more often than not
 
 
@@ -36,10 +47,13 @@ def badge(score: dict[str, Any] | None, *, stale: bool = False, instead: str = "
 
 
 def _draw(text: str, colour: str, title: str, label: str = "actionability") -> str:
-    widths = [round(len(part) * _LETTER + 2 * _PADDING) for part in (label, text)]
+    widths = [
+        round(sum(_WIDTHS.get(each, _OTHER_WIDTH) for each in part) * _SIZE) + 2 * _PADDING for part in (label, text)
+    ]
     total = sum(widths)
     words = "".join(
-        f'<text x="{start + width / 2}" y="14" textLength="{width - 2 * _PADDING}">{escape(part)}</text>'
+        f'<text x="{start + width / 2}" y="14" textLength="{width - 2 * _PADDING}" '
+        f'lengthAdjust="spacingAndGlyphs">{escape(part)}</text>'
         for start, width, part in ((0, widths[0], label), (widths[0], widths[1], text))
     )
     return (
@@ -47,6 +61,7 @@ def _draw(text: str, colour: str, title: str, label: str = "actionability") -> s
         f"<title>{escape(title)}</title>"
         f'<rect width="{total}" height="20" rx="4" fill="{_LABEL}"/>'
         f'<path d="M{widths[0]} 0H{total - 4}a4 4 0 0 1 4 4V16a4 4 0 0 1 -4 4H{widths[0]}z" fill="{colour}"/>'
-        f'<g fill="#fff" text-anchor="middle" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">{words}</g>'
+        f'<g fill="#fff" text-anchor="middle" font-family="Verdana,DejaVu Sans,sans-serif" font-size="{_SIZE}">'
+        f"{words}</g>"
         "</svg>"
     )
