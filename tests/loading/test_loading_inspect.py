@@ -128,6 +128,11 @@ def test_alerts_and_actions_in_two_files(tmp_path):
         assert "different zones" in report
 
 
+def test_a_line_that_is_no_row_says_nothing_about_the_encoding():
+    assert "encoding" not in propose([EXPORTS / "edge" / "preamble.csv"], "UTC").text
+    assert 'encoding = "cp1252"' in propose([EXPORTS / "edge" / "cp1252_body.csv"], "UTC").text
+
+
 def test_reused_ids_and_rejected_rows_are_counted(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("alert_id,raised_at,rule\n1,2026-05-01T08:00:00Z,a\n1,2026-05-02T08:00:00Z,a\n2,soon,a\n3,,a\n")

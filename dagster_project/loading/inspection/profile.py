@@ -113,9 +113,10 @@ def _profile(path: Path, layout: Layout) -> Profile:
     try:
         records = open_records("alerts", source, layout, lambda names: _no_header(names))
         seen = Profile(path, list_at=records.list_at, encoding=layout.encoding)
-        empty = set(PLACEHOLDERS)
+        empty, foreign = set(PLACEHOLDERS), 0
         for block in records.blocks():
             seen.undecodable += len(block.rejected)
+            foreign += sum("UTF-8" in row.reason for row in block.rejected)
             for _, record in block.records:
                 row = seen.rows
                 seen.rows += 1
@@ -133,7 +134,7 @@ def _profile(path: Path, layout: Layout) -> Profile:
                 break
     finally:
         source.close()
-    if not layout.encoding and seen.undecodable and seen.undecodable >= 0.01 * max(seen.rows, 1):
+    if not layout.encoding and foreign and foreign >= 0.01 * max(seen.rows, 1):
         raise HeedError(f"{path} is not UTF-8", "say which encoding it has")
     return seen
 
