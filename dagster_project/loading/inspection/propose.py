@@ -56,10 +56,10 @@ def propose(paths: list[Path], zone: str, time_format: str = "") -> Proposal:
             one.asks = [question for question in one.asks if "no value decides" not in question]
     text = mapping_text(parts, zone)
     questions = [question for _, one in parts for question in one.asks]
-    for one, what in parts:
+    for looked_at, what in parts:
         kind: Kind = "actions" if what.is_actions else "alerts"
         lacking = [name for name in REQUIRED[kind] if name not in what.roles]
-        questions += [f"{one.path.name}: no column looks like {name}, which {kind} need" for name in lacking]
+        questions += [f"{looked_at.path.name}: no column looks like {name}, which {kind} need" for name in lacking]
     lines = []
     blocked = any("no column looks like" in question or "no value decides" in question for question in questions)
     if not blocked:
@@ -74,7 +74,7 @@ def propose(paths: list[Path], zone: str, time_format: str = "") -> Proposal:
 
 def _as_pair(parts: list[tuple[Profile, Guess]]) -> list[tuple[Profile, Guess]]:
     """Alerts first, then the actions that belong to them, where one file's values are ids of the other's rows."""
-    pairs = []
+    pairs: list[tuple[int, int, list[tuple[Profile, Guess]]]] = []
     for (alerts, of_alerts), (actions, _) in (parts, parts[::-1]):
         columns = of_alerts.roles.get("alert_id")
         if not columns:

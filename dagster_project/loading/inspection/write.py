@@ -85,8 +85,8 @@ def _table(seen: Profile, guess: Guess, kind: Kind, time_zone: str) -> list[str]
     lines.append('# time_zone = "Europe/Berlin"')
     if guess.later:
         lines.append("# Filled or changed after the raise, it seems: the model must not see these.")
-        for column, why in guess.later.items():
-            lines.append(f"#   {_comment(column)}: {why}")
+        for name, why in guess.later.items():
+            lines.append(f"#   {_comment(name)}: {why}")
         lines.append(f"ignore = {_list(guess.later)}")
     for time, word, fixed, actor in guess.decisions:
         lines += ["", f"[[{kind}.decision]]", f"time = {_q(time)}"]

@@ -159,15 +159,16 @@ def records(stream: JsonStream, paths: tuple[str, ...]) -> Iterator[tuple[int, d
     wanted = [tuple(path.split(".")) for path in paths]
     while (sign := stream.peek()) != "":
         if sign == "[":
-            yield from _list(stream, ())
+            yield from _list(stream)
         elif sign == "{" and wanted:
-            line, (document, text) = stream.line_now(), ({}, "")
+            line = stream.line_now()
+            document: dict[str, Any] = {}
             count = 0
             for item in _wrapped(stream, wanted, (), document):
                 count += 1
                 yield item
             if not count and not any(_reached(document, path) for path in wanted):
-                yield _record(line, document, text)
+                yield _record(line, document, "")
         else:
             yield _one(stream)
 
@@ -189,7 +190,7 @@ def _wrapped(
         sign = stream.peek()
         if here in wanted and sign == "[":
             rest[name] = None
-            yield from _list(stream, ())
+            yield from _list(stream)
         elif here in wanted and sign == "{":
             rest[name] = None
             yield _one(stream)
@@ -201,10 +202,10 @@ def _wrapped(
             rest[name], _ = stream.value()
 
 
-def _list(stream: JsonStream, _: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any] | str, str]]:
+def _list(stream: JsonStream) -> Iterator[tuple[int, dict[str, Any] | str, str]]:
     for _ in stream.items():
         if stream.peek() == "[":  # pages in one list
-            yield from _list(stream, ())
+            yield from _list(stream)
         else:
             yield _one(stream)
 

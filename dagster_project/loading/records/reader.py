@@ -69,8 +69,8 @@ class RecordReader(Reader):
                 break
         if not sample:
             return
-        record: Record = dict.fromkeys(keys)
-        error = self._missing(list(keys), lambda path: has(record, path))
+        every: Record = dict.fromkeys(keys)
+        error = self._missing(list(keys), lambda path: has(every, path))
         if error is None:
             candidates = [r for r in sample if not self.mapping.where or any_holds(self.mapping.where, r)]
             for name in REQUIRED[self.table]:
