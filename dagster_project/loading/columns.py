@@ -65,7 +65,8 @@ def plan_columns(kind: Kind, header: Sequence[str], mapping: Mapping, file: str)
         Two columns with one name; a mapped column that is not there; a required column that is missing.
     """
     names = [name.strip() or f"unnamed_{i + 1}" for i, name in enumerate(header)]
-    _refuse_duplicates(kind, names, file)
+    _refuse_duplicates(kind, names, mapping, file)
+    names = numbered(names)
     position = {name: i for i, name in enumerate(names)}
     loosely: dict[str, int] = {}
     for i, name in enumerate(names):
@@ -75,7 +76,7 @@ def plan_columns(kind: Kind, header: Sequence[str], mapping: Mapping, file: str)
         at = position.get(column.strip(), loosely.get(normal_name(column)))
         if at is None:
             close = nearest(column, names)
-            hint = f"did you mean {shown(close)}" if close else f"the header has {_listed(names)}"
+            hint = f"did you mean {shown(close)}" if close else f"the header has {listed(names)}"
             raise HeedError(
                 f"{mapping.source} {verb} the column {shown(column)}, which {file} does not have",
                 f"correct [{kind}] there: {hint}",
@@ -114,12 +115,29 @@ def plan_columns(kind: Kind, header: Sequence[str], mapping: Mapping, file: str)
     return ColumnPlan(contract, tuple(sorted(attributes)), tuple(left_out), composed=composed)
 
 
-def _refuse_duplicates(kind: Kind, names: Sequence[str], file: str) -> None:
+def numbered(names: Sequence[str]) -> list[str]:
+    """Column names without repetition: the second Labels is "Labels 2", as in exports with a column per value."""
+    taken, unique = set(names), []
+    seen: dict[str, int] = {}
+    for name in names:
+        seen[name] = count = seen.get(name, 0) + 1
+        candidate = name if count == 1 else f"{name} {count}"
+        while count > 1 and candidate in taken:
+            candidate += "_"
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique
+
+
+def _refuse_duplicates(kind: Kind, names: Sequence[str], mapping: Mapping, file: str) -> None:
+    """Raise where a column that is used has two columns of its name; others are numbered."""
+    wanted = set(COLUMNS[kind]) | set(map(normal_name, mapping.columns.get(kind, {}).values()))
+    wanted |= {normal_name(part) for parts in mapping.composed.get(kind, {}).values() for part in parts}
     seen: dict[str, str] = {}
     for name in names:
         # Two spellings of one contract column are as ambiguous as one name twice; other names are compared exactly.
         key = normal_name(name) if normal_name(name) in COLUMNS[kind] else name
-        if key in seen:
+        if key in seen and normal_name(key) in wanted:
             both = shown(name) if seen[key] == name else f"{shown(seen[key])} and {shown(name)}"
             raise HeedError(
                 f"the header of {file} has the column {both} twice",
@@ -136,18 +154,18 @@ def _missing(kind: Kind, missing: list[str], names: Sequence[str], used: set[int
         )
     if names and all(len(name) > 1 and name[0] == name[-1] == "'" for name in names):
         return HeedError(
-            f"{file} quotes its fields with ' ({_listed(names)})", 'export it with double quotes, like "field"'
+            f"{file} quotes its fields with ' ({listed(names)})", 'export it with double quotes, like "field"'
         )
     free = [name for i, name in enumerate(names) if i not in used]
     close = {name: nearest(name, free) for name in missing}
     hints = [f"nearest to {name} is {shown(candidate)}" for name, candidate in close.items() if candidate]
     plural = "s" if len(missing) > 1 else ""
     cause = f"{file} has no column{plural} {', '.join(missing)}, which {kind.replace('_', ' ')} need"
-    cause += f" ({'; '.join(hints)})" if hints else f" (its header: {_listed(names)})"
+    cause += f" ({'; '.join(hints)})" if hints else f" (its header: {listed(names)})"
     lines = ", ".join(f"{name} = {json.dumps(close[name] or 'your_column', ensure_ascii=False)}" for name in missing)
     return HeedError(cause, f"rename the column, or name it in a file for --mapping: under [{kind}] write {lines}")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     some = ", ".join(shown(name, 30) for name in names[:NAMES_SHOWN])
     return some + (f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else "")

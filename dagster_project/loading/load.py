@@ -48,6 +48,7 @@ def load_file(
     loaded_at: datetime | None = None,
     time_zone: str = "UTC",
     simulation: dict[str, Any] | None = None,
+    decisions_only: bool = False,
     progress_seconds: float = PROGRESS_SECONDS,
 ) -> LoadReport:
     """Load one file into the raw tables, all of it or nothing.
@@ -63,6 +64,7 @@ def load_file(
     progress : called at most every `progress_seconds`.
     loaded_at : when the rows count as loaded, with a zone; now by default. Must be later than any load before.
     time_zone : the zone of times that carry none (`source.time_zone`), for warnings; rows hold times as written.
+    decisions_only : `kind` is actions, and the file holds alerts with decisions in them, as the mapping says.
     simulation : the simulated company that the rows belong to; kept with the load, in its transaction. None: real rows.
 
     Raises
@@ -79,10 +81,11 @@ def load_file(
         raise HeedError(f"loaded_at {loaded_at} has no time zone", "give one, for example UTC")
     from dagster_project.loading.readers import SourceFile
 
-    source = SourceFile(Path(path))
+    mapping = mapping or Mapping()
+    source = SourceFile(Path(path), mapping.layouts.get("alerts" if decisions_only else kind))
     try:
         tell = ProgressTeller(kind, source, progress, progress_seconds)
-        load = _Load(kind, source, mapping or Mapping(), time_zone, correction, simulation, tell)
+        load = _Load(kind, source, mapping, time_zone, correction, simulation, decisions_only, tell)
         try:
             return load.run(connect, loaded_at)
         except Error as error:
@@ -105,21 +108,21 @@ class _Load:
         time_zone: str,
         correction: bool,
         simulation: dict[str, Any] | None,
+        decisions_only: bool,
         tell: ProgressTeller,
     ) -> None:
         from dagster_project.loading.observed import Observed
 
         self.kind, self.source, self.mapping, self.tell = kind, source, mapping, tell
         self.time_zone, self.correction, self.simulation = time_zone, correction, simulation
+        self.decisions_only = decisions_only
         self.observed = Observed(kind)
         self.decimals: dict[str, str] = {}
         self.failure: BaseException | None = None
 
     def run(self, connect: Callable[[], Connection], loaded_at: datetime | None) -> LoadReport:
-        from dagster_project.loading.readers import open_reader
-
-        open_reader(self.kind, self.source, self.mapping)  # a wrong header is refused before anything is read
-        fingerprint = self.mapping.fingerprint(self.kind)
+        self._open()  # a wrong header is refused before anything is read
+        fingerprint = self.mapping.fingerprint(self.kind, decisions_only=self.decisions_only)
         if self.correction:  # the same content says something else
             fingerprint += b"correction"
         sha256 = self.source.sha256(fingerprint, lambda: self.tell("checking"))
@@ -165,9 +168,10 @@ class _Load:
         self.tell("comparing")
         versions.judge(cursor, self.kind, self.correction)
         checks = StagedChecks(cursor, self.kind, self.time_zone)
-        warnings = [*self.observed.warnings(self.decimals, reader.delimiter), *checks.before_insert(self.observed)]
+        warnings = [*self.observed.warnings(self.decimals, reader.delimiter), *reader.notes()]
+        warnings += checks.before_insert(self.observed)
         added = versions.insert_new(cursor, self.kind, load_id, loaded_at)
-        warnings += checks.unmatched_actions()
+        warnings += [*checks.unmatched_actions(), *checks.early_actions()]
         if undecodable:
             ledger.keep_undecodable(cursor, self.kind, file, load_id, loaded_at)
         of_loaded_ids = 0 if self.correction else versions.added_to_loaded_ids(cursor, self.kind)
@@ -205,18 +209,22 @@ class _Load:
             self.tell("waiting", whatever_the_time=True)
             ledger.one_row(cursor, "SELECT pg_advisory_xact_lock($1)", LOAD_LOCK)
 
+    def _open(self) -> Reader:
+        from dagster_project.loading.readers import open_reader
+
+        return open_reader(self.kind, self.source, self.mapping, decisions_only=self.decisions_only)
+
     def _stage(self, cursor: Cursor) -> Reader:
         """Read the file into a temporary table; a second time if its numbers use other signs than 1234.5."""
-        from dagster_project.loading.readers import open_reader
         from dagster_project.loading.values import decimals
 
         mapped = self.mapping.decimal.get(self.kind, "")
         self.decimals = dict.fromkeys(NUMBERS, mapped) if mapped else {}
-        reader = open_reader(self.kind, self.source, self.mapping)
+        reader = self._open()
         self._copy(cursor, reader)
         if not mapped and (own := decimals(self.observed.numbers)):
             self.decimals = own
-            reader = open_reader(self.kind, self.source, self.mapping)
+            reader = self._open()
             self._copy(cursor, reader)
         return reader
 

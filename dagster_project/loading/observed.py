@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dagster_project.loading.contract import NUMBERS, Kind, shown
+from dagster_project.loading.report import LoadWarning
 from dagster_project.loading.values import BLANKS, NumberEvidence
 
 if TYPE_CHECKING:
@@ -42,25 +43,6 @@ SURE_TIME = (
     "(?:Z|[+-]0[0-9]:?[0-5][0-9])$"
 )
 EXAMPLES_SHOWN = 3
-
-
-@dataclass(frozen=True)
-class LoadWarning:
-    """Something about a file that people should know.
-
-    Attributes
-    ----------
-    name : the kind of warning, for machines. rows : how many rows it concerns. cause, remedy : in words.
-    """
-
-    name: str
-    rows: int
-    cause: str
-    remedy: str
-
-    def line(self) -> str:
-        """One line in words."""
-        return f"{self.cause}; {self.remedy}"
 
 
 @dataclass
@@ -152,13 +134,13 @@ class Observed:
         """How to make the most frequent kind of undecodable row readable."""
         reason = self.undecodable.most_common(1)[0][0]
         if "UTF-8" in reason:
-            return "save the file as UTF-8 (`iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW_FILE`)"
+            return 'write its encoding in the mapping, like encoding = "cp1252",'
         if "backslash" in reason:
             return 'write a quote inside a quoted field as ""'
         if "field" in reason or "quote" in reason:
             return 'give each row as many fields as the header, and quote with " (a quote inside is written "")'
         if "header" in reason:
-            return "remove the lines before the header"
+            return "remove the lines before the header, or say skip_lines in the mapping,"
         return "export it without such rows"
 
     def _about_numbers(self, decimals: dict[str, str], delimiter: str) -> Iterator[LoadWarning]:

@@ -1,4 +1,4 @@
-"""What a load tells people: progress while it runs, and a report at its end.
+"""What a load tells people: progress while it runs, warnings, and a report at its end.
 
 Belongs here: the counts of a load, and how they are put in words.
 Does not belong here: counting (`load.py`), warnings about a file (`observed.py`, `staged.py`).
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from dagster_project.loading.contract import Kind
 
 if TYPE_CHECKING:
-    from dagster_project.loading.observed import LoadWarning
     from dagster_project.loading.readers.source import SourceFile
 
 Stage = Literal["checking", "waiting", "reading", "comparing", "committing"]
@@ -47,6 +46,27 @@ class LoadProgress:
             "comparing": f"{self.rows:,} rows read, comparing them with rows loaded before",
             "committing": f"{self.rows:,} rows read, finishing",
         }[self.stage]
+
+
+@dataclass(frozen=True)
+class LoadWarning:
+    """Something about a file that people should know.
+
+    Attributes
+    ----------
+    name : the kind of warning, for machines. rows : how many rows it concerns. cause, remedy : in words.
+    is_note : it went as the mapping says; people should see the count.
+    """
+
+    name: str
+    rows: int
+    cause: str
+    remedy: str
+    is_note: bool = False
+
+    def line(self) -> str:
+        """One line in words."""
+        return f"{self.cause}; {self.remedy}"
 
 
 @dataclass(frozen=True)

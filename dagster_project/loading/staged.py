@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_project.loading.contract import Kind, shown
 from dagster_project.loading.ledger import one_row
-from dagster_project.loading.observed import TIMES, LoadWarning, Observed, values_of
+from dagster_project.loading.observed import TIMES, Observed, values_of
+from dagster_project.loading.records.times import ISO, formats_that_fit, is_time
+from dagster_project.loading.report import LoadWarning
 from dagster_project.settings import PROJECT
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 _BARE = "btrim({}, E' \\t\\r\\n\\f\\x0b')"
 _MOMENT = f"pg_temp.read_time({_BARE}, $1)"
 _NAIVE_TIME = "^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?$"
+# Of a file's actions, to see whether they come before their alerts: a second of work at most.
+_LOOKED_AT = 200_000
+# A few are clocks that differ by seconds; a fifth is a pattern.
+_MOST_EARLY = 0.2
 # Different spellings of one id in two systems.
 _FORMS = {
     "without leading zeros": "ltrim({0}, '0')",
@@ -41,6 +47,17 @@ def read_time_function() -> str:
     if definition is None:
         raise AssertionError("functions.sql defines no staging.read_time")
     return definition[0].replace("staging.read_time", "pg_temp.read_time")
+
+
+def before_their_alert(early: int, matched: int, least: float) -> tuple[str, str]:
+    """Cause and remedy of actions before their alerts. least : the smallest number of seconds after an alert."""
+    cause = f"{early:,} of {matched:,} actions come before their alert, by up to {-least / 3600:.1f} hours"
+    if early < _MOST_EARLY * matched:
+        return cause, "the run rejects them"
+    return cause, (
+        "the times of the two seem to be in different zones, or day and month are swapped: write time_zone or "
+        "time_format for each in the mapping; the run rejects these actions"
+    )
 
 
 class StagedChecks:
@@ -86,9 +103,14 @@ class StagedChecks:
         then = "the run will reject these rows" if self.kind != "rules" else "it will be empty"
         remedy = f"export {self.time} as 2026-05-01T08:00:00Z, with its offset or in UTC, and load the file again"
         if day is not None:
-            remedy = f"a day alone is no moment: {remedy}"
+            remedy = (
+                f'a day alone is no moment: write time_of_day = "12:00" under [{self.kind}] in the mapping, or {remedy}'
+            )
         elif re.match(r"\d{1,2}[-/.]\d{1,2}[-/.]\d{4}", first):
-            remedy = f"heed does not guess which of the first two numbers is the month: {remedy}"
+            say = f'write time_format = "day-first" or "month-first" under [{self.kind}] in the mapping'
+            remedy = f"heed does not guess which of the first two numbers is the month: {say}, or {remedy}"
+        elif is_time(first):
+            remedy = f'write time_format = "{(formats_that_fit(first) or [ISO])[0]}" in the mapping, or {remedy}'
         yield LoadWarning(
             "unreadable_times",
             count,
@@ -189,6 +211,27 @@ class StagedChecks:
                 f"{rows:,} rows were loaded before, replaced by a later load, and now count again",
                 "if that was not meant, load the later file once more",
             )
+
+    def early_actions(self) -> Iterator[LoadWarning]:
+        """How many of the file's first actions come before their alerts, as where clocks or zones differ."""
+        if self.kind != "actions":
+            return
+        early, matched, least = self._one(
+            f"""WITH acted AS (
+                   SELECT alert_id, {_MOMENT.format("acted_at")} AS moment FROM pg_temp.incoming
+                   WHERE reason IS NULL AND seq < {_LOOKED_AT}
+               ),
+               raised AS (
+                   SELECT DISTINCT ON (alert_id) alert_id, {_MOMENT.format("raised_at")} AS moment FROM raw.alerts
+                   WHERE alert_id IN (SELECT alert_id FROM acted) ORDER BY alert_id, loaded_at
+               )
+               SELECT count(*) FILTER (WHERE acted.moment < raised.moment), count(*),
+                      coalesce(min(extract(epoch FROM acted.moment - raised.moment)), 0)::double precision
+               FROM acted JOIN raised USING (alert_id)""",
+            self.zone,
+        )
+        if early:
+            yield LoadWarning("actions_before_their_alert", early, *before_their_alert(early, matched, least))
 
     def unmatched_actions(self) -> Iterator[LoadWarning]:
         """How many of the file's actions belong to no alert that is loaded."""

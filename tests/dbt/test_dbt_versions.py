@@ -38,10 +38,12 @@ DISMISSED = """won't fix|Won't Do|Won’t Fix|wontfix|WONTFIX|Cannot Reproduce|f
 BenignPositive|
 used in tests|tolerable_risk|no_bandwidth|
 inaccurate|not_used|SUPPRESSED|ARCHIVED|Not Solved (Not Reproducible)|Canceled|
-Cancelled|false_p|risk_accepted|Closed - False Positive|Resolved - Auto|auto-resolved|auto_dismissed|
+Cancelled|false_p|risk_accepted|Closed - False Positive|
 downstream|
 WORKSFORME|INVALID|INCOMPLETE|DUPLICATE|No Action Required"""
-NEUTRAL = "Undetermined|NOTIFIED|Ack|acknowledge|unacknowledge|Close|escalate|snooze|OK|recovered"
+# The first line: decided by a machine, not by people.
+NEUTRAL = """Resolved - Auto|auto-resolved|auto_dismissed|closed-by-machine|
+Undetermined|NOTIFIED|Ack|acknowledge|unacknowledge|Close|escalate|snooze|OK|recovered"""
 WORDS = [
     (word.strip(), meaning)
     for words, meaning in ((ACTED, "acted"), (DISMISSED, "dismissed"), (NEUTRAL, "neutral"))

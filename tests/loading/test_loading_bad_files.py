@@ -107,8 +107,7 @@ def test_an_unknown_ending(tmp_path, refused):
 
 
 def test_text_in_utf_16(tmp_path, refused):
-    for encoding in ("utf-16", "utf-16-le"):
-        assert "looks like UTF-16" in refused(written(tmp_path, "a.csv", HEADER.encode(encoding)))
+    assert "looks like UTF-16" in refused(written(tmp_path, "a.csv", HEADER.encode("utf-16-le")))
 
 
 def test_a_header_that_is_not_utf_8(tmp_path, refused):
@@ -235,7 +234,7 @@ def test_parquet_with_dictionaries_is_read_like_any_other(tmp_path):
 
 
 def test_a_json_lines_file_that_is_none(tmp_path, refused):
-    assert "no JSON object" in refused(written(tmp_path, "a.jsonl", b"[1]\nfoo\n"))
+    assert "no JSON at line 2" in refused(written(tmp_path, "a.jsonl", b"[1]\nfoo\n"))
 
 
 HOSTILE = [

@@ -5,6 +5,7 @@ The files of `exports/` follow the published layouts of their systems and hold n
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from loading_store import Store
 
 from dagster_project.errors import HeedError
 from dagster_project.loading import Mapping, read_mapping
+from dagster_project.loading.presets import read_preset
 from dagster_project.loading.staged import read_time_function
+from dagster_project.resources.inputs.action_types import project_types, type_key
 
 EXPORTS = Path(__file__).parent / "exports"
 MOMENT = "2026-05-01 08:00:00"
@@ -82,7 +85,12 @@ CASES = [
         warnings={"hour_that_comes_twice": 2, "hour_that_never_comes": 1},
         zone="Europe/Berlin",
     ),
-    Export("dst-autumn/actions.csv", 4, warnings={"hour_that_comes_twice": 3}, zone="Europe/Berlin"),
+    Export(
+        "dst-autumn/actions.csv",
+        4,
+        warnings={"hour_that_comes_twice": 3, "actions_before_their_alert": 2},
+        zone="Europe/Berlin",
+    ),
     Export("reopened/alerts.csv", 12),
     Export("reopened/actions.csv", 36),
     Export("snapshot/day1.csv", 12),
@@ -99,8 +107,16 @@ CASES = [
         )
         for name in ("au_slash", "uci_dash", "us_dash", "us_slash")
     ),
-    Export("dependabot-json/alerts.json", refusal="jq -c '.[]'"),
-    Export("dependabot-json/array.jsonl", refusal="jq -c '.[]'"),
+    *(
+        Export(
+            f"dependabot-json/{name}",
+            39,
+            query="SELECT count(DISTINCT alert_id) FROM raw.alerts",
+            rows=((39,),),
+            mapping=NUMBER_IN_REPOSITORY,
+        )
+        for name in ("alerts.json", "array.jsonl")
+    ),
     Export(
         "dependabot-json/alerts.jsonl",
         39,
@@ -131,12 +147,12 @@ CASES = [
     Export("edge/preamble.csv", 1, undecodable=1, warnings={"undecodable_rows": 1}),
     Export("edge/placeholders.csv", 3, warnings={"placeholders": 6}),
     Export("edge/cp1252_head.csv", refusal="iconv -f WINDOWS-1252"),
-    Export("edge/excel_us.csv", refusal="iconv -f UTF-16"),
-    Export("edge/utf16.csv", refusal="iconv -f UTF-16"),
+    Export("edge/excel_us.csv", refusal='encoding = "utf-16-le"'),
+    Export("edge/utf16.csv", 1, query=moment(), rows=((MOMENT,),)),
     Export("edge/hash_comment.csv", refusal="without #"),
-    Export("edge/pretty.jsonl", refusal="jq -c '.'"),
+    Export("edge/pretty.jsonl", 1, query=moment(), rows=((MOMENT,),)),
     Export("edge/single_quote.csv", refusal="double quotes"),
-    Export("edge/xlsx.xlsx", refusal="Save the sheet as CSV"),
+    Export("edge/xlsx.xlsx", refusal="save the sheet as CSV"),
 ]
 
 
@@ -165,9 +181,67 @@ def test_an_export_gives_its_right_value_or_says_what_is_wrong(store: Store, exp
         assert tuple(store.rows(read_time_function() + export.query)) == export.rows
 
 
+# (file, preset, alerts, {meaning: alerts whose first decision has it}, decisions by machine, {warning: rows})
+PRESET_CASES = [
+    pytest.param(file, preset, alerts, meanings, machine, warnings, id=f"{preset}-{file.split('/')[-1]}")
+    for file, preset, alerts, meanings, machine, warnings in [
+        ("pagerduty-api-csv/incidents.csv", "pagerduty", 40, {"acted": 20}, 10, {}),
+        ("dependabot-json/alerts.json", "github-dependabot", 39, {"acted": 12, "dismissed": 9}, 9, {}),
+        ("dependabot-json/alerts.jsonl", "github-dependabot", 39, {"acted": 12, "dismissed": 9}, 9, {}),
+        ("dependabot-json/array.jsonl", "github-dependabot", 39, {"acted": 12, "dismissed": 9}, 9, {}),
+        ("securityhub-json/findings.json", "security-hub", 24, {"acted": 6, "dismissed": 6, "neutral": 6}, 0, {}),
+        ("securityhub-json/findings.jsonl", "security-hub", 24, {"acted": 6, "dismissed": 6, "neutral": 6}, 0, {}),
+        ("sentinel-csv/incidents.csv", "sentinel", 36, {"acted": 9, "dismissed": 18}, 0, {}),
+        ("sentinel-csv/iso.csv", "sentinel", 36, {"acted": 9, "dismissed": 18}, 0, {}),
+        ("jira-csv/jira.csv", "jira", 30, {"dismissed": 20}, 0, {}),
+        *(
+            (f"servicenow-dates/incident_{form}.csv", "servicenow", 24, {}, 16, {})
+            for form in ("iso", "au_slash", "uci_dash", "us_dash", "us_slash")
+        ),
+        ("zabbix-problems-csv/problems.csv", "zabbix", 61, {}, 20, {"decisions_without_time": 12}),
+        ("nagios-log/nagios.log", "nagios", 10, {"acted": 5}, 10, {}),
+        ("nagios-log/nagios.txt", "nagios", 10, {"acted": 5}, 10, {}),
+    ]
+]
+
+
+@pytest.mark.parametrize(("file", "preset", "alerts", "meanings", "machine", "warnings"), PRESET_CASES)
+def test_a_preset_gives_the_right_value(store: Store, file, preset, alerts, meanings, machine, warnings):
+    mapping = read_preset(preset)
+    reports = [store.load("alerts", EXPORTS / file, mapping=mapping)]
+    if mapping.has_decisions():
+        reports.append(store.load("actions", EXPORTS / file, mapping=mapping, decisions_only=True))
+    assert reports[0].rows_added == alerts
+    assert store.rows("SELECT count(DISTINCT alert_id), count(rule) FROM raw.alerts") == [(alerts, alerts)]
+    unread = store.rows(
+        read_time_function()
+        + """SELECT count(*)
+             FROM (SELECT raised_at AS t FROM raw.alerts UNION ALL SELECT acted_at FROM raw.actions) AS x
+             WHERE pg_temp.read_time(t, 'UTC') IS NULL"""
+    )
+    assert unread == [(0,)]
+    assert first_meanings(store) == meanings
+    by_machine = store.rows("SELECT count(*) FROM raw.actions WHERE action_type = 'closed-by-machine'")
+    assert by_machine == [(machine,)]
+    all_warnings = [warning for report in reports for warning in report.warnings]
+    assert {w.name: w.rows for w in all_warnings if not w.is_note} == warnings
+    assert sum(w.rows for w in all_warnings if w.name == "decided_by_machine") == machine
+
+
+def first_meanings(store: Store) -> dict[str, int]:
+    """Meaning -> alerts whose first decision by a person has it, neutral ones only where nothing else was decided."""
+    decided: dict[str, str] = {}
+    rows = store.rows("SELECT alert_id, action_type FROM raw.actions ORDER BY acted_at")
+    for alert_id, action_type in rows:
+        meaning = project_types()[type_key(action_type)]
+        if action_type != "closed-by-machine" and decided.get(alert_id, "neutral") == "neutral":
+            decided[alert_id] = meaning
+    return dict(Counter(decided.values()))
+
+
 def test_every_export_has_its_case():
     files = {path.relative_to(EXPORTS).as_posix() for path in EXPORTS.rglob("*") if path.suffix not in ("", ".toml")}
-    assert files == {export.file for export in CASES}
+    assert files == {export.file for export in CASES} | {case.values[0] for case in PRESET_CASES}
 
 
 def test_seven_hundred_columns(store):

@@ -6,14 +6,18 @@ Does not belong here: any one format.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from dagster_project.loading.columns import ColumnPlan
 from dagster_project.loading.readers import limits
 from dagster_project.loading.values import joined
+
+if TYPE_CHECKING:
+    from dagster_project.loading.report import LoadWarning
 
 
 @dataclass
@@ -55,6 +59,10 @@ class Reader:
 
     def chunks(self) -> Iterator[Chunk]:
         raise NotImplementedError
+
+    def notes(self) -> Iterable[LoadWarning]:
+        """What people should know of how the mapping fitted the file, after all chunks were read."""
+        return ()
 
 
 def contract_columns(plan: ColumnPlan, text_of: Callable[[int], pa.Array]) -> dict[str, pa.Array]:

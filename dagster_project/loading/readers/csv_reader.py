@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -19,6 +19,7 @@ from dagster_project.loading.contract import Kind
 from dagster_project.loading.mapping import Mapping
 from dagster_project.loading.readers import arrow_text, limits
 from dagster_project.loading.readers.chunk import Chunk, Reader, RejectedRow, contract_columns, rejected_row
+from dagster_project.loading.readers.layout import Layout
 from dagster_project.loading.readers.source import BYTE_ORDER_MARK, SourceFile
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -44,18 +45,28 @@ class CsvReader(Reader):
     same answers from both.
     """
 
-    def __init__(self, kind: Kind, source: SourceFile, mapping: Mapping) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        source: SourceFile,
+        mapping: Mapping,
+        plan: Callable[[Sequence[str]], ColumnPlan] | None = None,
+    ) -> None:
+        """plan : what each column of a header becomes; the contract's columns by default."""
         self.source = source
+        self._plan_of = plan or (lambda names: plan_columns(kind, names, mapping, source.name))
+        layout = mapping.layouts.get(kind, Layout())
         self._stream = source.stream()
         first = source.read(self._stream)
         if first[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in first[:4]:
             raise HeedError(
-                f"{source.path} is not UTF-8 text (it looks like UTF-16)", f"save it as CSV in UTF-8{_iconv('UTF-16')}"
+                f"{source.path} is not UTF-8 text (it looks like UTF-16)",
+                f'write encoding = "utf-16-le" in the mapping, or save it as UTF-8{_iconv("UTF-16")}',
             )
         lines = first.removeprefix(BYTE_ORDER_MARK).splitlines(keepends=True)
-        filled = [i for i, line in enumerate(lines[:1000]) if line.strip(b"\r\n")]
-        delimiters: Sequence[str] = DELIMITERS
-        if filled and (named := _SEPARATOR_LINE.fullmatch(lines[filled[0]].strip(b"\r\n"))):
+        filled = [i for i, line in enumerate(lines[:1000]) if line.strip(b"\r\n") and i >= layout.skip_lines]
+        delimiters: Sequence[str] = (layout.separator,) if layout.separator else DELIMITERS
+        if filled and not layout.separator and (named := _SEPARATOR_LINE.fullmatch(lines[filled[0]].strip(b"\r\n"))):
             delimiters = (named[1].decode(),)
             filled = filled[1:]
         if not filled:
@@ -63,7 +74,7 @@ class CsvReader(Reader):
                 f"{source.path} has no header line", "write the column names on its first line; nothing was loaded"
             )
         header = self._plan(kind, mapping, lines, filled[0], delimiters)
-        if isinstance(header, HeedError):
+        if isinstance(header, HeedError) and not layout.skip_lines:
             later = (self._plan(kind, mapping, lines, at, delimiters) for at in filled[1 : limits.LINES_BEFORE_HEADER])
             header = next((plan for plan in later if not isinstance(plan, HeedError)), header)
         if isinstance(header, HeedError):
@@ -78,7 +89,7 @@ class CsvReader(Reader):
         self._last_is_unnamed = not names[-1].strip()
         self._before = [
             rejected_row(i + 1, "a line before the header", lines[i].rstrip(b"\r\n")) for i in filled if i < at
-        ]
+        ]  # not those that a mapping skips: somebody looked at them
         self.before_header = len(self._before)
         self._first, self._line = b"".join(lines[end:]), end + 1
 
@@ -100,7 +111,7 @@ class CsvReader(Reader):
                     "write the column names on its first line; nothing was loaded",
                 )
             _, delimiter, names, end = best
-            return plan_columns(kind, names, mapping, self.source.name), delimiter, names, at, end
+            return self._plan_of(names), delimiter, names, at, end
         except HeedError as error:
             return error
 
@@ -112,7 +123,8 @@ class CsvReader(Reader):
         except UnicodeDecodeError as error:
             raise HeedError(
                 f"the header of {self.source.path} is not UTF-8",
-                f"save the file as CSV in UTF-8{_iconv('WINDOWS-1252')}; nothing was loaded",
+                'write encoding = "cp1252" in the mapping, or another that fits, or save the file as UTF-8'
+                f"{_iconv('WINDOWS-1252')}; nothing was loaded",
             ) from error
         except csv.Error:
             return None

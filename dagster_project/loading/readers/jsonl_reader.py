@@ -30,7 +30,7 @@ class JsonLinesReader(Reader):
         self._first = source.read(self._stream)
         names: dict[str, str] = {}  # spellings may differ from line to line: the first of each contract column counts
         for line in self._first.removeprefix(BYTE_ORDER_MARK).split(b"\n")[:1000]:
-            content = _json_object(line)
+            content = json_object(line)
             if isinstance(content, dict):
                 for name in content:
                     normal = normal_name(name)
@@ -68,7 +68,7 @@ class JsonLinesReader(Reader):
     def _chunk(self, lines: list[bytes], first: int) -> Chunk:
         objects, rejected = [], []
         for number, line in enumerate(lines, first):
-            content = _json_object(line)
+            content = json_object(line)
             if isinstance(content, dict):
                 content = self._plan(tuple(content)).twice or content
             if isinstance(content, dict):
@@ -155,7 +155,7 @@ class JsonLinesReader(Reader):
         return ColumnPlan(contract, tuple(attributes), (), twice, composed)
 
 
-def _json_object(line: bytes) -> dict[str, Any] | str | None:
+def json_object(line: bytes) -> dict[str, Any] | str | None:
     """A line's object; or why it is none; or None for an empty line."""
     if not line.strip():
         return None

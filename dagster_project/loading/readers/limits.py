@@ -31,3 +31,5 @@ PARQUET_RATIO, PARQUET_FREE_BYTES = GZIP_RATIO, GZIP_FREE_BYTES
 PARQUET_NESTED_ROWS = 256
 # Some exports begin with a title, a date and an empty line. No header is looked for further down.
 LINES_BEFORE_HEADER = 20
+# A sheet is held whole. A million rows of 15 columns unfold to some 700 MB of XML, and no sheet has more rows.
+SHEET_FREE_BYTES, SHEET_BYTES = 1 << 26, 1 << 30

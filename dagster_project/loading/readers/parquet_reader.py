@@ -7,7 +7,7 @@ Does not belong here: how a typed value is written (`arrow_text.py`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dagster_project.errors import HeedError
-from dagster_project.loading.columns import plan_columns
+from dagster_project.loading.columns import ColumnPlan, plan_columns
 from dagster_project.loading.contract import Kind
 from dagster_project.loading.mapping import Mapping
 from dagster_project.loading.readers import arrow_text, limits
@@ -29,7 +29,14 @@ from dagster_project.loading.readers.source import SourceFile
 class ParquetReader(Reader):
     """Parquet, row group by row group. Lines are row numbers."""
 
-    def __init__(self, kind: Kind, source: SourceFile, mapping: Mapping) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        source: SourceFile,
+        mapping: Mapping,
+        plan: Callable[[Sequence[str]], ColumnPlan] | None = None,
+    ) -> None:
+        """plan : what each column becomes; the contract's columns by default."""
         self.source = source
         source.position = 0
         source.raw.seek(0)
@@ -65,7 +72,7 @@ class ParquetReader(Reader):
                 f"{source.path} has a row group of {largest / 2**30:.0f} GiB, which does not fit into memory",
                 "write it again with smaller row groups",
             )
-        self.plan = plan_columns(kind, schema.names, mapping, source.name)
+        self.plan = plan(schema.names) if plan else plan_columns(kind, schema.names, mapping, source.name)
         self.ignored = self.plan.ignored
         width = sum(size for _, size in sizes) / self._rows if self._rows else 1.0
         most = limits.PARQUET_NESTED_ROWS if len(dictionaries) > len(self._flat) else limits.CHUNK_ROWS

@@ -1,0 +1,179 @@
+"""What names of columns and people say: the words that stand for a role, the best first.
+
+Belongs here: words, and how well a name fits some of them.
+Does not belong here: what a column's values say (`guess.py`).
+"""
+
+from __future__ import annotations
+
+import re
+
+# Words in names, the best first, by role.
+NAMES: dict[str, tuple[str, ...]] = {
+    "alert_id": (
+        *("alert_id", "incident_id", "event_id", "finding_id", "issue_key", "number", "id", "key", "uuid", "guid"),
+        *(
+            "alert_number",
+            "incident_number",
+            "case_id",
+            "ticket_id",
+            "ticket",
+            "fingerprint",
+            "reference",
+            "ref",
+            "url",
+        ),
+    ),
+    "raised_at": (
+        *("raised_at", "created_at", "created", "opened_at", "opened", "createdat", "triggered_at", "fired_at"),
+        *("starts_at", "startsat", "start_time", "started_at", "first_seen", "firstseen", "detected_at", "detected"),
+        *("createddatetime", "creation_time", "create_time", "createtime", "event_time", "alert_time", "occurred_at"),
+        *(
+            "reported_at",
+            "reported",
+            "raised",
+            "open_time",
+            "timestamp",
+            "@timestamp",
+            "time",
+            "datetime",
+            "date",
+            "begin",
+        ),
+    ),
+    "rule": (
+        *("rule", "rule_name", "rule_id", "alert_name", "alertname", "alert_rule", "monitor", "monitor_name", "check"),
+        *("check_name", "signature", "detection", "policy", "policy_name", "condition", "condition_name", "trigger"),
+        *("alert_type", "event_type", "problem", "title", "name", "summary", "short_description", "subject", "message"),
+        *("description", "category", "type"),
+    ),
+    "entity": (
+        *("entity", "host", "hostname", "host_name", "node", "instance", "resource", "resource_id", "resource_name"),
+        *(
+            "service",
+            "service_name",
+            "server",
+            "device",
+            "device_name",
+            "machine",
+            "component",
+            "asset",
+            "ci",
+            "cmdb_ci",
+        ),
+        *("configuration_item", "object", "target", "application", "app", "package", "system", "cluster", "user", "ip"),
+    ),
+    "team": (
+        *("team", "team_name", "assignment_group", "group", "queue", "support_group", "squad", "department", "project"),
+        *("repository", "tenant", "account", "routed_to"),
+    ),
+    "severity": ("severity", "priority", "prio", "sev", "urgency", "level", "criticality", "impact"),
+    "value": ("value", "metric_value", "current_value", "measured", "score", "risk_score"),
+    "threshold": ("threshold", "limit", "threshold_value"),
+}
+DECIDED_AT = (
+    *("resolved", "closed", "dismissed", "fixed", "remediated", "mitigated", "completed", "solved", "handled", "ended"),
+    *(
+        "acknowledged",
+        "acked",
+        "ack",
+        "actioned",
+        "acted",
+        "suppressed",
+        "archived",
+        "reviewed",
+        "closing",
+        "resolution",
+    ),
+    *("close", "resolve", "done", "cleared"),
+)
+CHANGED_AT = ("updated", "modified", "changed", "last_change", "last_update", "touched")
+DECISION = (
+    *("resolution", "close_code", "closure_code", "resolution_code", "disposition", "outcome", "verdict", "decision"),
+    *("classification", "close_reason", "dismissed_reason", "reason", "resolution_type", "closure", "determination"),
+    *("action", "action_taken", "result", "workflow_status", "state", "status"),
+)
+ACTOR = (
+    *("resolved_by", "closed_by", "dismissed_by", "acknowledged_by", "handled_by", "actor", "closer", "resolver"),
+    *("assignee", "assigned_to", "owner", "user", "analyst", "agent", "technician", "engineer"),
+)
+LATER = (
+    *("status", "state", "resolution", "resolved", "closed", "close", "updated", "modified", "changed", "dismissed"),
+    *(
+        "fixed",
+        "ack",
+        "acked",
+        "acknowledged",
+        "assignee",
+        "assigned",
+        "owner",
+        "duration",
+        "age",
+        "comment",
+        "comments",
+    ),
+    *(
+        "note",
+        "notes",
+        "work",
+        "outcome",
+        "disposition",
+        "classification",
+        "verdict",
+        "reopen",
+        "reopened",
+        "escalated",
+    ),
+    *(
+        "agent",
+        "resolver",
+        "technician",
+        "engineer",
+        "mttr",
+        "mtta",
+        "recovery",
+        "end",
+        "ended",
+        "ends",
+        "archived",
+        "reviewed",
+        "determination",
+        "handled",
+        "actions",
+    ),
+)
+MACHINES = re.compile(
+    r"(?<![a-z])(system|automation|automatic|auto|bot|service|integration|api|workflow|monitor|scheduler)(?![a-z])",
+    re.IGNORECASE,
+)
+FEW = 60  # different values of a column that says what was decided
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a column's name: "ClosedTime [UTC]" is closed, time, utc."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    return [word for word in re.split(r"[^a-z0-9@]+", spaced.casefold()) if word]
+
+
+def score(name: str, wanted: tuple[str, ...]) -> float:
+    """How well a name fits a list of names, 0 to 1: earlier ones and whole names are better."""
+    words = words_of(name)
+    plain, last = "_".join(words), "_".join(words[-1:])
+    for at, one in enumerate(wanted):
+        rank = 1 - at / (2 * len(wanted))
+        squeezed = one.replace("_", "")
+        if plain == one or "".join(words) == squeezed:
+            return rank
+        if plain.endswith(f"_{one}") or plain.endswith(one + "_utc") or plain.startswith(one + "_"):
+            return rank * 0.9
+        if one in words or last == one:
+            return rank * 0.7
+    return 0.0
+
+
+def is_later_time(name: str) -> bool:
+    return score(name, DECIDED_AT) > 0 or score(name, CHANGED_AT) > 0
+
+
+def is_later(name: str) -> bool:
+    return any(word in LATER for word in words_of(name))
