@@ -87,7 +87,8 @@ Seeds {first} to {first + max(ran, 1) - 1}, {datetime.now(UTC).date()}, {os.cpu_
 memory; {statistics.median(seconds):.0f} s for a sequence (median).
 
 Of the incremental runs, {reads["what is new"]} read what was new and {reads["everything"]} everything, because
-something was in doubt: a restore, a rewritten table, other meanings of action types.
+something was in doubt: a restore, a rewritten table, other meanings of action types. {reads["training refused"]}
+trainings were refused because too many actions had a type that nobody explained.
 
 | operation | times |
 |---|---:|
