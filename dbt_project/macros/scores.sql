@@ -80,3 +80,29 @@
       + {{ c }} * {{ p }} * sqrt({{ p }} * (1 - {{ p }})) / (1 - {{ p }})) + (1 - {{ p }}))
   end
 {%- endmacro %}
+
+{# A share as people say it: 23%, 0.4%, under 0.1%; as `share` of triage/learning/reasons/words.py. #}
+{% macro share_words(share) -%}
+  case
+    when {{ share }} > 0 and {{ share }} < 0.001 then 'under 0.1%'
+    when {{ share }} > 0.999 and {{ share }} < 1 then 'over 99.9%'
+    when ({{ share }} > 0 and {{ share }} < 0.01) or ({{ share }} > 0.99 and {{ share }} < 1)
+      then to_char(100 * {{ share }}, 'FM90.0') || '%'
+    else round(100 * {{ share }}) || '%'
+  end
+{%- endmacro %}
+
+{# The reason that the clock gives: how long nobody has decided, and the share of such alerts that is still acted on. Null
+   where that moved the chance by less than 0.3 log-odds (a factor of 0.74), as `LEAST_EFFECT` of the other reasons. #}
+{% macro age_reason(now, at_raise, age) -%}
+  case
+    when {{ age }} >= 120 and not ({{ now }} * (1 - {{ at_raise }}) between
+      0.74 * {{ at_raise }} * (1 - {{ now }}) and {{ at_raise }} * (1 - {{ now }}) / 0.74)
+    then 'nobody has decided it for ' || case
+        when {{ age }} >= 172800 then round({{ age }} / 86400) || ' days'
+        when {{ age }} >= 7200 then round({{ age }} / 3600) || ' hours'
+        else round({{ age }} / 60) || ' minutes' end
+      || ': of such alerts ' || {{ share_words(now) }} || ' are still acted on (' || {{ share_words(at_raise) }}
+      || ' when it was raised)'
+  end
+{%- endmacro %}

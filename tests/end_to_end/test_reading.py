@@ -1,11 +1,15 @@
 """The number that people read: the same in the view as in Python, at the moment of reading, for every open alert."""
 
+import json
+import re
+
 import numpy as np
 import pandas as pd
 
 from dagster_project.resources.stores.curves import read_curves
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.triage.flags.rates import EVERY_RULE
+from dagster_project.triage.learning.reasons.words import share
 
 OPEN = """
 SELECT alert_id, rule, team, raised_at, read_at, probability, probability_at_raise, low, high, flag_words, flood,
@@ -30,6 +34,33 @@ def test_the_view_gives_the_chance_now_to_the_last_bit(scored_company: Warehouse
     assert old.sum() > 20
     assert plain["probability"].to_numpy()[old].mean() < plain["probability_at_raise"].to_numpy()[old].mean()
     assert plain[["low", "high", "flag_words"]].isna().all(axis=None)
+
+
+def test_waiting_is_a_reason_that_only_readers_see(scored_company: Warehouse) -> None:
+    """Of old open alerts; with the numbers that are shown."""
+    rows = scored_company.read(
+        "SELECT read.*, now.reasons, "
+        "(SELECT stored.reasons FROM scoring.alert_scores AS stored WHERE stored.alert_id = read.alert_id "
+        f"ORDER BY as_of DESC, scored_at DESC LIMIT 1) AS stored FROM ({OPEN}) AS read "
+        "JOIN reporting.alert_scores_latest AS now USING (alert_id)"
+    )
+    waiting = 0
+    for row in rows.itertuples():
+        shown, stored = json.loads(row.reasons), json.loads(row.stored)
+        assert not any("nobody has decided it" in line for line in stored)
+        if row.status == "holdout" or row.flood or row.visibility_only:
+            assert not any("nobody has decided it" in line for line in shown)
+            continue
+        odds, before = (p / (1 - p) for p in (row.probability, row.probability_at_raise))
+        if not 0.74 <= odds / before <= 1 / 0.74:
+            days = (row.read_at - row.raised_at).total_seconds() / 86_400
+            age = f"{days:.0f} days" if days >= 2 else r"\d+ (hours|minutes)"
+            words = f"nobody has decided it for {age}: of such alerts {share(row.probability)} are still acted on "
+            assert re.fullmatch(f"{words}\\({share(row.probability_at_raise)} when it was raised\\)", shown[0])
+            waiting += 1
+            shown = shown[1:]
+        assert shown == stored
+    assert waiting > 20
 
 
 def test_flagged_alerts_get_the_rate_of_their_kind(scored_company: Warehouse) -> None:

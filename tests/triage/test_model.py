@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from dagster_project.errors import HeedError
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
-from dagster_project.triage.features.contract import FeatureSettings, history_features_for
+from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.features.matrix import plan_columns
 from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
 from dagster_project.triage.learning.model import Model
 from dagster_project.triage.learning.past import usable_alerts
-from dagster_project.triage.learning.reasons import reasons_from_contributions
 from dagster_project.triage.learning.training import train
 from dagster_project.triage.pipeline import reasons
 from tests.triage.learning_world import START, world
@@ -174,19 +173,6 @@ def test_a_missing_column_is_named(model: Model, later: pd.DataFrame) -> None:
         model.predict(later.drop(columns="rule_acted_count_28d"))
 
 
-def test_reasons_are_sentences_about_the_alert(model: Model, later: pd.DataFrame) -> None:
-    made = model.reasons(later)
-    assert len(made) == len(later)
-    assert all(0 < len(r) <= 3 and len(set(r)) == len(r) for r in made)
-    words = " | ".join(s for r in made for s in r)
-    assert "kind is " in words
-    assert "led to action in " in words
-    row = later.reset_index(drop=True).iloc[0]
-    for sentence in made[0]:
-        if sentence.startswith("this rule led to action in ") and "last 28 days" in sentence:
-            assert f"in {row['rule_acted_count_28d']:.0f} of its {row['rule_known_count_28d']:.0f}" in sentence
-
-
 def test_an_alert_of_a_flood_gives_the_flood_as_its_reason(model: Model, later: pd.DataFrame) -> None:
     flood = np.arange(len(later)) % 3 == 1
     flags = pd.DataFrame({"flood": flood, "flag_reason": np.where(flood, "flood of rule r", None)}, index=later.index)
@@ -199,54 +185,10 @@ def test_an_alert_of_a_flood_gives_the_flood_as_its_reason(model: Model, later: 
     assert only == [["flood of rule r"]] * int(flood.sum())
 
 
-@pytest.mark.parametrize(
-    ("column", "sentence"),
-    [
-        ("all_acted_count_7d", "all alerts together led to action in 3 of their 9 known outcomes of the last 7 days"),
-        ("all_raised_count_1h", "alerts of any rule were raised 12 times in the hour before"),
-        ("all_seconds_since_raised", "the previous alert of any rule was 2 minutes before"),
-        ("all_seconds_since_acted", "somebody last acted on any rule 2 hours before"),
-        ("all_last_outcome", "the last known outcome of any rule was no action"),
-    ],
-)
-def test_the_history_of_all_alerts_together_is_told_in_plain_words(
-    frame: pd.DataFrame, column: str, sentence: str
-) -> None:
-    said = {
-        "all_acted_count_7d": 3.0,
-        "all_known_count_7d": 9.0,
-        "all_raised_count_1h": 12.0,
-        "all_seconds_since_raised": 120.0,
-        "all_seconds_since_acted": 7200.0,
-        "all_last_outcome": 0.0,
-    }
-    plan = plan_columns(frame, SETTINGS.features)
-    names = [name for name in plan.names if name.startswith(column)]
-    contributions = np.zeros((1, len(plan.names)))
-    contributions[0, plan.names.index(names[0])] = -1.0
-    (made,) = reasons_from_contributions(frame.head(1).assign(**said), plan, contributions, SETTINGS.features)
-    assert made[0].removesuffix(" (lowers the score)") == sentence
-
-
-@pytest.mark.parametrize(("of_the_rule", "said"), [(40.0, 1), (60.0, 2)])
-def test_a_rule_that_one_team_answers_is_one_fact_not_two(frame: pd.DataFrame, of_the_rule: float, said: int) -> None:
-    settings = FeatureSettings()
-    history = {f.name: 1.0 for f in history_features_for(settings)}
-    rows = frame.head(1).assign(**history | {"rule_raised_count_90d": of_the_rule, "rule+team_raised_count_90d": 40.0})
-    plan = plan_columns(rows, settings)
-    contributions = np.zeros((1, len(plan.names)))
-    for number, name in enumerate(("rule_seconds_since_acted", "rule+team_seconds_since_acted")):
-        contributions[0, plan.names.index(name)] = 1.0 + number
-    (made,) = reasons_from_contributions(rows, plan, contributions, settings)
-    both = [
-        f"somebody last acted on this rule{more} 1 second before (raises the score)" for more in (" with this team", "")
-    ]
-    assert made == both[2 - said :]
-
-
 def test_contributions_add_up_to_the_log_odds(model: Model, later: pd.DataFrame) -> None:
-    raw = model._forest().raw_scores(model.plan.matrix(later)) / model.members
-    total = model.contributions(later).sum(axis=1)
+    matrix = model.plan.matrix(later)
+    raw = model._forest().raw_scores(matrix) / model.members
+    total = model.contributions(matrix).sum(axis=1)
     assert np.ptp(raw - total) < 1e-9  # the rest is the same expected value for all
 
 

@@ -14,7 +14,7 @@ from dagster_project.triage.features.history import history_features
 from dagster_project.triage.features.matrix import SIGNAL_SOURCES, ColumnPlan, plan_columns
 from dagster_project.triage.features.signals import compute, signals_for
 from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
-from dagster_project.triage.learning.reasons import reasons_from_contributions
+from dagster_project.triage.learning.reasons.subjects import subjects_of
 from dagster_project.triage.learning.training import learn
 
 SETTINGS = FeatureSettings(keys=("rule", "entity"))
@@ -109,18 +109,14 @@ def test_the_windows_of_an_echo_are_no_columns_of_their_own() -> None:
     assert {s.name for s in signals_for(SETTINGS)} <= set(plan.names)
 
 
-def test_every_signal_can_be_said_in_words() -> None:
-    frame = featured(daily_rule()).tail(3).reset_index(drop=True)
+def test_every_signal_belongs_to_what_a_reason_can_tell() -> None:
     plan = plan_columns(featured(daily_rule()), SETTINGS)
-    said = set()
-    for position in plan.positions(SIGNAL_SOURCES):
-        pushes = np.zeros((len(frame), len(plan.columns)))
-        pushes[:, position] = 1.0
-        (first, *_) = reasons_from_contributions(frame, plan, pushes, SETTINGS, top=1)
-        assert first, plan.columns[position].name
-        said.add(first[0])
-    assert any("around the same hour" in s for s in said)
-    assert not [s for s in said if "nan" in s or "min" in s.split()]
+    subjects = subjects_of(plan, SETTINGS)
+    told = {plan.columns[position].source: subjects[position][0] for position in plan.positions(SIGNAL_SOURCES)}
+    assert told == {
+        **dict.fromkeys(("burst", "gap", "rate_change", "echo"), "volume"),
+        **dict.fromkeys(("share_change", "trend"), "history"),
+    }
 
 
 def test_whether_signals_pay_is_decided_in_the_past_and_the_evidence_is_kept() -> None:

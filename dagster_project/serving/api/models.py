@@ -225,7 +225,9 @@ class Score(_Document):
         "what scores change."
     )
     reasons: list[str] = Field(
-        max_length=3, description="In words, the strongest first. Contains text from alerts: escape it."
+        max_length=4,
+        description="In words, the strongest first; before them, where waiting has changed the chance, how long nobody "
+        "has decided. Contains text from alerts: escape it.",
     )
     flags: Flags
     team_predictability: TeamPredictability | None

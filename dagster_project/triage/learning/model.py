@@ -23,7 +23,8 @@ from dagster_project.triage.features.matrix import ColumnPlan
 from dagster_project.triage.learning import boosting
 from dagster_project.triage.learning.baselines import Baseline
 from dagster_project.triage.learning.calibration import Calibration
-from dagster_project.triage.learning.reasons import reasons_from_baseline, reasons_from_contributions
+from dagster_project.triage.learning.reasons.counts import PastCounts
+from dagster_project.triage.learning.reasons.subjects import reasons_from_baseline, reasons_from_contributions
 from dagster_project.triage.learning.trees import Forest
 
 FORMAT = 2
@@ -70,6 +71,7 @@ class Model:
     explanation : what it is and why it serves, in words.
     evidence : JSON-able: how every contender performed in the past.
     members : how many fits share `booster_text`; their mean log-odds are the score before calibration.
+    counts : how often alerts with a fact were acted on, for the reasons of trees.
     recalibration : set while a champion stays whose candidates were refused (`champion/recalibration.py`).
     """
 
@@ -83,6 +85,7 @@ class Model:
     calibration: Calibration = field(default_factory=Calibration)
     booster_text: str | None = None
     members: int = 1
+    counts: PastCounts = field(default_factory=PastCounts)
     recalibration: Recalibration | None = None
     threads: int = field(default=2, compare=False)
 
@@ -116,25 +119,43 @@ class Model:
             forest = self._forest()
             batches = _batches(frame, SCORED_AT_A_TIME)
             parts = [forest.raw_scores(self.plan.matrix(some), self.threads) for some in batches]
-            probability = self.calibration.apply(expit(np.concatenate(parts) / self.members))
+            return self._probability(np.concatenate(parts))
+        return self._recalibrated(probability)
+
+    def _probability(self, raw: np.ndarray) -> np.ndarray:
+        """Of the summed raw scores of the trees."""
+        return self._recalibrated(self.calibration.apply(expit(raw / self.members)))
+
+    def _recalibrated(self, probability: np.ndarray) -> np.ndarray:
         return probability if self.recalibration is None else self.recalibration.calibration.apply(probability)
 
-    def contributions(self, frame: pd.DataFrame) -> np.ndarray:
-        """Exact Shapley contributions to the log-odds before calibration: float64 [alerts, columns]."""
-        if self.baseline is not None or not len(frame):
-            return np.zeros((len(frame), len(self.plan.columns)))
-        return self._forest().contributions(self.plan.matrix(frame), self.threads) / self.members
+    @property
+    def usual(self) -> float:
+        """Share acted of the alerts it was trained on, inside (0, 1): half an alert of each kind is added."""
+        alerts = self.evidence.get("alerts", {})
+        return (alerts.get("acted", 0) + 0.5) / (alerts.get("mature", 0) + 1.0)
+
+    def contributions(self, matrix: np.ndarray) -> np.ndarray:
+        """Exact Shapley contributions to the log-odds before calibration: float64 [alerts, columns of the plan].
+
+        matrix : `plan.matrix` of the alerts. Of a model of trees only.
+        """
+        return self._forest().contributions(matrix, self.threads) / self.members
 
     def reasons(self, frame: pd.DataFrame, top: int = 3) -> list[list[str]]:
         """At most `top` reasons per alert, strongest first, in plain words."""
         settings = settings_from_contract(self.contract)
-        if self.baseline is None:
-            return [
-                sentences
-                for some in _batches(frame, EXPLAINED_AT_A_TIME)
-                for sentences in reasons_from_contributions(some, self.plan, self.contributions(some), settings, top)
-            ]
-        return reasons_from_baseline(self.baseline, frame, settings, top, nothing_known=self.kind == PRIOR)
+        if self.baseline is not None:
+            chance, nothing = self.predict(frame), self.kind == PRIOR
+            return reasons_from_baseline(self.baseline, frame, settings, self.usual, chance, top, nothing)
+        told: list[list[str]] = []
+        for some in _batches(frame, EXPLAINED_AT_A_TIME):
+            matrix = self.plan.matrix(some)
+            told += reasons_from_contributions(
+                some, self.plan, matrix, self.contributions(matrix), self.counts, settings, self.usual,
+                self._probability(self._forest().raw_scores(matrix, self.threads)), top,
+            )  # fmt: skip
+        return told
 
     def to_document(self) -> tuple[str | None, dict[str, Any]]:
         """(LightGBM's text format or None, a JSON-able document) for `from_document`."""
@@ -161,6 +182,7 @@ class Model:
                 calibration=Calibration.from_document(document["calibration"]),
                 booster_text=booster_text,
                 members=int(document["members"]),
+                counts=PastCounts.from_document(document.get("counts", {})),
                 recalibration=Recalibration.from_document(recalibrated) if recalibrated is not None else None,
                 threads=threads,
             )
@@ -190,8 +212,10 @@ class Model:
     def _document(self) -> dict[str, Any]:
         # Left out when there is none, so that versions stored earlier keep their names.
         recalibrated = {"recalibration": self.recalibration.to_document()} if self.recalibration is not None else {}
+        counted = {"counts": self.counts.to_document()} if self.counts.columns else {}
         return {
             **recalibrated,
+            **counted,
             "format": FORMAT,
             "kind": self.kind,
             "cut": self.cut.astimezone(UTC).isoformat(),

@@ -43,6 +43,7 @@ from dagster_project.triage.learning.candidates import LearningSettings
 from dagster_project.triage.learning.competition import Competition, rounded
 from dagster_project.triage.learning.model import LIGHTGBM, PRIOR, Model
 from dagster_project.triage.learning.past import Past, horizon_ends, join, known_alerts, usable_alerts
+from dagster_project.triage.learning.reasons.counts import count_outcomes
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ class _Training:
             calibration=choice.calibration,
             booster_text=competition.final_trees(choice),
             members=len(choice.members),
+            counts=count_outcomes(competition.plan, competition.matrix, past.acted, ~past.excluded, settings.features),
         )
         return Learned(model, table)
 

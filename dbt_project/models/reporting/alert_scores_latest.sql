@@ -61,7 +61,7 @@ select
         when facts.is_hidden then null
         when not facts.is_open then facts.probability
         when facts.kind is not null then coalesce(rate_of_rule.probability, rate_of_kind.probability, facts.probability)
-        else {{ chance_now('facts.probability', 'curve.a', 'curve.b', 'curve.c') }}
+        else chance.now
     end as probability,
     case when not facts.is_hidden then facts.probability end as probability_at_raise,
     case when facts.is_open and not facts.is_hidden and facts.kind is not null
@@ -71,7 +71,11 @@ select
     case when facts.is_open and facts.kind is not null
         then coalesce(rate_of_rule.words, rate_of_kind.words) end as flag_words,
     case when facts.is_hidden then 'holdout' else facts.status end as status,
-    case when facts.is_hidden then {{ holdout_reason() }} else facts.reasons end as reasons,
+    case
+        when facts.is_hidden then {{ holdout_reason() }}
+        when clock.reason is not null then jsonb_build_array(clock.reason) || coalesce(facts.reasons, '[]')
+        else facts.reasons
+    end as reasons,
     facts.flood,
     facts.visibility_only,
     facts.model_version,
@@ -106,3 +110,13 @@ cross join lateral (
         coalesce((coalesce(of_rule.b, of_team.b, of_all.b))[at.step], 1) as b,
         coalesce((coalesce(of_rule.c, of_team.c, of_all.c))[at.step], 0) as c
 ) as curve
+cross join lateral (
+    select {{ chance_now('facts.probability', 'curve.a', 'curve.b', 'curve.c') }} as now
+) as chance
+cross join lateral (
+    select
+        case
+            when facts.is_open and facts.kind is null
+                then {{ age_reason('chance.now', 'facts.probability', 'facts.age') }}
+        end as reason
+) as clock
