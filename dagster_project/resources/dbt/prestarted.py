@@ -103,7 +103,8 @@ class DbtProcess:
     def send_signal(self, number: int) -> None:
         if self.returncode is None:
             with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+                # An interrupt ends the fork at once: PostgreSQL ends what it ran.
+                os.kill(self.pid, signal.SIGTERM if number == signal.SIGINT else number)
 
 
 def _take() -> _Server:
