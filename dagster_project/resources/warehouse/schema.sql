@@ -314,7 +314,7 @@ COMMENT ON COLUMN quality.visibility_only_rules.release IS 'What ended it, in wo
 COMMENT ON COLUMN quality.visibility_only_rules.decided_at IS 'As-of at which the status was decided.';
 COMMENT ON COLUMN quality.visibility_only_rules.released_at IS 'When the flag ended; null: it stands.';
 COMMENT ON COLUMN quality.visibility_only_rules.decided_by IS 'heed, or the person who declared or overruled it.';
-COMMENT ON TABLE quality.flagged_alerts IS 'The alerts that a flag holds now: excluded from training and headline metrics.';
+COMMENT ON TABLE quality.flagged_alerts IS 'The alerts that a flag holds now: the histories of other alerts go without them.';
 COMMENT ON COLUMN quality.flagged_alerts.alert_id IS 'The alert.';
 COMMENT ON COLUMN quality.flagged_alerts.raised_at IS 'When it was raised.';
 COMMENT ON COLUMN quality.flagged_alerts.flood IS 'It belongs to a flood that is suspected or confirmed.';
