@@ -63,10 +63,10 @@ def measure(forecasts: pd.DataFrame, headline_only: bool = False) -> pd.DataFram
     Returns
     -------
     slice, slice_value, contender, metric, value, low, high, alerts, acted. Slices: "unflagged" (the headline: all
-    alerts whose readers saw the number that is measured; see `out_of_learning`), "all" (flagged alerts included), "last cut" (unflagged alerts of the last inner cut, which no decision
-    touched), "not influenced" (unflagged alerts whose score nobody saw; where the holdout shows that people act
-    differently because of scores), and of the unflagged alerts "team", "severity", "month" and "rule age" with their
-    values.
+    alerts whose readers saw the number that is measured; see `out_of_learning`), "all" (flagged alerts included),
+    "last cut" (unflagged alerts of the last inner cut, which no decision touched), "not influenced" (unflagged alerts
+    whose score nobody saw; where the holdout shows that people act differently because of scores), and of the
+    unflagged alerts "team", "severity", "month" and "rule age" with their values.
     """
     if not len(forecasts):
         return pd.DataFrame({name: pd.Series([], dtype=_dtype(name)) for name in COLUMNS})
