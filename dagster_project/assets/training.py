@@ -194,7 +194,9 @@ def model_evaluation(
     past = forecasts.read()
     horizon = settings.learning_settings().horizon
     evaluation = _evaluate(past, as_of, horizon)
-    models.save_evaluation(models.newest(as_of), as_of, evaluation, evidence.reliability(past))
+    version = models.newest(as_of)
+    workload = evidence.workload(past, models.load(version).kind)
+    models.save_evaluation(version, as_of, evaluation, evidence.reliability(past), workload)
     shown = evaluation[
         evaluation["metric"].isin(["log_loss", "roc_auc"]) & evaluation["slice"].isin(["unflagged", "all", "last cut"])
     ]
@@ -324,7 +326,13 @@ def champion_model(
         if len(past):
             inner_cuts = [datetime.fromisoformat(text) for text in candidate.evidence.get("inner_cuts", [])]
             past = forecasts_since(champion, past, inner_cuts, known, horizon)
-            models.save_evaluation(champion.version, as_of, _evaluate(past, as_of, horizon), evidence.reliability(past))
+            models.save_evaluation(
+                champion.version,
+                as_of,
+                _evaluate(past, as_of, horizon),
+                evidence.reliability(past),
+                evidence.workload(past, champion.kind),
+            )
         models.inherit_audit(champion.version, as_of, standing.version)
         models.decide(champion.version, as_of, "promoted", [in_words(champion)], {}, decided_by="gate")
     scoring = models.champion(as_of)

@@ -67,7 +67,7 @@ ended_at < $1 AND ended_at < (SELECT max(ended_at) FROM scoring.run_ends AS newe
 # Old evidence is about the number at the raise, which needs no curves; what people read needs the newest set alone.
 _OLD_CURVES = "as_of < $1 AND as_of < (SELECT max(as_of) FROM scoring.curve_sets)"
 _OLD_RATES = "as_of < $1 AND as_of < (SELECT max(as_of) FROM scoring.flagged_rates)"
-_EVIDENCE = ("model_evaluations", "reliability", "audit_findings", "team_scorecards")
+_EVIDENCE = ("model_evaluations", "reliability", "workload_curves", "audit_findings", "team_scorecards")
 
 
 @dataclass(frozen=True)
