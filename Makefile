@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres faults equivalence soak benchmark-history benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
+.PHONY: help setup demo test test-postgres faults equivalence soak benchmark-history benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-reading benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,9 @@ benchmark-load: setup ## a thousand readers, a year backfilled, and a day of ten
 
 benchmark-monitoring: setup ## do the monitors warn in time, and not for nothing? about 25 minutes; writes benchmarks/monitoring.md
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.monitoring
+
+benchmark-reading: setup ## is the number true when it is read? simulated companies, real alerts, the cost; hours, COMPANIES=30, resumable; writes benchmarks/reading.md
+	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.reading --companies $(or $(COMPANIES),30)
 
 benchmark-refresh: setup ## a refresh after 1,000 new alerts on a million simulated ones; about 25 minutes
 	@$(BIN)/python -m benchmarks.refresh

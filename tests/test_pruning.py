@@ -14,10 +14,12 @@ import pytest
 
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.retention import Pruned, prune
+from dagster_project.resources.stores.curves import read_curves, save_curves
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
 from dagster_project.settings import Settings
 from dagster_project.triage.features.contract import contract
+from dagster_project.triage.learning.time_to_decision import no_curves
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = Settings()
@@ -94,6 +96,27 @@ def fill(warehouse: Warehouse) -> None:
         "VALUES ($1, $1, $2, 1, 1)",
         [(NOW - timedelta(days=1000), "champion")],
     )
+
+
+def test_old_curves_and_rates_go_and_the_newest_stay_whatever_their_age(
+    warehouse: Warehouse, instance: dg.DagsterInstance
+) -> None:
+    moments = [NOW - timedelta(days=days) for days in (900, 800, 100)]
+    for moment in moments:
+        save_curves(warehouse, no_curves(moment, timedelta(days=14)))
+        put(
+            warehouse,
+            "INSERT INTO scoring.flagged_rates (as_of, kind, rule, alerts, acted, probability, low, high, words) "
+            "VALUES ($1, 'flood', '', 1, 0, 0.01, 0, 0.1, 'words')",
+            [(moment,)],
+        )
+    made = prune(warehouse, SETTINGS, instance, now=NOW)
+    assert removed(made, "decision curves") == removed(made, "rates of flagged") == 2
+    assert read_curves(warehouse, NOW) is not None
+    assert read_curves(warehouse, moments[1]) is None
+    later = prune(warehouse, SETTINGS, instance, now=NOW + timedelta(days=3_000))
+    assert removed(later, "decision curves") == removed(later, "rates of flagged") == 0
+    assert warehouse.value("SELECT count(*) FROM scoring.decision_curves") == 1
 
 
 def figures(warehouse: Warehouse) -> list[object]:

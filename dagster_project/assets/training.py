@@ -38,7 +38,7 @@ MODEL_EVALUATION = dg.AssetKey(["training", "model_evaluation"])
 MODEL_AUDIT = dg.AssetKey(["training", "model_audit"])
 CHAMPION_MODEL = dg.AssetKey(["training", "champion_model"])
 _OWNERS = ["team:data-science"]
-MOST_FLAGGED = 10_000  # of a day, or of each ALERTS_AT_ONCE of one: the training set leaves the others out
+MOST_OF_A_BURST = 10_000  # of a rule on a day, or in each ALERTS_AT_ONCE of one: training leaves the others out
 
 
 @dg.asset(
@@ -48,7 +48,8 @@ MOST_FLAGGED = 10_000  # of a day, or of each ALERTS_AT_ONCE of one: the trainin
     ins={"features": dg.AssetIn(ALERT_FEATURES)},
     io_manager_key="frame_files",
     description="What the model learns from: alerts whose outcome is known at the as-of, with the features they had "
-    "when they were raised. Flagged alerts are marked and left out of learning.",
+    "when they were raised. Those that had a flag when they were scored, or that a person marked, are left out of "
+    "learning.",
     owners=_OWNERS,
     kinds={"python", "parquet"},
     check_specs=list(suite_check_specs("training_set", TRAINING_SET)),
@@ -80,21 +81,21 @@ def training_set(
             "dagster/column_schema": frame_schema(frame),
             "acted": int(frame["acted"].sum()),
             "left out (flagged)": int(frame["excluded"].sum()),
-            "flagged beyond what evaluation needs": left_out,
+            "alerts of bursts beyond what learning needs": left_out,
             "outcomes that a shown score may have changed": int(frame["influenced"].sum()) if len(touched) else 0,
         },
     )
 
 
 def read_training_set(
-    features: FeatureStore, warehouse: Warehouse, as_of: datetime, training_days: float, most: int = MOST_FLAGGED
+    features: FeatureStore, warehouse: Warehouse, as_of: datetime, training_days: float, most: int = MOST_OF_A_BURST
 ) -> tuple[pd.DataFrame, int]:
-    """The training set at `as_of` as `training_frame` builds it, and how many flagged alerts it leaves out.
+    """The training set at `as_of` as `training_frame` builds it, and how many alerts of bursts it leaves out.
 
-    most : how many flagged alerts of a day are kept, or of each ALERTS_AT_ONCE on a busier day.
+    most : how many alerts of a rule on a day are kept, and how many excluded ones; see `at_most_of_a_burst`.
     """
     from dagster_project.triage.features.build import FACTS
-    from dagster_project.triage.pipeline import at_most_flagged, training_frame
+    from dagster_project.triage.pipeline import at_most_of_a_burst, training_frame
 
     first = as_of - timedelta(days=training_days)
     flags = read_flags(warehouse)
@@ -104,7 +105,7 @@ def read_training_set(
         nonlocal left_out
         if day.num_rows <= most:
             return np.ones(day.num_rows, bool)
-        mask = at_most_flagged(day.select(list(FACTS)).to_pandas(), *flags, as_of, most)
+        mask = at_most_of_a_burst(day.select(list(FACTS)).to_pandas(), *flags, as_of, most)
         left_out += int((~mask).sum())
         return mask
 
@@ -193,7 +194,9 @@ def model_evaluation(
     past = forecasts.read()
     horizon = settings.learning_settings().horizon
     evaluation = _evaluate(past, as_of, horizon)
-    models.save_evaluation(models.newest(as_of), as_of, evaluation, evidence.reliability(past))
+    version = models.newest(as_of)
+    workload = evidence.workload(past, models.load(version).kind)
+    models.save_evaluation(version, as_of, evaluation, evidence.reliability(past), workload)
     shown = evaluation[
         evaluation["metric"].isin(["log_loss", "roc_auc"]) & evaluation["slice"].isin(["unflagged", "all", "last cut"])
     ]
@@ -323,7 +326,13 @@ def champion_model(
         if len(past):
             inner_cuts = [datetime.fromisoformat(text) for text in candidate.evidence.get("inner_cuts", [])]
             past = forecasts_since(champion, past, inner_cuts, known, horizon)
-            models.save_evaluation(champion.version, as_of, _evaluate(past, as_of, horizon), evidence.reliability(past))
+            models.save_evaluation(
+                champion.version,
+                as_of,
+                _evaluate(past, as_of, horizon),
+                evidence.reliability(past),
+                evidence.workload(past, champion.kind),
+            )
         models.inherit_audit(champion.version, as_of, standing.version)
         models.decide(champion.version, as_of, "promoted", [in_words(champion)], {}, decided_by="gate")
     scoring = models.champion(as_of)

@@ -4,7 +4,7 @@ Belongs here: the queries behind the page, cut at the as-of, and writing the fil
 Does not belong here: what the page shows and how (`reporting/`), and computing the numbers (`triage/`, dbt).
 
 Flags, versions, decisions and evaluations are read as they were known at the as-of. Loaded and rejected
-rows are shown as of the newest run, and the page says so.
+rows, and the workload that the board counts, are shown as of the newest run, and the page says so.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import pandas as pd
+
 from dagster_project.errors import HeedError
 from dagster_project.private import share
 from dagster_project.reporting.evidence import Evidence, Scoring
 from dagster_project.resources.files.atomic_write import whole_file
 from dagster_project.resources.inputs.undecodable import undecodable_rows
 from dagster_project.resources.stores.models import ModelStore
+from dagster_project.resources.stores.scores import read_workload
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
+from dagster_project.triage.evaluation.workload import PROMISES, at_promise
 
 # Limit of the mean error over ten bins: agreed for heed's real alerts, and the default where nothing else is agreed.
 DECILE_ERROR = 0.05
@@ -63,6 +67,13 @@ FROM quality.flagged_alerts WHERE raised_at < $1
 """
 
 
+def _promises(curve: pd.DataFrame) -> list[dict[str, Any]]:
+    if not len(curve):
+        return []
+    kept = [(promise, at_promise(curve, promise)) for promise in PROMISES]
+    return [{"promise": f"{p:.0%}", **vars(at), "saved": at.saved, "missed": at.missed} for p, at in kept]
+
+
 def read_evidence(warehouse: Warehouse, settings: Settings, as_of: datetime | None = None) -> Evidence:
     """Everything the page shows.
 
@@ -94,6 +105,7 @@ def read_evidence(warehouse: Warehouse, settings: Settings, as_of: datetime | No
         scoring=scoring,
         evaluation=evaluation.drop(columns="as_of"),
         reliability=warehouse.read(_RELIABILITY, (version, as_of)),
+        promises=_promises(read_workload(warehouse)),
         evaluated_at=evaluation["as_of"].iloc[0].to_pydatetime() if len(evaluation) else None,
         versions=models.versions(as_of),
         decisions=decisions,

@@ -14,7 +14,9 @@ from dagster_project.reporting.words import contender
 from dagster_project.resources.inputs.action_types import MEANINGS, SeenType, clean_types, unknown_in_words
 from dagster_project.resources.inputs.undecodable import undecodable_rows
 from dagster_project.resources.stores.models import ModelStore
+from dagster_project.resources.stores.scores import read_workload
 from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.triage.evaluation.workload import PROMISES, Below, at_promise
 
 _TOP = """
 SELECT alert_id, raised_at, rule, entity, team, probability, reasons::text AS reasons, flood, visibility_only
@@ -38,6 +40,7 @@ def collect(warehouse: Warehouse) -> dict[str, Any]:
         "WHERE decision IN ('promoted', 'rolled_back') ORDER BY as_of DESC, decision_id DESC LIMIT 1"
     )
     models = ModelStore(warehouse)
+    curve = read_workload(warehouse)
     evaluation: list[dict[str, Any]] = []
     if champion:
         table = models.evaluation(champion[0]["model_version"])
@@ -76,6 +79,9 @@ def collect(warehouse: Warehouse) -> dict[str, Any]:
         "not_known_at_raise": _not_known(models, champion[0]["model_version"]) if champion else [],
         "evaluation": evaluation,
         "most_worth_attention": [{**row, "reasons": json.loads(row["reasons"])} for row in read(_TOP)],
+        "workload": [
+            {"promise": promise, **vars(at_promise(curve, promise))} for promise in (PROMISES if len(curve) else ())
+        ],
         "open_alerts": read("SELECT count(*) AS n FROM reporting.alert_scores_latest WHERE is_open")[0]["n"],
     }
 
@@ -232,6 +238,15 @@ def _show_evaluation(console: Any, document: dict[str, Any], table: Any, plain: 
             plain(_number(auc["value"], 3)),
         )
     console.print(shown)
+    for row in document["workload"]:
+        at = Below(**{name: value for name, value in row.items() if name != "promise"})
+        console.print(
+            plain(
+                f"  Missing at most {row['promise']:.0%}: alerts below {at.threshold:.1%} could have waited, "
+                f"{at.saved:.1%} of the work ({at.alerts_below:,} of {at.alerts:,}); {at.missed:.1%} of the actions "
+                "were among them."
+            )
+        )
     if document["champion"]:
         console.print(plain(f"  Scores now: {document['champion']['model_version']}."))
         for reason in document["champion"]["reasons"]:

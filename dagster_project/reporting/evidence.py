@@ -20,6 +20,8 @@ MODEL = "model"
 SKILL = "log_loss_skill_over_best_baseline"
 SKILL_OVER_CONSTANT = "log_loss_skill_over_constant"
 HEADLINE, EVERYTHING, LAST_CUT = "unflagged", "all", "last cut"
+AS_READ, EVERY_AGE = "open alerts as read", "every age"
+AGES = ("under 1 hour", "1 hour to 1 day", "1 to 3 days", "3 to 7 days", "older")
 MISS_RATES = ("1%", "2%", "5%")
 
 
@@ -73,6 +75,8 @@ class Evidence:
     as_of : the page uses data through this time. scoring : None: no version scores yet.
     evaluation : slice, slice_value, contender, metric, value, low, high, alerts, acted, of the version that scores;
         reliability : contender, bin, mean_forecast, acted_share, low, high, alerts, acted; evaluated_at : when.
+    promises : for each share of actions that may be missed, what reporting.triage_workload says: promise ('5%'),
+        threshold, alerts_below, acted_below, alerts, acted, saved, missed.
     versions, decisions : newest first. audits : None: not audited; else 'leakage' (list of findings: check, subject,
         finding, value, limit, verdict), 'shortcut' (verdict, reason, value, low, high) and 'scorecard' (list of teams),
         each of which may be absent.
@@ -85,6 +89,7 @@ class Evidence:
     scoring: Scoring | None
     evaluation: pd.DataFrame
     reliability: pd.DataFrame
+    promises: list[dict[str, Any]] = field(default_factory=list)
     evaluated_at: datetime | None = None
     versions: list[dict[str, Any]] = field(default_factory=list)
     decisions: list[dict[str, Any]] = field(default_factory=list)

@@ -21,6 +21,9 @@ from markupsafe import Markup
 from dagster_project.reporting import words
 from dagster_project.reporting.environment import environment
 from dagster_project.reporting.evidence import (
+    AGES,
+    AS_READ,
+    EVERY_AGE,
     EVERYTHING,
     HEADLINE,
     LAST_CUT,
@@ -41,6 +44,7 @@ SECTIONS = {
     "verdict": "Verdict",
     "skill": "Skill compared with the simple rules",
     "calibration": "Calibration",
+    "reading": "Open alerts as they were read",
     "workload": "Workload saved",
     "teams": "Teams",
     "flagged": "With and without flagged alerts",
@@ -78,6 +82,8 @@ def render(evidence: Evidence) -> str:
         skill_figure=_skill_figure(evidence),
         calibration=_calibration(evidence, name),
         workload=_workload(evidence),
+        promises=evidence.promises,
+        as_read=_as_read(evidence),
         workload_figure=_workload_figure(evidence, name),
         parts={part: _parts(evidence, part, name) for part in ("team", "severity", "rule age", "month")},
         side_by_side=_side_by_side(evidence, name),
@@ -162,6 +168,33 @@ def _workload(evidence: Evidence) -> list[dict[str, Any]]:
             "rates": [_figure(saved_at(rate), evidence.number(name, saved_at(rate))) for rate in MISS_RATES],
         }
         for name in evidence.contenders()
+    ]
+
+
+def _as_read(evidence: Evidence) -> list[dict[str, Any]]:
+    """One row per age, and one for all: what boards of the past said of open alerts, and what happened."""
+    measured = evidence.evaluation
+    rows = measured[measured["slice"] == AS_READ] if len(measured) else measured
+    number = lambda age, metric, at_raise=False: evidence.number(  # noqa: E731
+        f"{MODEL} at the raise" if at_raise else MODEL, metric, AS_READ, age
+    )
+    return [
+        {
+            "age": age,
+            "alerts": int(rows.loc[rows["slice_value"] == age, "alerts"].max()),
+            "figures": [
+                *(_figure("prevalence", number(age, metric)) for metric in ("mean_forecast", "acted_share")),
+                _figure("prevalence", number(age, "mean_forecast", at_raise=True)),
+                *(_figure("log_loss", number(age, "log_loss", at_raise)) for at_raise in (True, False)),
+                _figure("roc_auc", number(age, "roc_auc_within")),
+                *(
+                    _figure("prevalence", number(EVERY_AGE, f"precision_of_first_{k}")) if age == EVERY_AGE else None
+                    for k in (10, 50)
+                ),
+            ],
+        }
+        for age in (EVERY_AGE, *AGES)
+        if len(rows) and (rows["slice_value"] == age).any()
     ]
 
 

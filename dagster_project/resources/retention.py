@@ -64,7 +64,10 @@ model_version IN (
 _OLD_ENDS = """
 ended_at < $1 AND ended_at < (SELECT max(ended_at) FROM scoring.run_ends AS newest WHERE newest.job = run_ends.job)
 """
-_EVIDENCE = ("model_evaluations", "reliability", "audit_findings", "team_scorecards")
+# Old evidence is about the number at the raise, which needs no curves; what people read needs the newest set alone.
+_OLD_CURVES = "as_of < $1 AND as_of < (SELECT max(as_of) FROM scoring.curve_sets)"
+_OLD_RATES = "as_of < $1 AND as_of < (SELECT max(as_of) FROM scoring.flagged_rates)"
+_EVIDENCE = ("model_evaluations", "reliability", "workload_curves", "audit_findings", "team_scorecards")
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,8 @@ def prune(
             [*(f"training.{name}" for name in _EVIDENCE), "training.model_versions"],
             _OLD_VERSIONS,
         ),
+        rows("sets of decision curves", policy.models_days, ["scoring.curve_sets"], _OLD_CURVES, ", not the newest"),
+        rows("rates of flagged alerts", policy.models_days, ["scoring.flagged_rates"], _OLD_RATES, ", not the newest"),
         files(
             "days of features",
             features_days,

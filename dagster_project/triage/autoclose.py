@@ -5,6 +5,9 @@ decision about one alert, and the three monitors that pause and stop.
 Does not belong here: who asked for it, undoing and tables (`resources/stores/autoclose.py`), and what a score is
 (`pipeline.py`).
 
+The score is an alert's first one, its chance at the raise: it is known when the alert comes, and does not fall while
+nobody looks. The chance now, which readers see, would close whatever has waited long enough.
+
 The miss rate of a threshold is the share of a rule's acted alerts whose first score lies below it: those that would
 have been closed although somebody acts. Learn-then-Test (Angelopoulos, Bates, Candès, Jordan, Lei: arXiv:2110.01052):
 each threshold of a grid that was fixed beforehand is the hypothesis "its miss rate is above the budget". Its p-value is

@@ -5,6 +5,7 @@ coverage, the pause since the last alert, and volume: each as a number with its 
 Does not belong here: the tables they are read from and the asset checks that show them (`assets/monitoring.py`).
 
 Everything is judged on alerts without a flag: a flood would drown each of these numbers, and has its own alarm.
+`open_alerts_as_read` looks at the number that people read while alerts wait, all others at the one of the raise.
 The limits are judgements. `make benchmark-monitoring` measures how often they raise false warnings and what they
 notice (benchmarks/monitoring.md).
 
@@ -14,7 +15,7 @@ Sources: Jensen-Shannon distance (Lin 1991; base 2, so from 0 to 1); performance
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -23,6 +24,8 @@ import pandas as pd
 
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
+from dagster_project.triage.evaluation.open_alerts import EVERY_AGE, measure
+from dagster_project.triage.evaluation.open_alerts import MINIMUM as MINIMUM_READ
 from dagster_project.triage.features.attributes import attribute_columns
 
 CHECKS = (
@@ -50,6 +53,7 @@ INPUT_DISTANCE = 0.2
 SCORE_DISTANCE = 0.2
 AUC_LOST = 0.05
 SHARE_OFF = 0.05
+READ_OFF = 0.04  # what the number now promises on real alerts, at every age
 PAUSES = 2.0
 VOLUME_SPREADS = 5.0
 # What was measured for each limit, as in benchmarks/monitoring.md.
@@ -256,6 +260,30 @@ def realised_performance(frame: pd.DataFrame, replicates: int = 300, seed: int =
         low,
         high,
     )
+
+
+def open_alerts_as_read(shown: pd.DataFrame, horizon: timedelta) -> list[Reading]:
+    """Whether alerts that waited were acted on as often as the board said; one reading per age, the worst first.
+
+    shown : as `evaluation.open_alerts.as_read` gives it, of unflagged alerts.
+    """
+    measured = measure(shown, contenders=["probability"], block=horizon)
+    by_age = {str(age): own.set_index("metric") for age, own in measured.groupby("age", sort=False) if age != EVERY_AGE}
+    readings = []
+    for age, own in by_age.items():
+        value, low, high = (float(own.at["forecast_minus_acted", name]) for name in ("value", "low", "high"))
+        n = int(own["alert_days"].iloc[0])
+        if np.isnan(value):
+            readings.append(replace(_too_few("open_alerts_as_read", READ_OFF, n, MINIMUM_READ), subject=age))
+            continue
+        beyond = abs(value) > READ_OFF and (low > 0 or high < 0)
+        said, happened = own.at["mean_forecast", "value"], own.at["acted_share", "value"]
+        text = f"open for {age}: the board said {said:.1%} on average, {happened:.1%} were acted on"
+        readings.append(
+            Reading("open_alerts_as_read", age, value, READ_OFF, "warning" if beyond else "well", text, n, low, high)
+        )
+    order = {"warning": 0, "well": 1, "too few": 2}
+    return sorted(readings, key=lambda each: (order[each.verdict], -abs(each.value)))
 
 
 def coverage(still_open: int, without_score: int) -> Reading:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.flags.exclusion import excluded_since, flag_alerts, known_by
+from dagster_project.triage.flags.exclusion import out_of_learning
 
 if TYPE_CHECKING:
     from dagster_project.triage.learning.candidates import LearningSettings
@@ -31,9 +31,8 @@ def training_frame(
 ) -> pd.DataFrame:
     """The training frame at `cut`: alerts raised in [cut - training_days, cut) whose outcome is known by then.
 
-    Returns the features with `acted` (0.0 or 1.0), `known_at`, `excluded` (flood or visibility-only as known at the
-    cut; such rows are kept because evaluation shows both sides, and `train` leaves them out) and `excluded_since`
-    (when that was decided; null where it was not).
+    Returns the features with `acted` (0.0 or 1.0), `known_at`, and `excluded` and `excluded_since` of
+    `out_of_learning`: excluded rows are kept because evaluation shows both sides, and `train` leaves them out.
     """
     as_of = pd.Timestamp(cut)
     known = history.loc[
@@ -48,38 +47,28 @@ def training_frame(
     # Selected by their ids alone: the features are wide, and are copied only once.
     frame = features[chosen].reset_index(drop=True)
     outcomes = known[["acted", "known_at"]].iloc[place[chosen]].reset_index(drop=True)
-    decided = _decided(flood_days, as_of)
-    flags = flag_alerts(frame, decided, visibility_only, as_of=as_of)
-    since = excluded_since(frame, decided, visibility_only, as_of).array
-    exclusions = pd.DataFrame(
-        {"excluded": (flags["flood"] | flags["visibility_only"]).to_numpy(), "excluded_since": since}, index=frame.index
-    )
-    return pd.concat([frame, outcomes, exclusions], axis=1)
+    return pd.concat([frame, outcomes, out_of_learning(frame, flood_days, visibility_only, as_of)], axis=1)
 
 
-def at_most_flagged(
+def at_most_of_a_burst(
     alerts: pd.DataFrame, flood_days: pd.DataFrame, visibility_only: pd.DataFrame, cut: datetime, most: int
 ) -> np.ndarray:
-    """Which of the alerts `training_frame` needs, bool[alerts]: all that it would not mark as excluded at the cut, and
-    at most `most` of the others, evenly spaced. The model does not learn from excluded alerts, and evaluation looks at
-    a part of them (its earlier cuts also learn from those that were flagged later). Without this limit, training would
-    hold a flood of millions of alerts in memory.
+    """Which of the alerts of a day training takes, bool[alerts]: of each rule at most `most`, and at most `most` of all
+    excluded ones, evenly spaced in time. Without this limit, training would hold a flood of millions in memory.
 
-    alerts : in order of time, with the columns that `flag_alerts` reads.
+    alerts : of one day or a part of one, in order of time, with the columns that `flag_alerts` reads.
+
+    The limit looks at sizes only. A flood that was recognised late is learned from like any other day, because its
+    alerts were scored like any others; but a day of millions counts as one of `most`, bug or incident: its alerts have
+    one cause, and must not outvote all other days. Within a burst the share that was acted on stays what it was.
     """
-    as_of = pd.Timestamp(cut)
-    flags = flag_alerts(alerts, _decided(flood_days, as_of), visibility_only, as_of=as_of)
-    flagged = (flags["flood"] | flags["visibility_only"]).to_numpy()
-    needed = ~flagged
-    needed[np.flatnonzero(flagged)[:: max(1, -(-int(flagged.sum()) // most))]] = True
+    out = out_of_learning(alerts, flood_days, visibility_only, pd.Timestamp(cut))["excluded"].to_numpy()
+    # All excluded alerts together count as one burst, whatever their rules.
+    burst = np.where(out, -1, pd.factorize(alerts["rule"], use_na_sentinel=False)[0])
+    needed = np.zeros(len(alerts), bool)
+    for rows in pd.Series(burst).groupby(burst).indices.values():
+        needed[rows[:: max(1, -(-len(rows) // most))]] = True
     return needed
-
-
-def _decided(flood_days: pd.DataFrame, as_of: pd.Timestamp) -> pd.DataFrame:
-    """The floods decided by `as_of`. A suspected flood may still be cleared: an incident must not vanish from
-    training."""
-    known = known_by(flood_days, as_of)
-    return known[known["status"] != "suspected"]
 
 
 def prior_model(as_of: datetime, settings: LearningSettings) -> Model:

@@ -11,6 +11,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from benchmarks import score_influence as influence
+from dagster_project.triage.evaluation.workload import workload_curve
 
 BEGIN = datetime(2025, 1, 6, tzinfo=UTC)
 AS_OF = BEGIN + timedelta(days=30)
@@ -231,11 +232,13 @@ def test_triage_workload_counts_what_a_threshold_saves_and_misses(scored):
     frame = facts(scored)
     rows = frame[~frame["flagged"]]
     found = scored.sql(
-        "SELECT threshold, alerts_below, acted_below, share_saved, share_missed "
+        "SELECT source, threshold, alerts, acted, alerts_below, acted_below, share_saved, share_missed "
         "FROM reporting.triage_workload ORDER BY threshold"
     )
-    assert [row[0] for row in found] == [step / 100 for step in range(101)]
-    for threshold, below, acted_below, saved, missed in found:
+    curve = workload_curve(rows["probability"].to_numpy(), rows["acted"].to_numpy())
+    assert [tuple(row[1:6]) for row in found] == [tuple(row) for row in curve.itertuples(index=False)]
+    assert {row[0] for row in found} == {"scores"}
+    for _, threshold, _, _, below, acted_below, saved, missed in found:
         under = rows[rows["probability"] < threshold]
         assert (below, acted_below) == (len(under), under["acted"].sum())
         assert saved == pytest.approx(len(under) / len(rows))

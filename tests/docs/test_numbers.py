@@ -16,10 +16,12 @@ import psycopg2
 from psycopg2.extras import RealDictCursor
 
 from dagster_project.commands.report import read_evidence, write_report
+from dagster_project.resources.stores.scores import read_workload
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.serving.board.board import read_snapshot
 from dagster_project.serving.board.filter import Filter, select_page
 from dagster_project.settings import PROJECT, Settings
+from dagster_project.triage.evaluation.workload import at_threshold
 from tests.conftest import Company
 
 SECTION = "## Where the numbers of the report and the board come from\n"
@@ -125,16 +127,13 @@ def test_every_figure_beside_the_slider_has_a_source(company: Company) -> None:
     threshold = 10  # that of the page's query
     connection = psycopg2.connect(company.warehouse.url())
     with connection, connection.cursor(cursor_factory=RealDictCursor) as cursor:
-        version = company.warehouse.value("SELECT model_version FROM scoring.alert_scores ORDER BY as_of DESC LIMIT 1")
-        snapshot = read_snapshot(cursor, version)
+        snapshot = read_snapshot(cursor)
     connection.close()
     board = select_page(snapshot, Filter(threshold=threshold), datetime.now(UTC)).workload
     read = {query: company.warehouse.read(query) for query in queries()}
     row = next(frame for query, frame in read.items() if "would_wait" in query).iloc[0]
     assert board.waiting[threshold].startswith(f"{int(row['would_wait']):,} of {int(row['with_a_shown_score']):,} (")
     assert abs(float(board.expected[threshold].split()[1]) - (row["actions_to_expect_among_them"] or 0)) < 1
-    bins = next(frame for query, frame in read.items() if "training.reliability" in query)
-    bins = bins[(bins["model_version"] == version) & (bins["contender"] == "model")]
-    below = bins[bins["mean_forecast"] < threshold / 100]
-    assert board.saved_of[threshold].startswith(f"{below['alerts'].sum():,} of {bins['alerts'].sum():,} past alerts")
-    assert board.missed_of[threshold].startswith(f"{below['acted'].sum():,} of {bins['acted'].sum():,} past actions")
+    below = at_threshold(read_workload(company.warehouse), threshold / 100)
+    assert board.saved_of[threshold].startswith(f"{below.alerts_below:,} of {below.alerts:,} past alerts")
+    assert board.missed_of[threshold].startswith(f"{below.acted_below:,} of {below.acted:,} past actions")

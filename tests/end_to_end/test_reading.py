@@ -2,14 +2,24 @@
 
 import json
 import re
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
+from upath import UPath
 
 from dagster_project.resources.stores.curves import read_curves
+from dagster_project.resources.stores.features import FeatureStore
+from dagster_project.resources.stores.flags import read_flags
+from dagster_project.resources.stores.models import ModelStore
+from dagster_project.resources.stores.scores import scores_that_differ
 from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.triage.features.contract import contract
+from dagster_project.triage.flags.exclusion import flag_alerts
 from dagster_project.triage.flags.rates import EVERY_RULE
 from dagster_project.triage.learning.reasons.words import share
+from dagster_project.triage.pipeline import score
+from tests.conftest import Company
 
 OPEN = """
 SELECT alert_id, rule, team, raised_at, read_at, probability, probability_at_raise, low, high, flag_words, flood,
@@ -91,3 +101,19 @@ def test_reading_moves_with_the_clock_and_stops_an_hour_after_the_newest_publica
     assert len(moments) == 1
     row = moments.iloc[0]
     assert row["read_at"] == min(row["now"], row["newest"] + pd.Timedelta(hours=1))
+
+
+def test_age_alone_writes_no_score(company: Company) -> None:
+    """An hour later nothing is to be published, although every number that people read has fallen."""
+    warehouse, later = company.warehouse, company.end + timedelta(hours=1)
+    still_open = warehouse.read(OPEN)
+    store = FeatureStore(UPath(company.home) / "features", contract(company.settings.feature_settings())["hash"])
+    features = store.read((company.end - timedelta(days=15)).date(), company.end.date())
+    features = features[features["alert_id"].isin(still_open["alert_id"])].reset_index(drop=True)
+    models = ModelStore(warehouse)
+    version = warehouse.value("SELECT model_version FROM scoring.publications ORDER BY as_of DESC LIMIT 1")
+    scores = score(models.load(version), features, flag_alerts(features, *read_flags(warehouse), as_of=later))
+    assert len(scores) > 100
+    assert not scores_that_differ(warehouse, scores, later).any()
+    plain = still_open[~(still_open["flood"] | still_open["visibility_only"]) & (still_open["status"] != "holdout")]
+    assert (plain["probability"] != plain["probability_at_raise"]).mean() > 0.9

@@ -25,7 +25,7 @@ from dagster_project.settings import Settings
 from tests.conftest import LOGINS, Company
 
 FOUND = ("flood_days", "visibility_only_rules", "flagged_alerts", "daily_volume_band", "checked_rows")
-JUDGED = ("model_evaluations", "reliability", "audit_findings", "team_scorecards")
+JUDGED = ("model_evaluations", "reliability", "workload_curves", "audit_findings", "team_scorecards")
 
 
 def allowed(role: str, schema: str, table: str) -> set[str]:
@@ -57,7 +57,7 @@ def allowed(role: str, schema: str, table: str) -> set[str]:
         return read
     own = {
         "marts": ("alerts", "alert_outcomes", "rules", "load_reconciliation"),
-        "training": ("model_versions", "reliability", "team_scorecards"),
+        "training": ("model_versions", "team_scorecards"),
     }
     return read if table in own.get(schema, ()) else set()
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from dagster._utils.schedules import reverse_cron_string_iterator
@@ -20,6 +21,7 @@ from dagster_project.serving.board.filter import NO_TEAM, PARAMETERS, Filter, se
 from dagster_project.serving.board.pages import age
 from dagster_project.serving.board.workload import Past, wilson_interval
 from dagster_project.serving.freshness import OTHERWISE_STALE_AFTER, stale_before
+from dagster_project.triage.evaluation.workload import workload_curve
 
 NOW = datetime(2025, 6, 4, 12, 40, tzinfo=UTC)  # a Wednesday
 
@@ -129,13 +131,14 @@ def test_a_bookmark_that_means_nothing_is_no_error() -> None:
 
 
 def test_the_figures_count_what_lies_below() -> None:
-    below = tuple(min(step, 50) for step in range(101))
-    past = Past("scores", 100, 40, below, tuple(max(0, min(step, 50) - 10) for step in range(101)))
+    forecasts = np.minimum(np.arange(100), 50) / 100
+    past = Past("scores", workload_curve(forecasts, (np.arange(100) >= 10) & (np.arange(100) < 50)))
     page = select_page(snapshot(alert(0), alert(500), alert(900), past=past), Filter(threshold=50), NOW)
     figures = page.workload
     assert figures.waiting[50] == "1 of 3 (33.3%)"  # exactly 50% is not below 50%
     assert figures.expected[50] == "about 0.1 of 1.6"
     assert figures.saved[50] == "50.0%"
+    assert figures.saved[51] == "100.0%"
     assert figures.missed[30] == "50.0%"
     assert figures.missed_of[30].startswith("20 of 40 past actions; 95% interval 35.2% to 64.8%")
     assert past.start() == 12  # 2 of 40 are 5%

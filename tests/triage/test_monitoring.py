@@ -97,6 +97,30 @@ def test_a_pause_and_a_silent_day_are_noticed() -> None:
     assert watch.coverage(0, 0).verdict == "well"
 
 
+def shown(told: float, seed: int = 11) -> pd.DataFrame:
+    """Weekly boards of 200 alerts that say `told` times the truth to those open for more than three days."""
+    rng = np.random.default_rng(seed)
+    moment = np.repeat(pd.date_range(end=NOW, periods=8, freq="7D"), 200)
+    age = rng.uniform(0, 14 * 86_400, len(moment))
+    truth = rng.beta(2, 8, len(moment))
+    said = np.where(age > 3 * 86_400, np.minimum(told * truth, 0.99), truth)
+    acted = (rng.random(len(moment)) < truth).astype(float)
+    return pd.DataFrame({"moment": moment.as_unit("us"), "age": age, "probability": said, "acted": acted})
+
+
+def test_a_board_that_says_too_much_to_old_alerts_is_noticed() -> None:
+    horizon = timedelta(days=14)
+    well = watch.open_alerts_as_read(shown(1.0), horizon)
+    assert {each.verdict for each in well} <= {"well", "too few"}
+    assert sum(each.verdict == "well" for each in well) >= 3
+    found = watch.open_alerts_as_read(shown(1.6), horizon)
+    wrong = [each for each in found if each.verdict == "warning"]
+    assert {each.subject for each in wrong} == {"3 to 7 days", "older"}
+    assert found[: len(wrong)] == wrong
+    assert all(each.low > 0 for each in wrong)
+    assert {each.verdict for each in watch.open_alerts_as_read(shown(1.0).head(50), horizon)} == {"too few"}
+
+
 def test_each_limit_carries_what_was_measured_of_it() -> None:
     page = (PROJECT / "benchmarks" / "monitoring.md").read_text(encoding="utf-8")
     assert list(watch.MEASURED) == list(watch.CHECKS)

@@ -4,6 +4,7 @@ Belongs here: reading and writing `scoring.autoclose_*`, and the state of a requ
 Does not belong here: the test, the monitors and the decision (`triage/autoclose.py`); what is refused
 (`commands/autoclose.py`).
 
+Scores are chances at the raise (`scoring.alert_scores`, the first of each alert), never the chance now.
 Time: a request is in force from its `as_of` on. Readers return only what was known at the as-of they are given.
 """
 

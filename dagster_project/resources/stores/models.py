@@ -258,15 +258,18 @@ class ModelStore:
         as_of: datetime,
         evaluation: pd.DataFrame,
         reliability: pd.DataFrame | None = None,
+        workload: pd.DataFrame | None = None,
     ) -> None:
         """Replace the evaluation of a model version at an as-of, in one transaction.
 
         evaluation : slice, slice_value, contender, metric, value, low, high, alerts, acted. reliability : contender,
-        bin, mean_forecast, acted_share, low, high, alerts, acted.
+        bin, mean_forecast, acted_share, low, high, alerts, acted. workload : as `workload_curve` gives it.
         """
         tables = {"training.model_evaluations": evaluation}
         if reliability is not None:
             tables["training.reliability"] = reliability
+        if workload is not None:
+            tables["training.workload_curves"] = workload
         self._replace(model_version, as_of, tables)
 
     def save_audit(self, model_version: str, as_of: datetime, audit: Audit) -> None:

@@ -170,9 +170,11 @@ def read_held_out(warehouse: Warehouse) -> set[str]:
 
 
 def read_first_scores(warehouse: Warehouse, as_of: datetime, since: datetime) -> pd.DataFrame:
-    """The first score up to `as_of` of each alert raised since `since`: alert_id, raised_at, probability, as_of."""
+    """The first score up to `as_of` of each alert raised since `since`: alert_id, raised_at, probability, as_of,
+    flagged (flood or visibility-only as known then)."""
     return warehouse.read(
-        "SELECT DISTINCT ON (alert_id) alert_id, raised_at, probability, as_of FROM scoring.alert_scores "
+        "SELECT DISTINCT ON (alert_id) alert_id, raised_at, probability, as_of, flood OR visibility_only AS flagged "
+        "FROM scoring.alert_scores "
         "WHERE as_of <= $1 AND raised_at >= $2 ORDER BY alert_id, as_of, scored_at",
         (as_of, since),
     )
@@ -201,3 +203,16 @@ def to_arrow(frame: pd.DataFrame) -> pa.Table:
         if pa.types.is_null(field.type):
             table = table.set_column(position, field.name, table.column(position).cast(pa.string()))
     return table
+
+
+def read_workload(warehouse: Warehouse) -> pd.DataFrame:
+    """`reporting.triage_workload`, as `workload_curve` gives a curve.
+
+    Empty while too few outcomes are known, and before the first run has made the view.
+    """
+    if warehouse.value("SELECT to_regclass('reporting.triage_workload') IS NULL"):
+        return pd.DataFrame()
+    return warehouse.read(
+        "SELECT threshold, alerts, acted, alerts_below, acted_below FROM reporting.triage_workload "
+        "WHERE share_missed IS NOT NULL ORDER BY threshold"
+    )

@@ -58,6 +58,7 @@ _ADD = ("SELECT", "INSERT")
 UNDO = "scoring.undo_closing(text, text, text)"
 # With the salt one can predict which alerts are held out; only scoring draws.
 _SALT = ("holdout_salt",)
+_EVIDENCE = ("model_evaluations", "reliability", "workload_curves", "audit_findings", "team_scorecards")
 
 RIGHTS: tuple[Right, ...] = (
     # Loading compares with existing rows, adds, and closes its own entry in raw.loads. It changes and deletes nothing.
@@ -80,7 +81,7 @@ RIGHTS: tuple[Right, ...] = (
     ),
     Right(SCORER, "training", _ADD),
     # Evidence is replaced when a version is judged again at the same as-of; versions and decisions are not.
-    Right(SCORER, "training", ("DELETE",), ("model_evaluations", "reliability", "audit_findings", "team_scorecards")),
+    Right(SCORER, "training", ("DELETE",), _EVIDENCE),
     Right(SCORER, "scoring", _ADD, but=("feedback",)),
     Right(SCORER, "scoring", _READ, ("feedback",)),
     # How the sending of a message went.
@@ -93,7 +94,7 @@ RIGHTS: tuple[Right, ...] = (
     Right(ANALYST, "reporting", _READ),
     Right(SERVER, "marts", _READ, ("alerts", "alert_outcomes", "rules", "load_reconciliation")),
     Right(SERVER, "reporting", _READ),
-    Right(SERVER, "training", _READ, ("model_versions", "reliability", "team_scorecards")),
+    Right(SERVER, "training", _READ, ("model_versions", "team_scorecards")),
     Right(SERVER, "scoring", _READ, but=_SALT),
     Right(SERVER, "scoring", ("INSERT",), ("feedback",)),
 )

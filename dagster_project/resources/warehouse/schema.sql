@@ -105,6 +105,11 @@ CREATE TABLE IF NOT EXISTS training.reliability (
     high double precision, alerts bigint NOT NULL, acted bigint NOT NULL
 );
 CREATE INDEX IF NOT EXISTS reliability_version ON training.reliability (model_version, as_of);
+CREATE TABLE IF NOT EXISTS training.workload_curves (
+    model_version text NOT NULL, as_of timestamptz NOT NULL, threshold double precision NOT NULL,
+    alerts bigint NOT NULL, acted bigint NOT NULL, alerts_below bigint NOT NULL, acted_below bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS workload_curves_version ON training.workload_curves (model_version, as_of);
 
 CREATE TABLE IF NOT EXISTS training.audit_findings (
     model_version text NOT NULL, as_of timestamptz NOT NULL, check_name text NOT NULL, subject text NOT NULL,
@@ -325,7 +330,7 @@ COMMENT ON COLUMN quality.visibility_only_rules.release IS 'What ended it, in wo
 COMMENT ON COLUMN quality.visibility_only_rules.decided_at IS 'As-of at which the status was decided.';
 COMMENT ON COLUMN quality.visibility_only_rules.released_at IS 'When the flag ended; null: it stands.';
 COMMENT ON COLUMN quality.visibility_only_rules.decided_by IS 'heed, or the person who declared or overruled it.';
-COMMENT ON TABLE quality.flagged_alerts IS 'The alerts that a flag holds now: excluded from training and headline metrics.';
+COMMENT ON TABLE quality.flagged_alerts IS 'The alerts that a flag holds now: the histories of other alerts go without them.';
 COMMENT ON COLUMN quality.flagged_alerts.alert_id IS 'The alert.';
 COMMENT ON COLUMN quality.flagged_alerts.raised_at IS 'When it was raised.';
 COMMENT ON COLUMN quality.flagged_alerts.flood IS 'It belongs to a flood that is suspected or confirmed.';
@@ -412,6 +417,14 @@ COMMENT ON COLUMN training.reliability.low IS 'Lower end of its 95% interval.';
 COMMENT ON COLUMN training.reliability.high IS 'Upper end of its 95% interval.';
 COMMENT ON COLUMN training.reliability.alerts IS 'Alerts in the bin.';
 COMMENT ON COLUMN training.reliability.acted IS 'Those acted on.';
+COMMENT ON TABLE training.workload_curves IS 'What looking only at alerts above a threshold would have saved and missed, by forecasts of unflagged alerts that the model had not seen.';
+COMMENT ON COLUMN training.workload_curves.model_version IS 'The model.';
+COMMENT ON COLUMN training.workload_curves.as_of IS 'The moment of the evaluation.';
+COMMENT ON COLUMN training.workload_curves.threshold IS 'A forecast: alerts with a smaller one lie below.';
+COMMENT ON COLUMN training.workload_curves.alerts IS 'Alerts in all; the same in every row of an evaluation.';
+COMMENT ON COLUMN training.workload_curves.acted IS 'Those acted on.';
+COMMENT ON COLUMN training.workload_curves.alerts_below IS 'Alerts below the threshold.';
+COMMENT ON COLUMN training.workload_curves.acted_below IS 'Those of them that were acted on.';
 COMMENT ON TABLE scoring.alert_scores IS 'Scores, append-only: what was said about an alert, and when.';
 COMMENT ON COLUMN scoring.alert_scores.alert_id IS 'The alert.';
 COMMENT ON COLUMN scoring.alert_scores.raised_at IS 'When it was raised.';

@@ -168,7 +168,7 @@ class Board:
         before = self._snapshot
         past = before.past if before and self._publication == publication else None
         try:
-            snapshot = self._pool.read(lambda cursor: read_snapshot(cursor, freshness.model_version, past))
+            snapshot = self._pool.read(lambda cursor: read_snapshot(cursor, past))
         except BaseException as error:
             with self._lock:
                 self._reading, self._failure = None, error
@@ -181,13 +181,13 @@ class Board:
         reading.set_result(None)
 
 
-def read_snapshot(cursor: Cursor, model_version: str | None, past: Past | None = None) -> Snapshot:
+def read_snapshot(cursor: Cursor, past: Past | None = None) -> Snapshot:
     """The open alerts as of now. past : the past, if it is known already."""
     closing = open_closings(cursor)
     alerts = in_board_order([OpenAlert(**row, closing=row["alert_id"] in closing) for row in rows(cursor, _OPEN)])
     snapshot = Snapshot(
         alerts=alerts,
-        past=past or read_past(cursor, model_version),
+        past=past or read_past(cursor),
         teams=tuple(sorted({alert.team for alert in alerts if alert.team is not None})),
         rules=tuple(sorted({alert.rule for alert in alerts})),
         without_team=any(alert.team is None for alert in alerts),

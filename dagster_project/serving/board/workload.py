@@ -7,12 +7,15 @@ Does not belong here: which alerts are open (`board.py`) or shown (`filter.py`),
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from psycopg2.extensions import cursor as Cursor
 
 from dagster_project.serving.pool import rows
 from dagster_project.triage.evaluation.metrics import wilson_interval
+from dagster_project.triage.evaluation.workload import COLUMNS, Below, at_threshold
 
 STEPS = 101  # thresholds: 0% to 100%
 # Where the slider starts: the highest threshold below which at most this share of past actions lay. A convention of
@@ -20,38 +23,34 @@ STEPS = 101  # thresholds: 0% to 100%
 STARTING_MISSED = 0.05
 
 _WORKLOAD = """
-SELECT alerts_below, acted_below, alerts, acted, share_saved IS NOT NULL AND acted > 0 AS enough
-FROM reporting.triage_workload ORDER BY threshold
-"""
-# The evaluation of the version that scores; a simple rule has its own name there.
-_FORECASTS = """
-SELECT reliability.mean_forecast, reliability.alerts, reliability.acted
-FROM training.reliability AS reliability
-JOIN training.model_versions AS versions USING (model_version)
-WHERE reliability.model_version = %(version)s
-  AND reliability.contender = CASE WHEN versions.kind = 'lightgbm' THEN 'model' ELSE versions.kind END
-  AND reliability.as_of = (SELECT max(as_of) FROM training.reliability WHERE model_version = %(version)s)
+SELECT source, threshold, alerts, acted, alerts_below, acted_below
+FROM reporting.triage_workload WHERE share_missed IS NOT NULL ORDER BY threshold
 """
 
 
 @dataclass(frozen=True)
 class Past:
-    """For each threshold in percent, what lay below it in the past.
+    """What lay below each threshold in the past.
 
     source : 'scores': published scores with their outcomes. 'evaluation': forecasts of past alerts by models that had
-    not seen them. 'none': neither exists.
+    not seen them. 'none': neither exists. curve : as `workload_curve` gives it.
     """
 
     source: str = "none"
-    alerts: int = 0
-    acted: int = 0
-    alerts_below: tuple[int, ...] = ()
-    acted_below: tuple[int, ...] = ()
+    curve: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @cached_property
+    def below(self) -> list[Below]:
+        """What lay below each threshold in percent."""
+        return [at_threshold(self.curve, step / 100) for step in range(STEPS)] if len(self.curve) else []
+
+    @property
+    def alerts(self) -> int:
+        return self.below[0].alerts if self.below else 0
 
     def start(self) -> int:
         """The threshold, in percent, at which the slider starts."""
-        within = [step for step, missed in enumerate(self.acted_below) if missed <= STARTING_MISSED * self.acted]
-        return max(within, default=0)
+        return max((step for step, at in enumerate(self.below) if at.missed <= STARTING_MISSED), default=0)
 
 
 @dataclass(frozen=True)
@@ -70,29 +69,10 @@ class Workload:
         return {name: texts for name, texts in vars(self).items() if name != "threshold"}
 
 
-def read_past(cursor: Cursor, model_version: str | None) -> Past:
-    """The past as published scores tell it or, while too few of them have an outcome, the evaluation of the version."""
-    thresholds = rows(cursor, _WORKLOAD)
-    if thresholds and thresholds[0]["enough"]:
-        return Past(
-            "scores",
-            int(thresholds[0]["alerts"]),
-            int(thresholds[0]["acted"]),
-            tuple(int(row["alerts_below"]) for row in thresholds),
-            tuple(int(row["acted_below"]) for row in thresholds),
-        )
-    bins = rows(cursor, _FORECASTS, {"version": model_version})
-    acted = sum(int(row["acted"]) for row in bins)
-    if not acted:
-        return Past()
-    below = [[row for row in bins if row["mean_forecast"] < step / 100] for step in range(STEPS)]
-    return Past(
-        "evaluation",
-        sum(int(row["alerts"]) for row in bins),
-        acted,
-        tuple(sum(int(row["alerts"]) for row in part) for part in below),
-        tuple(sum(int(row["acted"]) for row in part) for part in below),
-    )
+def read_past(cursor: Cursor) -> Past:
+    """The past as published scores tell it or, while too few of them have an outcome, the evaluation."""
+    curve = rows(cursor, _WORKLOAD)
+    return Past(curve[0]["source"], pd.DataFrame(curve, columns=[*COLUMNS])) if curve else Past()
 
 
 def workload_of(probabilities: np.ndarray, past: Past, threshold: int) -> Workload:
@@ -109,12 +89,14 @@ def workload_of(probabilities: np.ndarray, past: Past, threshold: int) -> Worklo
             for texts in (workload.saved_of, workload.missed_of):
                 texts.append("too few outcomes are known")
             continue
-        saved, missed = past.alerts_below[step], past.acted_below[step]
-        low, high = wilson_interval(missed, past.acted)
-        workload.saved.append(_share(saved, past.alerts))
-        workload.saved_of.append(f"{saved:,} of {past.alerts:,} past alerts were below")
-        workload.missed.append(_share(missed, past.acted))
-        workload.missed_of.append(f"{missed:,} of {past.acted:,} past actions; 95% interval {low:.1%} to {high:.1%}")
+        at = past.below[step]
+        low, high = wilson_interval(at.acted_below, at.acted)
+        workload.saved.append(_share(at.alerts_below, at.alerts))
+        workload.saved_of.append(f"{at.alerts_below:,} of {at.alerts:,} past alerts were below")
+        workload.missed.append(_share(at.acted_below, at.acted))
+        workload.missed_of.append(
+            f"{at.acted_below:,} of {at.acted:,} past actions; 95% interval {low:.1%} to {high:.1%}"
+        )
     return workload
 
 

@@ -4,6 +4,9 @@ Belongs here: the targets agreed with managers, the comparison with the present 
 the judgement with its reasons.
 Does not belong here: which champion is compared and what scores in the end (`decide.py`), measuring
 (`evaluation/evidence.py`), and storing decisions (the model store).
+
+Models compete by the chance at the raise, which is what they learn. The chance now follows from it by curves that all
+of them share.
 """
 
 from __future__ import annotations

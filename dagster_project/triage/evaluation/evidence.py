@@ -17,6 +17,7 @@ from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.evaluation.measures import EvaluationSettings, evaluate, evaluate_slices
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
+from dagster_project.triage.evaluation.workload import workload_curve
 
 COLUMNS = ("slice", "slice_value", "contender", "metric", "value", "low", "high", "alerts", "acted")
 FACTS = (
@@ -62,11 +63,11 @@ def measure(forecasts: pd.DataFrame, headline_only: bool = False) -> pd.DataFram
 
     Returns
     -------
-    slice, slice_value, contender, metric, value, low, high, alerts, acted. Slices: "unflagged" (the headline),
-    "all" (flagged alerts included), "last cut" (unflagged alerts of the last inner cut, which no decision
-    touched), "not influenced" (unflagged alerts whose score nobody saw; where the holdout shows that people act
-    differently because of scores), and of the unflagged alerts "team", "severity", "month" and "rule age" with their
-    values.
+    slice, slice_value, contender, metric, value, low, high, alerts, acted. Slices: "unflagged" (the headline: all
+    alerts whose readers saw the number that is measured; see `out_of_learning`), "all" (flagged alerts included),
+    "last cut" (unflagged alerts of the last inner cut, which no decision touched), "not influenced" (unflagged alerts
+    whose score nobody saw; where the holdout shows that people act differently because of scores), and of the
+    unflagged alerts "team", "severity", "month" and "rule age" with their values.
     """
     if not len(forecasts):
         return pd.DataFrame({name: pd.Series([], dtype=_dtype(name)) for name in COLUMNS})
@@ -137,6 +138,18 @@ def reliability(forecasts: pd.DataFrame) -> pd.DataFrame:
             )
         )
     return pd.concat(parts, ignore_index=True)[list(RELIABILITY_COLUMNS)]
+
+
+def workload(forecasts: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """The curve of `workload_curve` for the unflagged alerts.
+
+    forecasts : `Learned.forecasts`. kind : of the model; a baseline forecasts under its own name. Empty where the past
+    holds no forecast of it.
+    """
+    name = kind if kind in forecasts else MODEL
+    if name not in forecasts or not len(clean := forecasts[~forecasts["excluded"]]):
+        return workload_curve(np.zeros(0), np.zeros(0))
+    return workload_curve(clean[name].to_numpy(), clean["acted"].to_numpy())
 
 
 def row(

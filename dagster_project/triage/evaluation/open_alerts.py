@@ -31,7 +31,10 @@ AGES = (
     ("older", timedelta(days=100_000)),
 )
 FIRST = (10, 50)
-METRICS = ("log_loss", "mean_forecast", "acted_share", "calibration_error", "roc_auc_within", "expected_over_acted")
+METRICS = (
+    *("log_loss", "mean_forecast", "acted_share", "forecast_minus_acted", "calibration_error", "roc_auc_within"),
+    "expected_over_acted",
+)
 # Below this a share of the alerts of an age says little: its 95% interval is wider than 0.2 at a share of 0.5, were the
 # alerts independent.
 MINIMUM = 100
@@ -120,8 +123,9 @@ def measure(
     Returns
     -------
     age (`EVERY_AGE` or a name of `AGES`), contender, metric, value, low, high (float64), alert_days, acted (int64).
-    Metrics: log_loss (nats per open alert and moment), mean_forecast, acted_share, calibration_error (their absolute
-    difference), expected_over_acted (sum of probabilities over the number acted on), roc_auc_within (within a moment,
+    Metrics: log_loss (nats per open alert and moment), mean_forecast, acted_share, forecast_minus_acted,
+    calibration_error (the absolute value of that), expected_over_acted (sum of probabilities over the number acted on),
+    roc_auc_within (within a moment,
     weighted by its alerts: between moments nobody chooses), and for `EVERY_AGE` precision_of_first_10, _50 (acted share
     of the first rows of the board, mean over moments). low, high : 95% interval of the block bootstrap over time; nan
     where there are fewer than three blocks. Values are nan with fewer than `MINIMUM` rows.
@@ -217,7 +221,7 @@ def _measured(
         ratio = total["said"] / total["acted"] if total["acted"] else np.nan
         within = total["auc"] / total["ranked"] if total["ranked"] else np.nan
         top = [total[f"first_{k}"] / weight.sum() for k in first]
-        return np.array([total["loss"] / n, said, acted, abs(said - acted), within, ratio, *top])
+        return np.array([total["loss"] / n, said, acted, said - acted, abs(said - acted), within, ratio, *top])
 
     point = values(np.ones(len(moments)))
     ends = np.full((len(names), 2), np.nan)
