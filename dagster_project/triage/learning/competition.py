@@ -25,9 +25,6 @@ from dagster_project.triage.learning.calibration import Calibration, choose_cali
 from dagster_project.triage.learning.candidates import FEW, SHARES_OF_TREES, Candidate
 from dagster_project.triage.learning.past import Past, join
 
-# How many cluster-robust standard errors a change must gain before it replaces the default.
-BEYOND_NOISE = 2.0
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -139,7 +136,7 @@ class Competition:
             best = metrics.log_losses(metrics.expit(self._past(index, default, folds)[counted]), y)
             for trees in others if len(y) else ():
                 loss = metrics.log_losses(metrics.expit(self._past(index, trees, folds)[counted]), y)
-                if _clearly_better(best - loss, blocks):
+                if metrics.clearly_better(best - loss, blocks):
                     chosen[index], best = trees, loss
         return chosen
 
@@ -198,7 +195,7 @@ class Competition:
         for _ in range(2 * len(self.candidates)):
             changes = [sorted(set(members) ^ {i}) for i in sorted(self.racing)]
             tried = [(loss(which), which) for which in changes if which]
-            better = [(other.mean(), which) for other, which in tried if _clearly_better(now - other, blocks)]
+            better = [(other.mean(), which) for other, which in tried if metrics.clearly_better(now - other, blocks)]
             if not better:
                 break
             members = min(better, key=lambda pair: (pair[0], pair[1]))[1]
@@ -248,13 +245,6 @@ class Competition:
                 "gain": self._gain(index, choice.members, trees, folds),
             }
         return by_candidate
-
-
-def _clearly_better(gain: np.ndarray, blocks: np.ndarray) -> bool:
-    """Whether the mean of a per-alert gain is above zero by `BEYOND_NOISE` cluster-robust standard errors."""
-    total = np.bincount(blocks, gain - gain.mean())
-    error = np.sqrt(np.dot(total, total)) / len(gain)
-    return bool(gain.mean() > BEYOND_NOISE * error and gain.mean() > 0)
 
 
 def rounded(value: float) -> float | None:

@@ -38,12 +38,15 @@ import pandas as pd
 from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.contenders import CONSTANT, MODEL
 from dagster_project.triage.features.contract import contract
-from dagster_project.triage.learning.baselines import Baseline, fit_baselines
+from dagster_project.triage.learning.baselines import LOGISTIC, RATE_KEYS, Baseline, fit_baselines
 from dagster_project.triage.learning.candidates import LearningSettings
 from dagster_project.triage.learning.competition import Competition, rounded
 from dagster_project.triage.learning.model import LIGHTGBM, PRIOR, Model
 from dagster_project.triage.learning.past import Past, horizon_ends, join, known_alerts, usable_alerts
 from dagster_project.triage.learning.reasons.counts import count_outcomes
+
+# With fewer alerts of known outcome no rate is told from another.
+FEWEST = 20
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class _Training:
         y = past.acted[past.validation][counted]
         baseline = self._baseline_in_the_past(forecasts)
         losses = {name: metrics.log_loss(p[counted], y) for name, p in forecasts.items()} if past.folds else {}
-        best = min(losses, key=lambda name: losses[name]) if losses else CONSTANT
+        best = self._best_baseline(forecasts, len(past.folds))
         self.evidence |= {
             "inner_cuts": [fold.cut.isoformat() for fold in past.folds],
             "validation_alerts": len(y),
@@ -202,16 +205,37 @@ class _Training:
                 parts.setdefault(name, []).append(baseline.predict(later))
         return {name: np.concatenate(p) for name, p in parts.items()}
 
+    def _best_baseline(self, forecasts: dict[str, np.ndarray], folds: int) -> str:
+        """The baseline that the first `folds` inner cuts ask for.
+
+        The logistic regression on the rates, unless another is better by more than noise: it begins as the mean of
+        their log-odds, and where there is little to choose by, the smallest loss is luck. With next to no outcome it is
+        the constant rate.
+        """
+        default = LOGISTIC if self.rates else CONSTANT
+        if self.counts["mature"] < FEWEST:
+            return CONSTANT
+        counted, y, blocks = self.past.seen(folds)
+        if not len(y):
+            return default
+        losses = {name: metrics.log_losses(p[: len(counted)][counted], y) for name, p in forecasts.items()}
+        own = losses[default]
+        better = [name for name, loss in losses.items() if metrics.clearly_better(own - loss, blocks)]
+        return min(better, key=lambda name: losses[name].mean(), default=default)
+
+    @property
+    def rates(self) -> bool:
+        """Whether any rate may be read."""
+        return any(key in self.settings.features.keys and key not in self.settings.withheld for key in RATE_KEYS)
+
     def _baseline_in_the_past(self, forecasts: dict[str, np.ndarray]) -> np.ndarray:
-        """The forecasts of the best baseline of the inner cuts before; of the constant rate at first.
+        """The forecasts of the best baseline of the inner cuts before.
 
         The best in hindsight would be an unfair opponent: nobody could have chosen it.
         """
         parts, end = [], 0
         for number, fold in enumerate(self.past.folds):
-            counted, y, _ = self.past.seen(number)
-            losses = {name: metrics.log_loss(p[: len(counted)][counted], y) for name, p in forecasts.items()}
-            chosen = min(losses, key=lambda name: losses[name]) if len(y) else CONSTANT
+            chosen = self._best_baseline(forecasts, number)
             parts.append(forecasts[chosen][end : end + len(fold.validation)])
             end += len(fold.validation)
         return join(parts)
