@@ -73,24 +73,27 @@ def test_waiting_is_a_reason_that_only_readers_see(scored_company: Warehouse) ->
     assert waiting > 20
 
 
-def test_flagged_alerts_get_the_rate_of_their_kind(scored_company: Warehouse) -> None:
+def test_flagged_alerts_get_the_rate_of_their_kind_at_their_age(scored_company: Warehouse) -> None:
     warehouse = scored_company
     rows = warehouse.read(OPEN)
+    curves = read_curves(warehouse, rows["read_at"].iloc[0].to_pydatetime())
+    assert curves is not None
     flagged = rows[(rows["flood"] | rows["visibility_only"]) & (rows["status"] != "holdout")]
     assert len(flagged) > 5
     rates = warehouse.read(
         "SELECT * FROM scoring.flagged_rates WHERE as_of = (SELECT max(as_of) FROM scoring.flagged_rates)"
     )
-    for row in flagged.itertuples():
+    groups = curves.groups(flagged["team"], flagged["rule"])
+    age = (flagged["read_at"] - flagged["raised_at"]).dt.total_seconds().to_numpy()
+    for place, row in enumerate(flagged.itertuples()):
         kind = "visibility_only" if row.visibility_only else "flood"
         of_kind = rates[rates["kind"] == kind].set_index("rule")
         rate = of_kind.loc[row.rule if row.rule in of_kind.index else EVERY_RULE]
-        assert (row.probability, row.low, row.high, row.flag_words) == (
-            rate["probability"],
-            rate["low"],
-            rate["high"],
-            rate["words"],
-        )
+        at_raise = rate[["probability", "low", "high"]].to_numpy(dtype=np.float64)
+        now = curves.now(at_raise, np.repeat(groups[place], 3), np.repeat(age[place], 3))
+        assert (row.probability, row.low, row.high) == tuple(now)
+        assert row.flag_words == rate["words"]
+        assert row.low <= row.probability <= row.high
 
 
 def test_reading_moves_with_the_clock_and_stops_an_hour_after_the_newest_publication(scored_company: Warehouse) -> None:

@@ -208,7 +208,7 @@ class Score(_Document):
     raised_at: datetime
     probability: Annotated[float, Field(ge=0, le=1)] | None = Field(
         description="Actionability now: the probability that somebody acts on the alert within the horizon, given "
-        "that nobody has decided it by read_at. For a flagged alert, the share of its kind that is acted on. "
+        "that nobody has decided it by read_at. For a flagged alert, the share of its kind that is still acted on. "
         "Null while an alert of the random holdout is open."
     )
     probability_at_raise: Annotated[float, Field(ge=0, le=1)] | None = Field(

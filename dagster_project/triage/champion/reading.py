@@ -74,14 +74,16 @@ def as_read(
     age = (pd.Timestamp(moment) - alerts["raised_at"]).dt.total_seconds().to_numpy(dtype=np.float64)
     at_raise = scores["probability"].to_numpy(dtype=np.float64)
     flood, visibility_only = (scores[name].to_numpy(dtype=bool) for name in ("flood", "visibility_only"))
-    now = curves.now(at_raise, curves.groups(alerts["team"], alerts["rule"]), age)
+    groups = curves.groups(alerts["team"], alerts["rule"])
     of_kind = rates_of(rates, kinds(flood, visibility_only), alerts["rule"].to_numpy(dtype=object))
+    # The share of a kind is a chance at the raise as well: it falls with the wait.
+    now = curves.now(np.where(np.isnan(of_kind), at_raise, of_kind), groups, age)
     return pd.DataFrame(
         {
             "alert_id": scores["alert_id"].to_numpy(),
             "moment": pd.Series(pd.Timestamp(moment), index=range(len(scores))).astype("datetime64[us, UTC]"),
             "probability_at_raise": at_raise,
-            "probability": np.where(np.isnan(of_kind), now, of_kind),
+            "probability": now,
             "flood": flood,
             "visibility_only": visibility_only,
         }

@@ -130,7 +130,8 @@ class _Training:
         y = past.acted[past.validation][counted]
         baseline = self._baseline_in_the_past(forecasts)
         losses = {name: metrics.log_loss(p[counted], y) for name, p in forecasts.items()} if past.folds else {}
-        best = self._best_baseline(forecasts, len(past.folds))
+        serving = self._serving_baseline(forecasts)
+        best = min(losses, key=lambda name: losses[name]) if losses else CONSTANT
         self.evidence |= {
             "inner_cuts": [fold.cut.isoformat() for fold in past.folds],
             "validation_alerts": len(y),
@@ -141,10 +142,10 @@ class _Training:
                 f"too little to learn from: {self.counts['acted']} acted and {self.counts['not_acted']} not acted "
                 f"outcomes are known, {settings.minimum_acted} and {settings.minimum_not_acted} are needed"
             )
-            return Learned(self._baseline(best, why), self._table(forecasts))
+            return Learned(self._baseline(serving, why), self._table(forecasts))
         if not past.folds:
             why = "too little to learn from: the known outcomes lie too close in time to test a model on later ones"
-            return Learned(self._baseline(best, why), self._table(forecasts))
+            return Learned(self._baseline(serving, why), self._table(forecasts))
         competition = Competition(past)
         trees = competition.forecasts()
         gain = metrics.log_losses(baseline[counted], y) - metrics.log_losses(trees[counted], y)
@@ -180,7 +181,7 @@ class _Training:
             explanation += f"they serve unproven, as the settings ask: in the past they beat the best baseline {margin}"
         else:
             why = f"in the past no model beat the best baseline significantly (the trees did {margin})"
-            return Learned(self._baseline(best, why), table)
+            return Learned(self._baseline(serving, why), table)
         model = self._model(
             LIGHTGBM,
             explanation,
@@ -205,8 +206,8 @@ class _Training:
                 parts.setdefault(name, []).append(baseline.predict(later))
         return {name: np.concatenate(p) for name, p in parts.items()}
 
-    def _best_baseline(self, forecasts: dict[str, np.ndarray], folds: int) -> str:
-        """The baseline that the first `folds` inner cuts ask for.
+    def _serving_baseline(self, forecasts: dict[str, np.ndarray]) -> str:
+        """The baseline that serves where trees do not.
 
         The logistic regression on the rates, unless another is better by more than noise: it begins as the mean of
         their log-odds, and where there is little to choose by, the smallest loss is luck. With next to no outcome it is
@@ -215,10 +216,10 @@ class _Training:
         default = LOGISTIC if self.rates else CONSTANT
         if self.counts["mature"] < FEWEST:
             return CONSTANT
-        counted, y, blocks = self.past.seen(folds)
+        counted, y, blocks = self.past.seen(len(self.past.folds))
         if not len(y):
             return default
-        losses = {name: metrics.log_losses(p[: len(counted)][counted], y) for name, p in forecasts.items()}
+        losses = {name: metrics.log_losses(p[counted], y) for name, p in forecasts.items()}
         own = losses[default]
         better = [name for name, loss in losses.items() if metrics.clearly_better(own - loss, blocks)]
         return min(better, key=lambda name: losses[name].mean(), default=default)
@@ -226,16 +227,19 @@ class _Training:
     @property
     def rates(self) -> bool:
         """Whether any rate may be read."""
-        return any(key in self.settings.features.keys and key not in self.settings.withheld for key in RATE_KEYS)
+        features, withheld = self.settings.features, self.settings.withheld
+        return bool(features.outcome_windows) and any(k in features.keys and k not in withheld for k in RATE_KEYS)
 
     def _baseline_in_the_past(self, forecasts: dict[str, np.ndarray]) -> np.ndarray:
-        """The forecasts of the best baseline of the inner cuts before.
+        """The forecasts of the best baseline of the inner cuts before; of the constant rate at first.
 
         The best in hindsight would be an unfair opponent: nobody could have chosen it.
         """
         parts, end = [], 0
         for number, fold in enumerate(self.past.folds):
-            chosen = self._best_baseline(forecasts, number)
+            counted, y, _ = self.past.seen(number)
+            losses = {name: metrics.log_loss(p[: len(counted)][counted], y) for name, p in forecasts.items()}
+            chosen = min(losses, key=lambda name: losses[name]) if len(y) else CONSTANT
             parts.append(forecasts[chosen][end : end + len(fold.validation)])
             end += len(fold.validation)
         return join(parts)

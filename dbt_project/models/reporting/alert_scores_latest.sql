@@ -60,14 +60,11 @@ select
     case
         when facts.is_hidden then null
         when not facts.is_open then facts.probability
-        when facts.kind is not null then coalesce(rate_of_rule.probability, rate_of_kind.probability, facts.probability)
-        else chance.now
+        else coalesce(flagged.now, chance.now)
     end as probability,
     case when not facts.is_hidden then facts.probability end as probability_at_raise,
-    case when facts.is_open and not facts.is_hidden and facts.kind is not null
-        then coalesce(rate_of_rule.low, rate_of_kind.low) end as low,
-    case when facts.is_open and not facts.is_hidden and facts.kind is not null
-        then coalesce(rate_of_rule.high, rate_of_kind.high) end as high,
+    case when facts.is_open and not facts.is_hidden then flagged.low end as low,
+    case when facts.is_open and not facts.is_hidden then flagged.high end as high,
     case when facts.is_open and facts.kind is not null
         then coalesce(rate_of_rule.words, rate_of_kind.words) end as flag_words,
     case when facts.is_hidden then 'holdout' else facts.status end as status,
@@ -113,6 +110,19 @@ cross join lateral (
 cross join lateral (
     select {{ chance_now('facts.probability', 'curve.a', 'curve.b', 'curve.c') }} as now
 ) as chance
+-- What is true of a flagged alert is the share of its kind; it falls with the wait as every other chance.
+cross join lateral (
+    select
+        coalesce(rate_of_rule.probability, rate_of_kind.probability) as share,
+        coalesce(rate_of_rule.low, rate_of_kind.low) as low,
+        coalesce(rate_of_rule.high, rate_of_kind.high) as high
+) as of_its_kind
+cross join lateral (
+    select
+        {{ chance_now('of_its_kind.share', 'curve.a', 'curve.b', 'curve.c') }} as now,
+        {{ chance_now('of_its_kind.low', 'curve.a', 'curve.b', 'curve.c') }} as low,
+        {{ chance_now('of_its_kind.high', 'curve.a', 'curve.b', 'curve.c') }} as high
+) as flagged
 cross join lateral (
     select
         case
