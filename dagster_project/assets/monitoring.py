@@ -104,8 +104,10 @@ def _shown(
     moments = [as_of - horizon - timedelta(weeks=week) for week in range(WEEKS)]
     alerts = history.merge(scores[["alert_id", "probability", "as_of"]], on="alert_id", how="inner")
     shown = as_read(alerts, moments, lambda at: read_curves(warehouse, at) or no_curves(at, horizon), as_of)
-    published = shown["alert_id"].map(alerts.set_index("alert_id")["as_of"])
-    return shown[(published <= shown["moment"]).to_numpy(dtype=bool)]
+    published = alerts.set_index("alert_id")["as_of"].reindex(
+        shown["alert_id"]
+    )  # `map` refuses an empty series of times
+    return shown[published.array <= shown["moment"].array]
 
 
 def _evaluated_auc(models: ModelStore, version: str | None) -> float:

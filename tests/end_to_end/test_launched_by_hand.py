@@ -102,9 +102,7 @@ def test_a_backfill_derives_the_chosen_days_and_no_others(company: Company) -> N
     before = {name: path.stat().st_mtime_ns for name, path in files.items()}
     assert chosen <= before.keys()
     definitions = build_defs(settings=company.settings, warehouse=company.login("test_job"))
-    job = definitions.get_implicit_job_def_for_assets([FEATURES])
-    assert job is not None
-    result = job.execute_in_process(
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=company.instance,
         asset_selection=[FEATURES],
         tags={AS_OF_TAG: company.end.isoformat()},

@@ -1,5 +1,6 @@
 """Readers that hold what they read: a run neither waits for them nor makes others wait."""
 
+import json
 import re
 import threading
 import time
@@ -17,7 +18,7 @@ from dagster_project.automation import REFRESH
 from dagster_project.commands.run import run_job
 from dagster_project.errors import HeedError
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, PUBLISH
-from dagster_project.resources.dbt.project import _dbt, dbt_directory
+from dagster_project.resources.dbt.project import call_dbt, dbt_directory, dbt_environment, dbt_vars
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.migrations import schema_version
 from dagster_project.resources.warehouse.run_lock import RUN_LOCK_VARIABLE
@@ -134,8 +135,10 @@ def build_view(own: Warehouse, company: Company, monkeypatch: pytest.MonkeyPatch
 
     def build() -> tuple[int, str]:
         with dbt_directory(own.home) as directory:
-            command = ("run", "--select", "monitoring_latest")
-            finished = _dbt(command, own, company.settings, company.end, directory, {"reader_patience": 2})
+            variables = json.dumps({**dbt_vars(company.settings), "reader_patience": 2})
+            places = ("--target-path", str(directory), "--log-path", str(directory), "--vars", variables)
+            command = ("run", "--select", "monitoring_latest", *places)
+            finished = call_dbt(command, dbt_environment(own, company.end))
         return finished.returncode, finished.stdout + finished.stderr
 
     return build
