@@ -80,7 +80,7 @@ def words(score: dict[str, Any]) -> str:
 
 def example(now: datetime) -> str:
     """The message of `heed destinations --test`."""
-    score = {name: None for name in (*_FACTS, *_NUMBERS, "flag_words", "model_version")}
+    score: dict[str, Any] = {name: None for name in (*_FACTS, *_NUMBERS, "flag_words", "model_version")}
     score |= {"alert_id": "heed-test", "raised_at": now, "rule": "heed test", "probability": 0.5, "status": "test"}
     score |= {"title": "A test of `heed destinations --test`", "flood": False, "visibility_only": False, "as_of": now}
     return document({**score, "reasons": ["this is a test"]}, now)

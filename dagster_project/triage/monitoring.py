@@ -271,13 +271,14 @@ def open_alerts_as_read(shown: pd.DataFrame, horizon: timedelta) -> list[Reading
     by_age = {str(age): own.set_index("metric") for age, own in measured.groupby("age", sort=False) if age != EVERY_AGE}
     readings = []
     for age, own in by_age.items():
-        value, low, high = (float(own.at["forecast_minus_acted", name]) for name in ("value", "low", "high"))
+        numbers = own[["value", "low", "high"]].astype(float).to_dict("index")
+        value, low, high = (numbers["forecast_minus_acted"][name] for name in ("value", "low", "high"))
         n = int(own["alert_days"].iloc[0])
         if np.isnan(value):
             readings.append(replace(_too_few("open_alerts_as_read", READ_OFF, n, MINIMUM_READ), subject=age))
             continue
         beyond = abs(value) > READ_OFF and (low > 0 or high < 0)
-        said, happened = own.at["mean_forecast", "value"], own.at["acted_share", "value"]
+        said, happened = (numbers[name]["value"] for name in ("mean_forecast", "acted_share"))
         text = f"open for {age}: the board said {said:.1%} on average, {happened:.1%} were acted on"
         readings.append(
             Reading("open_alerts_as_read", age, value, READ_OFF, "warning" if beyond else "well", text, n, low, high)

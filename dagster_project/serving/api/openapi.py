@@ -108,9 +108,14 @@ OPERATIONS = (
     ),
     Operation(
         *("webhook", "post", "/webhooks/{name}", "Alerts and actions from another system, in its own form, signed"),
-        {200: ("Stored.", models.Received), 401: ("The signature is missing or wrong.", models.Error)}
-        | {404: ("There is no such webhook in heed.toml.", models.Error), **_REFUSED}
-        | {503: ("Not stored: send it again.", models.Error)},
+        {
+            **{200: ("Stored.", models.Received), 401: ("The signature is missing or wrong.", models.Error)},
+            **{
+                404: ("There is no such webhook in heed.toml.", models.Error),
+                503: ("Not stored: send it again.", models.Error),
+            },
+            **_REFUSED,
+        },
         body=models.PushedRows,
     ),
     Operation(
