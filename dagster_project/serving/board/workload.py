@@ -29,7 +29,7 @@ SELECT reliability.mean_forecast, reliability.alerts, reliability.acted
 FROM training.reliability AS reliability
 JOIN training.model_versions AS versions USING (model_version)
 WHERE reliability.model_version = %(version)s
-  AND reliability.contender = CASE WHEN versions.kind = 'lightgbm' THEN 'model' ELSE versions.kind END
+  AND reliability.contender = CASE WHEN versions.kind IN ('mixture', 'lightgbm') THEN 'model' ELSE versions.kind END
   AND reliability.as_of = (SELECT max(as_of) FROM training.reliability WHERE model_version = %(version)s)
 """
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from dagster_project.errors import HeedError
 from dagster_project.triage.evaluation.metrics import expit
-from dagster_project.triage.features.contract import settings_from_contract
+from dagster_project.triage.features.contract import histories_about, settings_from_contract
 from dagster_project.triage.features.matrix import ColumnPlan
 from dagster_project.triage.learning import boosting
 from dagster_project.triage.learning.baselines import Baseline
@@ -28,6 +28,7 @@ from dagster_project.triage.learning.trees import Forest
 
 FORMAT = 2
 LIGHTGBM = "lightgbm"
+MIXTURE = "mixture"
 PRIOR = "prior"
 
 # Alerts are scored and explained in batches of so many, which bounds the memory. At 150 columns a batch takes 60 MB to
@@ -64,7 +65,7 @@ class Recalibration:
 class Model:
     """Forecasts the probability of action; comes from `train` or `Model.from_document`.
 
-    kind : "lightgbm", "prior" or the name of a baseline.
+    kind : "mixture" (`mixture/model.py`) or "prior"; of earlier releases "lightgbm" or the name of a baseline.
     cut : data through this moment went into it (UTC).
     contract : the feature contract it was trained with.
     explanation : what it is and why it serves, in words.
@@ -113,11 +114,13 @@ class Model:
         if self.baseline is not None:
             probability = self.calibration.apply(self.baseline.predict(frame))
         else:
-            forest = self._forest()
-            batches = _batches(frame, SCORED_AT_A_TIME)
-            parts = [forest.raw_scores(self.plan.matrix(some), self.threads) for some in batches]
-            probability = self.calibration.apply(expit(np.concatenate(parts) / self.members))
+            probability = np.concatenate([self.trees_forecast(some) for some in in_batches(frame)])
         return probability if self.recalibration is None else self.recalibration.calibration.apply(probability)
+
+    def trees_forecast(self, frame: pd.DataFrame) -> np.ndarray:
+        """The calibrated probability of the trees alone: float64 [alerts]."""
+        log_odds = self._forest().raw_scores(self.plan.matrix(frame), self.threads) / self.members
+        return self.calibration.apply(expit(log_odds))
 
     def contributions(self, frame: pd.DataFrame) -> np.ndarray:
         """Exact Shapley contributions to the log-odds before calibration: float64 [alerts, columns]."""
@@ -131,10 +134,17 @@ class Model:
         if self.baseline is None:
             return [
                 sentences
-                for some in _batches(frame, EXPLAINED_AT_A_TIME)
+                for some in in_batches(frame, explained=True)
                 for sentences in reasons_from_contributions(some, self.plan, self.contributions(some), settings, top)
             ]
         return reasons_from_baseline(self.baseline, frame, settings, top, nothing_known=self.kind == PRIOR)
+
+    def reads(self, source: str) -> bool:
+        """Whether a column ("severity") or attribute ("@region"), or a history about it, takes part in the scores."""
+        settings = settings_from_contract(self.contract)
+        if len(self.plan.without([source], settings).columns) < len(self.plan.columns):
+            return True
+        return self.baseline is not None and self.baseline.reads(histories_about([source], settings))
 
     def to_document(self) -> tuple[str | None, dict[str, Any]]:
         """(LightGBM's text format or None, a JSON-able document) for `from_document`."""
@@ -209,5 +219,7 @@ class Model:
 _PARSED: dict[bytes, Forest] = {}
 
 
-def _batches(frame: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
+def in_batches(frame: pd.DataFrame, explained: bool = False) -> Iterator[pd.DataFrame]:
+    """The alerts in batches that bound the memory of scoring, or of explaining."""
+    size = EXPLAINED_AT_A_TIME if explained else SCORED_AT_A_TIME
     return (frame.iloc[first : first + size] for first in range(0, len(frame), size))

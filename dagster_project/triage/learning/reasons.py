@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.evaluation.contenders import REPEAT_LAST
+from dagster_project.triage.evaluation.contenders import REPEAT
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.features.keys import EVERYTHING, KEY_SEPARATOR
 from dagster_project.triage.features.matrix import HISTORY_SOURCES, Column, ColumnPlan
@@ -84,8 +84,8 @@ def reasons_from_baseline(
         return [[NOTHING_KNOWN][:top] for _ in range(len(frame))]
     if baseline.name == LOGISTIC:
         keys = [str(rate["name"]).removeprefix("rate_per_") for rate in baseline.numbers["rates"]]
-    elif baseline.name == REPEAT_LAST:
-        keys = ["rule"]
+    elif baseline.name.startswith(REPEAT):
+        keys = [baseline.name.removeprefix(REPEAT)]
     else:
         keys = [key for key in RATE_KEYS if baseline.name == f"rate_per_{key}"]
     if not keys:
