@@ -105,8 +105,8 @@ def plan(warehouse: Warehouse, settings: Settings) -> dict[str, int]:
     for name, rules in settings.destinations.items():
         if is_quiet(now, rules):
             continue
-        said = {alert: Said(*last) for alert, last in last_messages(warehouse, name).items()}
-        messages = [_message(score, said.get(score["alert_id"]), rules, now) for score in to_say(scores, said, rules)]
+        sent = {alert: Said(*last) for alert, last in last_messages(warehouse, name).items()}
+        messages = [_message(score, sent.get(score["alert_id"]), rules, now) for score in to_say(scores, sent, rules)]
         written[name] = enqueue(warehouse, name, messages, shown)
     return written
 

@@ -36,8 +36,8 @@ def send(row: Waiting, destination: Destination, address: str, secret: str, clie
         if "^" in record:  # it would end the condition
             return Outcome("failed", f"{record!r} is not the number of a record")
         query = f"sysparm_query={quote(f'number={record}', safe='')}&sysparm_fields=sys_id&sysparm_limit=1"
-        found = client.ask("GET", f"{table}?{query}", headers=headers)
-        rows = found.get("result") if isinstance(found, dict) else None
+        answer = client.ask("GET", f"{table}?{query}", headers=headers)
+        rows = answer.get("result") if isinstance(answer, dict) else None
         if not rows:
             return Outcome("failed", f"there is no {destination.table} with the number {record}")
         record = str(rows[0]["sys_id"])

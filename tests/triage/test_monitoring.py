@@ -113,10 +113,10 @@ def test_a_board_that_says_too_much_to_old_alerts_is_noticed() -> None:
     well = watch.open_alerts_as_read(shown(1.0), horizon)
     assert {each.verdict for each in well} <= {"well", "too few"}
     assert sum(each.verdict == "well" for each in well) >= 3
-    found = watch.open_alerts_as_read(shown(1.6), horizon)
-    wrong = [each for each in found if each.verdict == "warning"]
+    overstated = watch.open_alerts_as_read(shown(1.6), horizon)
+    wrong = [each for each in overstated if each.verdict == "warning"]
     assert {each.subject for each in wrong} == {"3 to 7 days", "older"}
-    assert found[: len(wrong)] == wrong
+    assert overstated[: len(wrong)] == wrong
     assert all(each.low > 0 for each in wrong)
     assert {each.verdict for each in watch.open_alerts_as_read(shown(1.0).head(50), horizon)} == {"too few"}
 

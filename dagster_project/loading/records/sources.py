@@ -142,8 +142,8 @@ class _Json(RecordSource):
         self._by_line = self._by_line and not layout.records
         self._paths = layout.records
         if not self._by_line and not layout.records:
-            found = find_list(self._open())
-            self.list_at = ".".join(found or ())
+            path = find_list(self._open())
+            self.list_at = ".".join(path or ())
             self._found = (self.list_at,) if self.list_at else ()
         else:
             self._found = ()

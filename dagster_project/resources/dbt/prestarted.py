@@ -84,7 +84,7 @@ class DbtProcess:
 
     def __init__(self, args: list[str], output: int, pid: int, server: _Server) -> None:
         self.args, self.pid = args, pid
-        self.stdout = open(output, "rb")  # noqa: SIM115  (whoever reads it closes it)
+        self.stdout = open(output, "rb")  # noqa: SIM115  (its reader closes it)
         self.returncode: int | None = None
         self._server = server
 

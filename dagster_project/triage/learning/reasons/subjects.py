@@ -93,15 +93,15 @@ def claims(
         if plan.columns[position].name in counts.columns:
             columns.setdefault(subject, []).append(position)
     teller = _Teller(frame, plan, matrix, counts, settings, usual)
-    made = []
+    by_subject = []
     for subject, push in _without_repetition(frame, dict(pushes), settings):
         kind, name = subject
         proofs = list(teller.history(name)) if kind == "history" else []
         # Where history has counts of the same fact, they are newer than those of the training.
         if not proofs:
             proofs = [proof for at in columns.get(subject, ()) for proof in teller.counted(at, name)]
-        made.append(Claim(subject, push, tuple(proofs)))
-    return made
+        by_subject.append(Claim(subject, push, tuple(proofs)))
+    return by_subject
 
 
 class _Teller:
@@ -267,13 +267,13 @@ def reasons_from_baseline(
     else:
         keys = [key for key in RATE_KEYS if baseline.name == f"rate_per_{key}"]
     features = {f.name: f for f in history_features_for(settings)}
-    made = []
+    by_subject = []
     for key in keys:
         proofs = tuple(_history_proofs(frame, key, features, usual))
         if proofs:
             push = distance(proofs[0].known, proofs[0].acted, usual)
-            made.append(Claim(("history", key), push, proofs))
-    return _in_words(convincing(made, usual, probability, top), probability, usual, top)
+            by_subject.append(Claim(("history", key), push, proofs))
+    return _in_words(convincing(by_subject, usual, probability, top), probability, usual, top)
 
 
 def _in_words(chosen: list[list[Reason]], probability: np.ndarray, usual: float, top: int) -> list[list[str]]:
