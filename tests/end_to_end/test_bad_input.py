@@ -71,7 +71,13 @@ class InProcess(Shell):
 
 @pytest.fixture
 def heed(tmp_path: Path, empty_database: str) -> Shell:
+    """The real command, for a few tests: what a process adds is the same for every error."""
     return Shell(tmp_path / "home", empty_database)
+
+
+@pytest.fixture
+def in_process(tmp_path: Path, empty_database: str) -> InProcess:
+    return InProcess(tmp_path / "home", empty_database)
 
 
 def write(path: Path, header: list[str], rows: list[list[object]]) -> Path:
@@ -95,21 +101,21 @@ def test_a_missing_file(heed: Shell, tmp_path: Path) -> None:
     assert "no.csv does not exist" in said
 
 
-def test_a_missing_column_names_the_nearest(heed: Shell, tmp_path: Path) -> None:
+def test_a_missing_column_names_the_nearest(in_process: InProcess, tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", ["alert_id", "raised", "rule"], [["1", "2025-01-01", "r"]])
-    said = heed.refuses("load", "--alerts", str(file))
+    said = in_process.refuses("load", "--alerts", str(file))
     assert "raised_at" in said
     assert "raised" in said
-    assert heed.warehouse.value("SELECT count(*) FROM raw.alerts") == 0
+    assert in_process.warehouse.value("SELECT count(*) FROM raw.alerts") == 0
 
 
-def test_an_empty_file(heed: Shell, tmp_path: Path) -> None:
+def test_an_empty_file(in_process: InProcess, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
-    assert "empty" in heed.refuses("load", "--alerts", str(tmp_path / "a.csv"))
+    assert "empty" in in_process.refuses("load", "--alerts", str(tmp_path / "a.csv"))
 
 
-def test_nothing_was_loaded_yet(heed: Shell) -> None:
-    assert "heed load" in heed.refuses("run")
+def test_nothing_was_loaded_yet(in_process: InProcess) -> None:
+    assert "heed load" in in_process.refuses("run")
 
 
 def test_a_warehouse_that_does_not_answer(heed: Shell) -> None:
@@ -118,21 +124,23 @@ def test_a_warehouse_that_does_not_answer(heed: Shell) -> None:
     assert "hunter2" not in said
 
 
-def test_a_moment_that_is_none(heed: Shell) -> None:
-    assert "'yesterday' is not a moment" in heed.refuses("run", "--as-of", "yesterday")
+def test_a_moment_that_is_none(in_process: InProcess) -> None:
+    assert "'yesterday' is not a moment" in in_process.refuses("run", "--as-of", "yesterday")
 
 
-def test_a_replay_backwards(heed: Shell, tmp_path: Path) -> None:
+def test_a_replay_backwards(in_process: InProcess, tmp_path: Path) -> None:
     out = str(tmp_path / "o.parquet")
-    assert "ends before it begins" in heed.refuses("replay", "--from", "2025-02-01", "--to", "2025-01-01", "--out", out)
-    assert "neither .parquet nor .csv" in heed.refuses(
+    assert "ends before it begins" in in_process.refuses(
+        "replay", "--from", "2025-02-01", "--to", "2025-01-01", "--out", out
+    )
+    assert "neither .parquet nor .csv" in in_process.refuses(
         "replay", "--from", "2025-01-01", "--to", "2025-02-01", "--out", str(tmp_path / "o.txt")
     )
 
 
-def test_a_setting_that_does_not_exist(heed: Shell, tmp_path: Path) -> None:
+def test_a_setting_that_does_not_exist(in_process: InProcess, tmp_path: Path) -> None:
     (tmp_path / "heed.toml").write_text("[outcome]\nhorizont = 3\n")
-    said = heed.refuses("run", HEED_SETTINGS=str(tmp_path / "heed.toml"))
+    said = in_process.refuses("run", HEED_SETTINGS=str(tmp_path / "heed.toml"))
     assert "heed.toml:2" in said
 
 
