@@ -31,7 +31,7 @@ faults: setup ## killed processes, servers, disks and files, for real; prints wh
 soak: setup ## random faults against running schedules and service, for MINUTES=60 with SEED=11; writes benchmarks/soak.md
 	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60) --seed $(or $(SEED),11)
 
-equivalence: setup ## 200 random sequences: does the incremental run equal the full one? about 2 hours; writes benchmarks/equivalence.md
+equivalence: setup ## 200 random sequences: does the incremental run equal the full one? about 3 hours; writes benchmarks/equivalence.md
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.equivalence --sequences $(or $(SEQUENCES),200)
 
 test-postgres: setup ## the tests that touch a warehouse, on the system's PostgreSQL instead of the embedded one

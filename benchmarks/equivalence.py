@@ -97,7 +97,7 @@ trainings were refused because too many actions had a type that nobody explained
 Compared: {", ".join(f"`{name}`" for name in COMPARED)}, the feature files of the open days, and the history that
 flags and features read. Rows are compared whole; only the moment of writing may differ. A company has some tens
 of alerts. Every restore goes into a fresh cluster with the same system identifier, where object ids and transaction
-numbers repeat. Not run here: checks of clean tables, reporting views, the watch over scores.
+numbers repeat. Not run here: dbt's tests, reporting views, the watch over scores; suites only in the last run.
 {differing}"""
 
 
