@@ -13,7 +13,7 @@ page of another site sends them, as is every WebSocket. GET never changes anythi
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -35,6 +35,7 @@ class Guard:
         permission: a page at an address came from that address, so no other site can pretend to be it.
     headers : added to each answer that does not set them itself.
     queries_by_post : paths that accept statements in `query`, only by POST.
+    is_shared : whether a request only reads, and a page of another site that may read sends it; by default none may.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Guard:
         hosts: Iterable[str],
         headers: Mapping[str, str],
         queries_by_post: Iterable[str] = (),
+        is_shared: Callable[[Scope], bool] = lambda scope: False,
     ) -> None:
         self.inner = app
         self._hosts = frozenset(name.lower() for name in (*LOCAL_NAMES, *hosts))
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self._queries_by_post = frozenset(queries_by_post)
+        self._is_shared = is_shared
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -79,7 +82,7 @@ class Guard:
                 421, "the service is not called by this name", "use its address, or start it with --allowed-host NAME"
             )
         writes = scope["type"] == "websocket" or scope["method"] not in READING
-        if writes and is_foreign(headers):
+        if writes and is_foreign(headers) and not self._is_shared(scope):
             return refusal(403, "a page of another site sent this", "send it from the service's own pages or a program")
         if (
             scope["type"] == "http"

@@ -158,9 +158,10 @@ class Schedule(Section):
 
 
 class Serving(Section):
-    """How `heed serve` identifies users."""
+    """How `heed serve` identifies users, and which pages of other sites may read from it."""
 
     user_header: str = ""
+    origins: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
     @field_validator("user_header")
     @classmethod
@@ -170,6 +171,17 @@ class Serving(Section):
         if name.lower() in ("authorization", "cookie", "host", "origin", "content-type"):
             raise ValueError(f"{name!r} is a header that clients set themselves, write one like 'X-Forwarded-User'")
         return name
+
+    @field_validator("origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?", origin):
+                raise ValueError(
+                    f"{origin!r} is not the origin of pages, write one like 'https://alerts.example.com': small "
+                    "letters, no path, no slash at the end, the port only where it is not the usual one"
+                )
+        return origins
 
 
 class Compute(Section):

@@ -1,4 +1,4 @@
-"""Commands that serve, tell and watch: `up`, `serve`, `notify`, `destinations`, `doctor`.
+"""Commands that serve, tell and watch: `up`, `serve`, `mcp`, `notify`, `destinations`, `doctor`.
 
 Belongs here: arguments, exit status, and what is printed.
 Does not belong here: the servers (`commands/up.py`, `serving/`), the checks (`commands/doctor.py`).
@@ -43,6 +43,14 @@ def serve(host: str, port: int, allowed_host: tuple[str, ...]) -> None:
     serve_scores(
         host, port, allowed_host, say=lambda line: click.echo(json_line(line) if in_json() else f"heed: {line}")
     )
+
+
+@main.command()
+def mcp() -> None:
+    """Serve scores to an assistant over MCP, on standard input and output. Needs the extra: pip install 'heed[mcp]'."""
+    from dagster_project.serving.model_context import serve as serve_tools
+
+    serve_tools()
 
 
 @main.command()

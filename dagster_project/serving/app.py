@@ -3,7 +3,7 @@
 Belongs here: reading requests, headers, the form of errors.
 Does not belong here: routes and status codes (`api/openapi.py`), checking JSON (`api/models.py`), SQL
 (`api/scores.py`, `api/feedback.py`, `board/board.py`), markup (`board/pages.py`), who may write (`writers.py`), the
-guard against other sites (`guard.py`), the process (`server.py`).
+guard against other sites (`guard.py`), whom it lets read all the same (`sharing.py`), the process (`server.py`).
 
 Starlette without FastAPI: these requests fit FastAPI badly (a form and JSON at one address, JSON of any content type,
 the token before the body, HEAD), and it costs 0.1 to 0.4 ms a request and 0.6 s at the start.
@@ -26,6 +26,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
@@ -33,21 +34,24 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from dagster_project.guard import Guard, refusal
+from dagster_project.serving.api.changes import read_changes, read_limit
 from dagster_project.serving.api.closing import closings, undo
 from dagster_project.serving.api.feedback import give, newest_feedback
 from dagster_project.serving.api.models import NewFeedback, NewUndo, Wanted
-from dagster_project.serving.api.openapi import OPERATIONS, description
+from dagster_project.serving.api.openapi import OPERATIONS, Operation, description
 from dagster_project.serving.api.scores import read_score, read_scores
 from dagster_project.serving.board.badge import badge
 from dagster_project.serving.board.board import Board
 from dagster_project.serving.board.filter import Filter, select_page
 from dagster_project.serving.board.pages import board_page, problem_page, row_name
-from dagster_project.serving.freshness import Freshness, read_freshness
+from dagster_project.serving.freshness import Freshness, require_freshness
 from dagster_project.serving.metrics import CONTENT_TYPE, Counted, Metrics
 from dagster_project.serving.pool import Pool
 from dagster_project.serving.problem import Problem
+from dagster_project.serving.sharing import Sharing
+from dagster_project.serving.tokens import NO_TOKEN, NotLoggedIn, OnlyWithToken, Token
 from dagster_project.serving.webhooks.webhooks import Webhooks
-from dagster_project.serving.writers import NotLoggedIn, Writers
+from dagster_project.serving.writers import Writers
 
 STATIC = Path(__file__).parent / "static"
 # A thousand of the longest IDs, each byte escaped as JSON allows, fit.
@@ -67,6 +71,7 @@ _BADGE_HEADERS = {
     # Pages of other systems embed it.
     "Cross-Origin-Resource-Policy": "cross-origin",
     "Cache-Control": f"private, max-age={BADGE_SECONDS}",
+    "Vary": "Origin, Authorization",  # what a cache keeps must fit who asks
 }
 
 
@@ -94,6 +99,8 @@ def create_app(
     board: Board | None = None,
     writers: Writers | None = None,
     webhooks: Webhooks | None = None,
+    read_token: Token = NO_TOKEN,
+    origins: Iterable[str] = (),
 ) -> ASGIApp:
     """The service.
 
@@ -104,19 +111,25 @@ def create_app(
     board : the open alerts, if they were read already.
     writers : who may give feedback and take back closings; by default everybody, under any name.
     webhooks : the systems that push alerts and actions; by default none.
+    read_token : required of those who read, unless they bring the token for writing; by default nobody needs one.
+    origins : whose pages may read; by default no other site's.
     """
-    metrics = Metrics(pool, refresh_cron, clock)
+    metrics, writers = Metrics(pool, refresh_cron, clock), writers or Writers()
     endpoints = _Endpoints(
-        pool, refresh_cron, clock, board or Board(pool), metrics, writers or Writers(), webhooks or Webhooks()
+        pool, refresh_cron, clock, board or Board(pool), metrics, writers, webhooks or Webhooks(), read_token
     )
+    guarded = [Middleware(OnlyWithToken, tokens=(read_token, writers.token))] if read_token else []
+
+    def route(op: Operation) -> Route:
+        middleware = guarded if op.access == "read" else []
+        return Route(op.route, getattr(endpoints, op.name), methods=[op.method], middleware=middleware)
+
     app = Starlette(
-        routes=[
-            *(Route(op.route, getattr(endpoints, op.name), methods=[op.method]) for op in OPERATIONS),
-            Mount("/static", StaticFiles(directory=STATIC)),
-        ],
+        routes=[*map(route, OPERATIONS), Mount("/static", StaticFiles(directory=STATIC))],
         exception_handlers={Problem: _on_problem, HTTPException: _on_http, 500: _on_bug},
     )
-    return Counted(Guard(app, hosts, _HEADERS), metrics)
+    sharing = Sharing(app, origins, [op.route for op in OPERATIONS if op.shared])
+    return Counted(Guard(sharing, hosts, _HEADERS, is_shared=sharing.is_shared), metrics)
 
 
 _Statement = TypeVar("_Statement", NewFeedback, NewUndo)
@@ -134,6 +147,7 @@ class _Endpoints:
         metrics: Metrics,
         writers: Writers,
         webhooks: Webhooks,
+        read_token: Token,
     ) -> None:
         self._pool = pool
         self._cron = refresh_cron
@@ -142,12 +156,19 @@ class _Endpoints:
         self._metrics = metrics
         self._writers = writers
         self._webhooks = webhooks
+        self._read_token = read_token
 
     def _freshness(self, cursor: Cursor) -> Freshness:
-        freshness = read_freshness(cursor, self._cron, self._clock())
-        if freshness is None:
-            raise Problem(503, "the warehouse holds no published scores yet", "run `heed run`, then ask again")
-        return freshness
+        return require_freshness(cursor, self._cron, self._clock())
+
+    def alerts(self, request: Request) -> Response:
+        since, limit = request.query_params.get("since"), read_limit(request.query_params.get("limit"))
+
+        def work(cursor: Cursor) -> dict[str, Any]:
+            fresh = self._freshness(cursor)
+            return {**read_changes(cursor, since, limit), "freshness": fresh.to_document()}
+
+        return JSONResponse(self._pool.read(work))
 
     def score(self, request: Request) -> Response:
         alert_id = request.path_params["alert_id"]
@@ -261,7 +282,7 @@ class _Endpoints:
         return Response(self._metrics.page(), headers={"Content-Type": CONTENT_TYPE})
 
     def openapi(self, request: Request) -> Response:
-        return JSONResponse(description(self._writers))
+        return JSONResponse(description(self._writers, self._read_token))
 
 
 def _on_problem(request: Request, error: Exception) -> Response:

@@ -15,6 +15,7 @@ from croniter import CroniterError, croniter
 from psycopg2.extensions import cursor as Cursor
 
 from dagster_project.serving.pool import rows
+from dagster_project.serving.problem import Problem
 
 # Scores are stale once this many scheduled refreshes have passed without a publication.
 MISSED_REFRESHES = 2
@@ -72,6 +73,17 @@ def read_freshness(cursor: Cursor, refresh_cron: str, now: datetime) -> Freshnes
     # A publication with an as_of in the future (the clock was wrong once) says nothing about how fresh scores are now.
     newest = (rows(cursor, _NEWEST, {"until": now + AHEAD}) if has_table else []) or rows(cursor, _NEWEST_SCORE)
     return Freshness(**newest[0], now=now, stale_before=stale_before(refresh_cron, now)) if newest else None
+
+
+def require_freshness(cursor: Cursor, refresh_cron: str, now: datetime) -> Freshness:
+    """The same, for who has nothing to answer otherwise.
+
+    Raises Problem: 503: nothing was ever published.
+    """
+    freshness = read_freshness(cursor, refresh_cron, now)
+    if freshness is None:
+        raise Problem(503, "the warehouse holds no published scores yet", "run `heed run`, then ask again")
+    return freshness
 
 
 def stale_before(refresh_cron: str, now: datetime) -> datetime:

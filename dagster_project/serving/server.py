@@ -16,8 +16,9 @@ from dagster_project.errors import HeedError
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.serving.problem import Problem
+from dagster_project.serving.tokens import READING, WRITING, Token
 from dagster_project.serving.webhooks.webhooks import Webhooks
-from dagster_project.serving.writers import TOKEN_VARIABLE, Writers
+from dagster_project.serving.writers import Writers
 from dagster_project.settings import heed_home, load_settings
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str
     Raises HeedError: the settings, the address or the warehouse prevent it.
     """
     settings = load_settings()
-    writers = Writers.of(os.environ.get(TOKEN_VARIABLE), settings.serving.user_header)
+    read_token, token = (Token.of(name, os.environ.get(name)) for name in (READING, WRITING))
     warehouse = Warehouse(heed_home())
     webhooks = Webhooks.of(settings, warehouse.connect)
     from dagster_project.listening import address_of, is_loopback, listen, server_of
@@ -48,8 +49,10 @@ def serve(host: str, port: int, allowed_hosts: Sequence[str], say: Callable[[str
             settings.schedule.refresh_scores,
             hosts=[host, *allowed_hosts],
             board=board,
-            writers=writers,
+            writers=Writers(token, settings.serving.user_header),
             webhooks=webhooks,
+            read_token=read_token,
+            origins=settings.serving.origins,
         )
         say(f"the board is on {address_of(host, listening)}/, the warehouse is {warehouse.describe()}")
         if not is_loopback(host):

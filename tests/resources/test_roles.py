@@ -25,6 +25,7 @@ from dagster_project.settings import Settings
 from tests.conftest import LOGINS, Company
 
 FOUND = ("flood_days", "visibility_only_rules", "flagged_alerts", "daily_volume_band", "checked_rows")
+CHANGED = ("deliveries", "alert_changes")
 JUDGED = ("model_evaluations", "reliability", "workload_curves", "audit_findings", "team_scorecards")
 
 
@@ -45,7 +46,7 @@ def allowed(role: str, schema: str, table: str) -> set[str]:
             "reporting": read,
             "quality": add | {"DELETE"} if table in FOUND else read,
             "training": add | {"DELETE"} if table in JUDGED else add,
-            "scoring": read if table == "feedback" else add | {"UPDATE"} if table == "deliveries" else add,
+            "scoring": read if table == "feedback" else add | {"UPDATE"} if table in CHANGED else add,
         }[schema]
     if role == "heed_analyst":
         if schema == "raw":

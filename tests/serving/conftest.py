@@ -86,9 +86,11 @@ def serving(
     hosts: list[str] | None = None,
     writers: Writers | None = None,
     protocol: type[PatientProtocol] | None = None,
+    **access: Any,
 ) -> Iterator[Service]:
     pool = Pool(warehouse)
-    server = server_of(create_app(pool, CRON, hosts=hosts or (), clock=clock, writers=writers), protocol=protocol)
+    app = create_app(pool, CRON, hosts=hosts or (), clock=clock, writers=writers, **access)
+    server = server_of(app, protocol=protocol)
     with listen("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

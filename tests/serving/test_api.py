@@ -347,6 +347,8 @@ def test_answers_are_as_described(service: Service, scored: tuple[str, float]) -
         ("get", "/alerts/{alert_id}/score", path_of("nobody's"), None),
         ("post", "/scores", "/scores", {"alert_ids": [scored[0], "nobody's"]}),
         ("post", "/scores", "/scores", {}),
+        ("get", "/alerts", "/alerts?limit=100", None),
+        ("get", "/alerts", "/alerts?since=never-given", None),
         ("post", "/feedback", "/feedback", {"alert_id": scored[0], "verdict": "useful"}),
         ("get", "/health", "/health", None),
         ("get", "/health/fresh", "/health/fresh", None),
@@ -395,7 +397,7 @@ def test_what_the_description_forbids_is_refused_and_what_it_allows_is_not(servi
 
 
 def test_every_operation_answers_head_where_it_answers_get(service: Service, scored: tuple[str, float]) -> None:
-    for path in ("/", "/health", path_of(scored[0]), "/openapi.json", "/metrics"):
+    for path in ("/", "/health", "/alerts", path_of(scored[0]), "/openapi.json", "/metrics"):
         answer = service.ask(path, method="HEAD")
         assert (answer.status, answer.body) == (200, b"")
 

@@ -42,13 +42,13 @@ BODY = st.one_of(
     ).map(json.dumps),
 )
 QUERY = st.dictionaries(
-    st.sampled_from(["team", "rule", "age", "flag", "threshold", "page", "by", "x"]),
+    st.sampled_from(["team", "rule", "age", "flag", "threshold", "page", "by", "since", "limit", "x"]),
     st.one_of(TEXT, st.sampled_from(["1", "7", "older", "flood", "none", "99999999999", "-1"])),
     max_size=5,
 )
 PATH = st.one_of(
     st.sampled_from(
-        ["/", "/scores", "/feedback", "/health", "/openapi.json", "/static/board.css", "/static/../app.py"]
+        ["/", "/alerts", "/scores", "/feedback", "/health", "/openapi.json", "/static/board.css", "/static/../app.py"]
     ),
     TEXT.map(lambda text: f"/alerts/{quote(text.encode('utf-8', 'surrogatepass'), safe='')}/score"),
     TEXT.map(lambda text: f"/alerts/{quote(text.encode('utf-8', 'surrogatepass'), safe='')}/badge.svg"),

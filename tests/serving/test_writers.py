@@ -13,6 +13,7 @@ import pytest
 from dagster_project.errors import HeedError
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.serving.api.openapi import description
+from dagster_project.serving.tokens import NO_TOKEN, READING, WRITING, Token
 from dagster_project.serving.writers import Writers
 from dagster_project.settings import load_settings
 from tests.conftest import Company
@@ -28,19 +29,23 @@ PROXY = {HEADER: "Jürgen Ångström".encode().decode("latin-1")}
 
 @pytest.fixture(scope="module")
 def with_token(copied: Warehouse, company: Company) -> Iterator[Service]:
-    with serving(copied, lambda: company.end + timedelta(minutes=10), writers=Writers(TOKEN)) as running:
+    with serving(
+        copied, lambda: company.end + timedelta(minutes=10), writers=Writers(Token(WRITING, TOKEN))
+    ) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def with_proxy(copied: Warehouse, company: Company) -> Iterator[Service]:
-    with serving(copied, lambda: company.end + timedelta(minutes=10), writers=Writers("", HEADER)) as running:
+    with serving(copied, lambda: company.end + timedelta(minutes=10), writers=Writers(NO_TOKEN, HEADER)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def with_both(copied: Warehouse, company: Company) -> Iterator[Service]:
-    with serving(copied, lambda: company.end + timedelta(minutes=10), writers=Writers(TOKEN, HEADER)) as running:
+    with serving(
+        copied, lambda: company.end + timedelta(minutes=10), writers=Writers(Token(WRITING, TOKEN), HEADER)
+    ) as running:
         yield running
 
 
@@ -183,12 +188,14 @@ def test_the_description_says_what_is_asked_for(with_both: Service, with_token: 
     assert "securitySchemes" not in description()["components"]
 
 
+@pytest.mark.parametrize("variable", [WRITING, READING])
 @pytest.mark.parametrize("token", ["short", "with blanks in it, and long", "ä" * 20, "line\nbreak" * 4])
-def test_a_token_that_keeps_nobody_out_is_refused(token: str) -> None:
-    with pytest.raises(HeedError, match="HEED_SERVE_TOKEN") as refused:
-        Writers.of(token, "")
+def test_a_token_that_keeps_nobody_out_is_refused(token: str, variable: str) -> None:
+    with pytest.raises(HeedError, match=variable) as refused:
+        Token.of(variable, token)
     assert token not in str(refused.value)
-    assert Writers.of("", "") == Writers.of(None, "") == Writers()
+    assert not Token.of(variable, "")
+    assert not Token.of(variable, None)
 
 
 @pytest.mark.parametrize("name", ["X Forwarded", "X-User:", "Authorization", "cookie", "X_Ü"])

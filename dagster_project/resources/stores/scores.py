@@ -1,7 +1,8 @@
 """Published scores: append-only, each publication in one transaction.
 
-Belongs here: publishing and reading scores, drawing the holdout, storing monitoring readings.
-Does not belong here: how a score is computed (`triage/pipeline.py`).
+Belongs here: publishing and reading scores, recording what a publication changed, drawing the holdout, storing
+monitoring readings.
+Does not belong here: how a score is computed (`triage/pipeline.py`), giving changes out (`serving/api/changes.py`).
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def publish_scores(
         other, and the reporting views hide it until its outcome is known. 0 draws nothing. The draw is logged in
         `scoring.holdout`, in the same transaction, for both arms.
 
-    The same transaction records the publication, even if no score is new: it tells readers how fresh scores are.
+    The same transaction records the publication, even if no score is new: it tells readers how fresh scores are. It
+    also records which alerts changed for those who pull, by score or by outcome, since the last publication.
     """
     added = 0
     with warehouse.transaction() as cursor:
@@ -115,6 +117,7 @@ def publish_scores(
             "$2::double precision AS share",
             parameters=(as_of, holdout_share),
         )
+        cursor.execute("CREATE TEMPORARY TABLE added (alert_id text) ON COMMIT DROP")
         if holdout_share > 0:
             cursor.execute(
                 "INSERT INTO scoring.holdout_salt (salt) VALUES (gen_random_uuid()::text || gen_random_uuid()::text) "
@@ -127,7 +130,54 @@ def publish_scores(
             "VALUES ($1, now(), $2, $3, $4)",
             parameters=(as_of, model_version, open_alerts, added),
         )
+        _record_changes(cursor)
     return added
+
+
+# Positions follow the order of commits, whatever the clocks say: each publication holds PUBLISH_LOCK until it has
+# committed, and takes the numbers after the last one that it sees. `changed` are the alerts with a score of this
+# publication, unless they have one of a later as-of; and those whose outcome differs from what was last recorded. That
+# compares all scored alerts, so it also finds what an earlier run decided and did not come to publish.
+_CHANGES = """
+WITH changed AS (
+    {changed}
+    UNION
+    SELECT known.alert_id FROM scoring.alert_changes AS known
+    LEFT JOIN marts.alert_outcomes AS outcomes ON outcomes.alert_id = known.alert_id
+    WHERE (outcomes.alert_id IS NULL, outcomes.outcome, outcomes.known_at)
+          IS DISTINCT FROM (known.change = 'gone', known.outcome, known.known_at)
+),
+recorded AS (
+    INSERT INTO scoring.alert_changes (alert_id, position, change, outcome, known_at)
+    SELECT changed.alert_id,
+           (SELECT coalesce(max(last_position), 0) FROM scoring.change_marks)
+               + row_number() OVER (ORDER BY changed.alert_id),
+           CASE WHEN outcomes.alert_id IS NULL THEN 'gone' WHEN outcomes.outcome IS NOT NULL THEN 'decided'
+                WHEN known.outcome IS NOT NULL THEN 'reopened' ELSE 'scored' END,
+           outcomes.outcome, outcomes.known_at
+    FROM changed
+    LEFT JOIN marts.alert_outcomes AS outcomes ON outcomes.alert_id = changed.alert_id
+    LEFT JOIN scoring.alert_changes AS known ON known.alert_id = changed.alert_id
+    ON CONFLICT (alert_id) DO UPDATE SET position = excluded.position, change = excluded.change,
+        outcome = excluded.outcome, known_at = excluded.known_at
+    RETURNING position
+)
+INSERT INTO scoring.change_marks (last_position) SELECT max(position) FROM recorded HAVING count(*) > 0
+"""
+_ADDED = """SELECT added.alert_id FROM pg_temp.added AS added CROSS JOIN pg_temp.this_run
+    WHERE NOT EXISTS (
+        SELECT FROM scoring.alert_scores AS s WHERE s.alert_id = added.alert_id AND s.as_of > this_run.as_of)"""
+# The first time, also where an earlier version of heed published scores and recorded no changes.
+_EVERY = """SELECT outcomes.alert_id FROM marts.alert_outcomes AS outcomes
+    WHERE EXISTS (SELECT FROM scoring.alert_scores AS s WHERE s.alert_id = outcomes.alert_id)"""
+
+
+def _record_changes(cursor: Cursor) -> None:
+    cursor.execute("SELECT to_regclass('marts.alert_outcomes') IS NOT NULL, EXISTS (SELECT FROM scoring.change_marks)")
+    is_cleaned, is_begun = cursor.fetchone() or (False, False)
+    if is_cleaned:
+        cursor.execute("ANALYZE pg_temp.added")
+        cursor.execute(_CHANGES.format(changed=_ADDED if is_begun else _EVERY))
 
 
 def _append_scores(cursor: Cursor, scores: pd.DataFrame, holdout_share: float) -> int:
@@ -161,6 +211,7 @@ def _append_scores(cursor: Cursor, scores: pd.DataFrame, holdout_share: float) -
                   newest.visibility_only)
                  IS DISTINCT FROM (incoming.model_version, incoming.probability, incoming.status,
                                    incoming.flood, incoming.visibility_only)""",
+        keep="alert_id",
     )
 
 

@@ -342,19 +342,23 @@ def _close(connection: Connection) -> None:
         connection.close()
 
 
-def append(cursor: Cursor, table: str, rows: pa.Table, *, columns: str, select: str, conflict: str = "") -> int:
+def append(
+    cursor: Cursor, table: str, rows: pa.Table, *, columns: str, select: str, conflict: str = "", keep: str = ""
+) -> int:
     """Bulk-write rows (COPY into a temporary table, then one INSERT), and return how many were added.
 
     table : the qualified target, from heed's own code, never from users.
     columns : the target's columns, as SQL.
     select : the expressions over the temporary table `incoming`, as SQL after SELECT, including the FROM clause.
     conflict : an ON CONFLICT clause.
+    keep : a column of the target; the added rows' values in it go into the temporary table `added`.
     """
     cursor.execute("DROP TABLE IF EXISTS pg_temp.incoming")
     cursor.adbc_ingest("incoming", rows, mode="create", temporary=True)
     cursor.execute(
-        f"WITH added AS (INSERT INTO {table} ({columns}) SELECT {select} {conflict} RETURNING 1) "
-        "SELECT count(*) FROM added"
+        f"WITH new AS (INSERT INTO {table} ({columns}) SELECT {select} {conflict} RETURNING {keep or 1}) "
+        + (", kept AS (INSERT INTO pg_temp.added SELECT * FROM new) " if keep else "")
+        + "SELECT count(*) FROM new"
     )
     row = cursor.fetchone()
     cursor.execute("DROP TABLE pg_temp.incoming")

@@ -84,8 +84,8 @@ RIGHTS: tuple[Right, ...] = (
     Right(SCORER, "training", ("DELETE",), _EVIDENCE),
     Right(SCORER, "scoring", _ADD, but=("feedback",)),
     Right(SCORER, "scoring", _READ, ("feedback",)),
-    # How the sending of a message went.
-    Right(SCORER, "scoring", ("UPDATE",), ("deliveries",)),
+    # How the sending of a message went, and the newest change of an alert.
+    Right(SCORER, "scoring", ("UPDATE",), ("deliveries", "alert_changes")),
     Right(ANALYST, "raw", _READ, ("loads", "undecodable_rows")),
     Right(ANALYST, "marts", _READ),
     Right(ANALYST, "quality", _READ),

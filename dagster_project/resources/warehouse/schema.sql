@@ -145,6 +145,21 @@ CREATE TABLE IF NOT EXISTS scoring.publications (
 );
 CREATE INDEX IF NOT EXISTS publications_newest ON scoring.publications (as_of DESC, published_at DESC);
 -- How runs ended, so that each end is told once, by whichever process learns of it first.
+-- What others pull: the newest change of each alert, numbered in the order of commits. A later change of the same alert
+-- takes its row to a later position, so nobody who asks for "all after" a position misses one or gets one twice.
+CREATE TABLE IF NOT EXISTS scoring.alert_changes (
+    alert_id text PRIMARY KEY, position bigint NOT NULL,
+    change text NOT NULL CHECK (change IN ('scored', 'decided', 'reopened', 'gone')), outcome text, known_at timestamptz
+);
+CREATE UNIQUE INDEX IF NOT EXISTS alert_changes_in_order ON scoring.alert_changes (position);
+CREATE INDEX IF NOT EXISTS alert_changes_open ON scoring.alert_changes (position) WHERE outcome IS NULL AND change <> 'gone';
+-- One row per publication that changed something. The random mark says of a position from which warehouse it is: one that was
+-- restored from a backup counts the same numbers again, for other changes.
+CREATE TABLE IF NOT EXISTS scoring.change_marks (
+    last_position bigint PRIMARY KEY, mark text NOT NULL DEFAULT left(replace(gen_random_uuid()::text, '-', ''), 12),
+    published_at timestamptz NOT NULL DEFAULT now()
+);
+
 CREATE TABLE IF NOT EXISTS scoring.run_ends (
     run_id text PRIMARY KEY, job text NOT NULL, as_of timestamptz, ended_at timestamptz NOT NULL DEFAULT now(),
     status text NOT NULL CHECK (status IN ('succeeded', 'failed')), what text
@@ -452,6 +467,16 @@ COMMENT ON COLUMN scoring.publications.published_at IS 'When it was written.';
 COMMENT ON COLUMN scoring.publications.model_version IS 'The model that scored; null: there was no open alert.';
 COMMENT ON COLUMN scoring.publications.alerts IS 'Open alerts that were scored.';
 COMMENT ON COLUMN scoring.publications.added IS 'Rows added to scoring.alert_scores: the scores that changed.';
+COMMENT ON TABLE scoring.alert_changes IS 'What `GET /alerts` of heed serve gives: the newest change of each scored alert.';
+COMMENT ON COLUMN scoring.alert_changes.alert_id IS 'The alert.';
+COMMENT ON COLUMN scoring.alert_changes.position IS 'Its place in the order in which changes were published.';
+COMMENT ON COLUMN scoring.alert_changes.change IS 'scored (first or differently), decided (or decided differently), reopened, or gone (no longer in marts.alerts).';
+COMMENT ON COLUMN scoring.alert_changes.outcome IS 'The outcome at this change; null: open, or gone.';
+COMMENT ON COLUMN scoring.alert_changes.known_at IS 'When the outcome became known.';
+COMMENT ON TABLE scoring.change_marks IS 'One row per publication that changed something: tells the positions of this warehouse from those of another.';
+COMMENT ON COLUMN scoring.change_marks.last_position IS 'The last position that the publication gave.';
+COMMENT ON COLUMN scoring.change_marks.mark IS 'Random text, part of the cursors that heed serve gives.';
+COMMENT ON COLUMN scoring.change_marks.published_at IS 'When it was written.';
 COMMENT ON TABLE scoring.run_ends IS 'How runs ended: one row per run, append-only.';
 COMMENT ON COLUMN scoring.run_ends.run_id IS 'The run, as Dagster knows it.';
 COMMENT ON COLUMN scoring.run_ends.job IS 'refresh_scores, retrain or prune; run: a command that failed before its job began.';

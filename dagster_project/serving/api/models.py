@@ -249,6 +249,31 @@ class Scores(_Document):
     freshness: Freshness
 
 
+class Change(_Document):
+    alert_id: str
+    change: Literal["scored", "decided", "reopened", "gone"] = Field(
+        description="The newest change: scored, for the first time or differently; decided, or decided differently; "
+        "reopened; gone: it was taken out of the source. An alert that you do not know is new, whatever this says."
+    )
+    score: Score | None = Field(description="Its newest score, for this moment; null where the alert is gone.")
+
+
+class Changes(_Document):
+    changes: list[Change] = Field(description="In the order of their publication, each alert at its newest change.")
+    next: str = Field(description="The cursor to send as `since`. Opaque: do not compare or calculate with it.")
+    more: bool = Field(description="There are more changes already: ask again at once.")
+    freshness: Freshness
+
+
+class OpenAlerts(_Document):
+    alerts: list[Score] = Field(
+        description="In the order of the board: by probability, flagged alerts last; those without a number at random "
+        "places."
+    )
+    matching: int = Field(description="Open alerts in all that were asked for.")
+    freshness: Freshness
+
+
 class Feedback(_Document):
     feedback_id: int
     alert_id: str
