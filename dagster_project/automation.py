@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from dagster_project.assets.sources import GROUP
 from dagster_project.errors import HeedError
 from dagster_project.resources.as_of import AS_OF_TAG, FULL_REFRESH_TAG, REFRESH, RETRAIN
 from dagster_project.resources.failures import what_stopped
@@ -23,9 +24,11 @@ from dagster_project.resources.warehouse.run_lock import WAREHOUSE_TAG
 from dagster_project.settings import Settings
 
 PRUNE = "prune"
+PULL = "pull"
 
 _TRAINING = dg.AssetSelection.groups("training")
-_EVERYTHING = dg.AssetSelection.all() - dg.AssetSelection.groups("raw")
+_SOURCES = dg.AssetSelection.groups(GROUP)
+_EVERYTHING = dg.AssetSelection.all() - dg.AssetSelection.groups("raw") - _SOURCES
 
 refresh_job = dg.define_asset_job(
     REFRESH,
@@ -44,6 +47,13 @@ retrain_job = dg.define_asset_job(
     hooks={give_back_memory},
     description="As `refresh_scores`, and trains in between: learns from the known outcomes and lets the gate decide. "
     "Launched by hand, it takes now as its as-of.",
+)
+
+pull_job = dg.define_asset_job(
+    PULL,
+    selection=_SOURCES,
+    executor_def=dg.in_process_executor,
+    description="Fetches what is new from the sources of heed.toml. It adds rows, so it does not wait for other runs.",
 )
 
 
@@ -82,6 +92,8 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         )
         def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
             as_of = context.scheduled_execution_time.astimezone(UTC)
+            if job == PULL:
+                return dg.RunRequest(run_key=as_of.isoformat())
             tags = {} if job == PRUNE else {AS_OF_TAG: as_of.isoformat()}
             return dg.RunRequest(run_key=as_of.isoformat(), tags={**tags, **WAREHOUSE_TAG})
 
@@ -91,6 +103,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         schedule(PRUNE, settings.schedule.prune),
         schedule(REFRESH, settings.schedule.refresh_scores),
         schedule(RETRAIN, settings.schedule.retrain),
+        *([schedule(PULL, settings.schedule.pull)] if settings.sources else []),
     ]
 
 

@@ -24,8 +24,9 @@ from dagster_project.assets.monitoring import monitoring  # noqa: E402
 from dagster_project.assets.quality import clean_checks, flags  # noqa: E402
 from dagster_project.assets.reading import decision_curves  # noqa: E402
 from dagster_project.assets.scoring import alert_scores  # noqa: E402
+from dagster_project.assets.sources import source_assets  # noqa: E402
 from dagster_project.assets.training import training_assets  # noqa: E402
-from dagster_project.automation import SENSORS, build_schedules, prune_job, refresh_job, retrain_job  # noqa: E402
+from dagster_project.automation import SENSORS, build_schedules, prune_job, pull_job, refresh_job, retrain_job  # noqa: E402
 from dagster_project.checks import data_docs_job  # noqa: E402
 from dagster_project.instance import relax_sync  # noqa: E402
 from dagster_project.resources.cluster import Cluster  # noqa: E402
@@ -68,6 +69,7 @@ def build_defs(
     }
     return dg.Definitions(
         assets=[
+            *source_assets(settings, warehouse),
             *raw_assets(settings),
             *build_dbt_assets(),
             flags,
@@ -79,7 +81,7 @@ def build_defs(
             deliveries,
         ],
         asset_checks=[*clean_checks, monitoring],
-        jobs=[refresh_job, retrain_job, prune_job, data_docs_job()],
+        jobs=[refresh_job, retrain_job, prune_job, data_docs_job(), *([pull_job] if settings.sources else [])],
         schedules=build_schedules(settings),
         sensors=SENSORS,
         resources=resources,

@@ -148,8 +148,9 @@ class Schedule(Section):
     refresh_scores: str = "*/15 * * * *"
     retrain: str = "0 3 * * 1"
     prune: str = "30 2 * * *"
+    pull: str = "*/10 * * * *"
 
-    @field_validator("refresh_scores", "retrain", "prune")
+    @field_validator("refresh_scores", "retrain", "prune", "pull")
     @classmethod
     def _cron(cls, line: str) -> str:
         if not re.fullmatch(r"\s*(\S+\s+){4}\S+\s*", line):
@@ -258,6 +259,56 @@ class Webhook(Section):
     timestamp_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
 
 
+# What each kind of source cannot do without.
+_SOURCE_NEEDS: dict[str, tuple[str, ...]] = {
+    "pagerduty": ("secret_from",),
+    "jira": ("url", "secret_from"),
+    "servicenow": ("url", "secret_from"),
+    "github": ("secret_from", "repositories"),
+    "sentry": ("secret_from", "organization"),
+    "dagster": (),
+    "dbt": ("path",),
+}
+
+
+class PullSource(Section):
+    """Another system from which heed fetches alerts and what was done about them. `secret_from` names the environment
+    variable with its token or password."""
+
+    kind: Literal["pagerduty", "jira", "servicenow", "github", "sentry", "dagster", "dbt"]
+    url: Annotated[str, Field(pattern=r"^(https?://[^\s?#]+)?$")] = ""
+    path: str = ""
+    secret_from: Annotated[str, Field(pattern=rf"{_VARIABLE}|^$")] = ""
+    user: str = ""
+    query: str = ""
+    table: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "incident"
+    organization: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    repositories: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    preset: str = ""
+    since: Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\d)?$")] = ""
+    # Systems index their searches late: Jira and Sentry within seconds, busy ServiceNow instances within minutes.
+    overlap_minutes: Annotated[float, Field(ge=0, le=10_080)] = 10
+
+    @field_validator("repositories")
+    @classmethod
+    def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+                raise ValueError(f"{name!r} is neither owner/name nor an organization")
+        return names
+
+    @field_validator("since")
+    @classmethod
+    def _a_date(cls, text: str) -> str:
+        return date.fromisoformat(text).isoformat() if text else text
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Self:
+        if missing := [name for name in _SOURCE_NEEDS[self.kind] if not getattr(self, name)]:
+            raise ValueError(f"a source of the kind {self.kind} also needs {' and '.join(missing)}")
+        return self
+
+
 class Settings(Section):
     """All settings, as `load_settings` returns them."""
 
@@ -274,6 +325,7 @@ class Settings(Section):
     notify: Notify = Notify()
     destinations: dict[_Name, Destination] = {}
     webhooks: dict[_Name, Webhook] = {}
+    sources: dict[_Name, PullSource] = {}
 
     def feature_settings(self) -> FeatureSettings:
         """The settings of features."""

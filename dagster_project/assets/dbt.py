@@ -18,6 +18,7 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
 from dagster_dbt.errors import DagsterDbtError
 
+from dagster_project.assets.sources import source_keys
 from dagster_project.errors import HeedError, one_line
 from dagster_project.resources.as_of import is_full_refresh, run_as_of
 from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, FULL, PUBLISH, cleaning
@@ -211,6 +212,7 @@ def raw_assets(settings: Settings) -> list[dg.AssetSpec]:
             description=text,
             owners=["team:data-engineering"],
             kinds={"postgres"},
+            deps=source_keys(settings) if name in ("alerts", "actions") else [],
             metadata={
                 "dagster/table_name": f"{settings.source.database_schema}.{getattr(settings.source, name, name)}"
             },

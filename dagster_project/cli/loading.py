@@ -1,7 +1,7 @@
-"""Commands about files of alerts: `load`, `inspect`.
+"""Commands that bring alerts: `load`, `inspect`, `pull`.
 
 Belongs here: arguments, which file is loaded as what, and what is printed.
-Does not belong here: loading (`loading/`).
+Does not belong here: loading and pulling (`loading/`).
 """
 
 from __future__ import annotations
@@ -171,6 +171,43 @@ def inspect(
         click.echo(one_line(line))
     for question in questions:
         click.echo(one_line(f"QUESTION: {question}"))
+
+
+@main.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@JSON
+def pull(names: tuple[str, ...], json_output: bool) -> None:
+    """Fetch what is new from the sources of heed.toml: all, or those named."""
+    from dagster_project.loading.pulls.pull import pull as pull_source
+    from dagster_project.resources.warehouse.schema import prepare
+    from dagster_project.settings import load_settings
+
+    settings, say = load_settings(), progress()
+    if not names and not settings.sources:
+        raise HeedError("heed.toml has no sources", "add a table like [sources.pagerduty]; docs/connect.md has them")
+    warehouse = this_warehouse()
+    prepare(warehouse)
+    reports, failures = [], []
+    for name in names or tuple(settings.sources):
+        try:
+            report = pull_source(name, settings, warehouse, say)
+        except HeedError as error:  # one system that is down must not keep the others from being pulled
+            failures.append((name, error))
+            continue
+        reports.append(report)
+        if not json_output:
+            click.echo(one_line(report.line()))
+            for warning in report.warnings:
+                click.echo(one_line(f"  WARNING: {warning}"))
+    if json_output:
+        click.echo(json.dumps([report.to_document() for report in reports]))
+    if any(report.actions for report in reports):
+        _warn_of_unknown_types(warehouse)
+    for name, error in failures[:-1]:
+        click.echo(one_line(f"heed: {name}: {error.cause}; {error.remedy}"), err=True)
+    if failures:
+        name, error = failures[-1]
+        raise HeedError(f"{name}: {error.cause}", error.remedy)
 
 
 def _warn_of_unknown_types(warehouse: Warehouse) -> None:

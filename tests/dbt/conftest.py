@@ -55,7 +55,7 @@ class Dbt:
         runner = dbtRunner(callbacks=[lambda event: self.events.append((event.info.name, event.info.msg))])
         places = [
             "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--target-path", str(self.folder),
-            "--no-write-json",
+            *([] if "--write-json" in arguments else ["--no-write-json"]),
         ]  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.warehouse.dbt_environment().items():

@@ -16,9 +16,9 @@ from dagster_project.errors import HeedError
 from dagster_project.loading.presets import preset_names, read_preset
 
 NAMES = (
-    *("alertmanager", "datadog", "defectdojo", "defender", "github-code-scanning", "github-dependabot", "grafana"),
-    *("jira", "nagios", "opsgenie", "pagerduty", "security-hub", "sentinel", "sentry", "servicenow", "splunk"),
-    *("suricata", "wazuh", "zabbix"),
+    *("alertmanager", "datadog", "dbt", "defectdojo", "defender", "github-code-scanning", "github-dependabot"),
+    *("grafana", "jira", "nagios", "opsgenie", "pagerduty", "security-hub", "sentinel", "sentry", "servicenow"),
+    *("splunk", "suricata", "wazuh", "zabbix"),
 )
 
 
@@ -222,7 +222,7 @@ SHAPES: list[tuple[str, str, str, list[tuple[str, str, str, str | None]], dict[s
                 }
             ]
         ),
-        [("https://github.com/o/web/security/dependabot/4", "2026-05-01T08:00:00Z", "GHSA-1", "ws")],
+        [("o/web|dependabot|4", "2026-05-01T08:00:00Z", "GHSA-1", "ws")],
         {"tolerable_risk": 1},
     ),
     (
@@ -243,7 +243,7 @@ SHAPES: list[tuple[str, str, str, list[tuple[str, str, str, str | None]], dict[s
                 for n in (1, 2)
             ]
         ),
-        [(f"o/web|{n}", "2026-05-01T08:00:00Z", "py/sqli", "a.py") for n in (1, 2)],
+        [(f"o/web|code-scanning|{n}", "2026-05-01T08:00:00Z", "py/sqli", "a.py") for n in (1, 2)],
         {"fixed": 1, "false positive": 1},
     ),
     (
@@ -389,6 +389,37 @@ SHAPES: list[tuple[str, str, str, list[tuple[str, str, str, str | None]], dict[s
         ),
         [("1", "2026-05-01T08:00:00Z", "KeyError", "app.views"), ("2", "2026-05-01T08:00:00Z", "KeyError", None)],
         {"acted": 1, "closed-by-machine": 1},
+    ),
+    (
+        "dbt",
+        "run_results.json",
+        json.dumps(
+            {
+                "metadata": {"dbt_schema_version": "https://schemas.getdbt.com/dbt/run-results/v6.json"},
+                "results": [
+                    {"unique_id": "model.shop.orders", "status": "error", "timing": [], "message": "no such column"},
+                    *(
+                        {
+                            "unique_id": f"test.shop.not_null_orders_{column}.ab12cd34ef",
+                            "status": status,
+                            "timing": [{"name": "execute", "completed_at": "2026-05-01T08:00:00.123456Z"}],
+                            "failures": 3,
+                            "message": "Got 3 results, configured to fail if != 0",
+                        }
+                        for column, status in (("id", "fail"), ("customer", "pass"))
+                    ),
+                ],
+            }
+        ),
+        [
+            (
+                "test.shop.not_null_orders_id.ab12cd34ef|2026-05-01T08:00:00.123Z",
+                "2026-05-01T08:00:00.123456Z",
+                "not_null_orders_id",
+                "test.shop.not_null_orders_id.ab12cd34ef",
+            )
+        ],
+        {},
     ),
     (
         "sentinel",

@@ -152,11 +152,13 @@ class Field:
     paths : where to look. how : "first" takes the first path with a value, "join" all of them with `joint` between,
         "id" joins all as ids are joined and is empty where one is.
     value : a text that is the same for every record, where no path gives one.
-    pattern : a regular expression that is searched in the text; its first group is the value, none where nothing
-        matches.
+    pattern : a regular expression that is searched in the text; its group is the value, none where nothing matches.
+        Several groups are joined as ids are.
     texts : text -> text, compared without regard to case. mask : words with digits in them become #, so that titles
         that name a host or a number share a text. otherwise : where to look if there is nothing here.
     after, unit : the value is not a time but how long after the time at this path, in seconds, ms or minutes.
+    moments : paths of an id that hold times. Systems write one time in several ways; the id has it in UTC, to the
+        millisecond, which is what the coarsest of them keep.
     """
 
     paths: tuple[str, ...] = ()
@@ -169,6 +171,7 @@ class Field:
     otherwise: Field | None = None
     after: str = ""
     unit: str = "s"
+    moments: tuple[str, ...] = ()
 
     def all_paths(self) -> tuple[str, ...]:
         """Every path that may be looked at."""
@@ -193,20 +196,29 @@ class Field:
             if text is not None and self.after:
                 text = _shifted(text_of(look_up(record, self.after)), text, self.unit)
             if text is not None:
-                parts.append(text)
+                parts.append(_to_the_millisecond(text) if path in self.moments else text)
                 if self.how == "first":
                     break
         if self.how == "id":
-            return JOINT.join(p.replace("\\", "\\\\").replace(JOINT, "\\" + JOINT) for p in parts)
+            return id_of(parts)
         result = self.joint.join(parts) or None
         if result is not None and self.pattern:
             match = _regex(self.pattern).search(result)
-            result = None if match is None else (match[1] if match.re.groups else match[0])
+            result = None if match is None else id_of(list(match.groups(""))) if match.re.groups > 1 else _group(match)
         if result is not None and self.texts:
             result = self.texts.get(result.casefold(), result)
         if result is not None and self.mask:
             result = _NUMBERED.sub("#", result)
         return result
+
+
+def id_of(parts: list[str]) -> str:
+    """One id of several parts."""
+    return JOINT.join(part.replace("\\", "\\\\").replace(JOINT, "\\" + JOINT) for part in parts)
+
+
+def _group(match: re.Match[str]) -> str | None:
+    return match[1] if match.re.groups else match[0]
 
 
 _NUMBERED = re.compile(r"[^\s,;:()\[\]{}'\"=/]*\d[^\s,;:()\[\]{}'\"=/]*")
@@ -221,6 +233,16 @@ def _shifted(start: str | None, span: str, unit: str) -> str | None:
         return (datetime.fromisoformat(moment or "") + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
     except (ValueError, OverflowError):
         return None
+
+
+def _to_the_millisecond(text: str) -> str:
+    """A time in UTC, cut to the millisecond, without trailing zeros; what is no time comes back as it is."""
+    written = TimeColumn("", TimeRule()).iso(text, 0)
+    if not written.endswith("Z") or "." not in written:
+        return written
+    whole, fraction = written[:-1].split(".")
+    fraction = fraction[:3].rstrip("0")
+    return f"{whole}.{fraction}Z" if fraction else f"{whole}Z"
 
 
 _regex = lru_cache(maxsize=1 << 8)(re.compile)

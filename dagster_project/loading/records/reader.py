@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from dagster_project.errors import HeedError
 from dagster_project.loading.columns import listed
-from dagster_project.loading.contract import COLUMNS, NUMBERS, OWN_COLUMNS, REQUIRED, Kind, nearest, normal_name, shown
+from dagster_project.loading.contract import COLUMNS, NUMBERS, REQUIRED, Kind, nearest, normal_name, shown
 from dagster_project.loading.readers import arrow_text
 from dagster_project.loading.readers.chunk import Chunk, Reader
 from dagster_project.loading.readers.layout import Layout
@@ -136,7 +136,11 @@ class RecordReader(Reader):
         if names is None or self.decisions_only:
             return ()
         record: Record = dict.fromkeys(names)
-        return tuple(name for name, _ in leaves(record) if name not in self._used_keys() and not self._is_kept(name))
+        return tuple(
+            name
+            for name, _ in leaves(record)
+            if name not in self._used_keys() and not self.mapping.keeps(self.kind, name)
+        )
 
     def _used_keys(self) -> set[str]:
         return {key for one in self.mapping.fields.values() for path in one.all_paths() for key in roots(path)}
@@ -227,21 +231,13 @@ class RecordReader(Reader):
         )
         return Chunk(len(rows), contract, self._attributes([r for _, r in rows]), block.rejected, typed)
 
-    def _is_kept(self, path: str) -> bool:
-        if "attributes" not in COLUMNS[self.kind]:
-            return False
-        if self.mapping.keep is not None:
-            return any(_under(path, one) for one in self.mapping.keep)
-        taken = (*self.mapping.ignored, *self.mapping.used(), *OWN_COLUMNS)
-        return not any(_under(path, one) for one in taken)
-
     def _attributes(self, rows: list[Record]) -> list[tuple[str, pa.Array]]:
         kept: dict[str, bool] = {}
         values: dict[str, list[Any]] = {}
         for at, record in enumerate(rows):
             for path, value in leaves(record):
                 if path not in kept:
-                    kept[path] = self._is_kept(path)
+                    kept[path] = self.mapping.keeps(self.kind, path)
                 if kept[path] and value not in (None, "") and str(value) not in self.mapping.empty:
                     values.setdefault(path.strip(BLANKS), [None] * len(rows))[at] = value
         return [(path, arrow_text.json_of(column)) for path, column in sorted(values.items())]
@@ -348,12 +344,6 @@ def _some(counts: Any) -> str:
 def _called(name: str, one: Field) -> str:
     path = one.paths[0] if one.paths else name
     return path if normal_name(path) == normal_name(name) else f"{name} ({path})" if name in COLUMNS["alerts"] else path
-
-
-def _under(path: str, root: str) -> bool:
-    """Whether a path is one that a mapping names, lies below it, or (for a part of a list) holds it."""
-    path, root = normal_name(path), normal_name(root)
-    return path == root or path.startswith((f"{root}.", f"{root}[")) or root.startswith(f"{path}[")
 
 
 def _is_typed(rows: list[Record], one: Field) -> bool:

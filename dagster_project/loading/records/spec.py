@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dagster_project.errors import HeedError
-from dagster_project.loading.contract import COLUMNS, Kind, nearest, shown
+from dagster_project.loading.contract import COLUMNS, OWN_COLUMNS, Kind, nearest, normal_name, shown
 from dagster_project.loading.records.conditions import Condition, read_conditions
 from dagster_project.loading.records.fields import Field, roots
 from dagster_project.loading.records.times import NAMED, TimeRule, zone_in_name, zone_named
@@ -22,7 +22,7 @@ DECISION = "decision"
 SETTINGS = (*TIME_SETTINGS, "where", "keep", DECISION)
 MEANINGS = ("acted", "dismissed", "neutral", "reopened")
 _FIELD_KEYS = (
-    *("column", "first", "join", "id", "with", "value", "pattern", "texts", "mask", "or", "after", "unit"),
+    *("column", "first", "join", "id", "with", "value", "pattern", "texts", "mask", "or", "after", "unit", "moments"),
     *TIME_SETTINGS,
 )
 _UNITS = ("s", "ms", "minutes")
@@ -88,6 +88,20 @@ class RecordMapping:
         used = {path for one in self.fields.values() for path in one.all_paths()}
         return used | {path for decision in self.decisions for path in decision.paths()}
 
+    def keeps(self, kind: Kind, path: str) -> bool:
+        """Whether the value at a path of a record becomes an attribute."""
+        if "attributes" not in COLUMNS[kind]:
+            return False
+        if self.keep is not None:
+            return any(_under(path, one) for one in self.keep)
+        return not any(_under(path, one) for one in (*self.ignored, *self.used(), *OWN_COLUMNS))
+
+
+def _under(path: str, root: str) -> bool:
+    """Whether a path is one that a mapping names, lies below it, or (for a part of a list) holds it."""
+    path, root = normal_name(path), normal_name(root)
+    return path == root or path.startswith((f"{root}.", f"{root}[")) or root.startswith(f"{path}[")
+
 
 def needs_records(entries: dict[str, Any], columns: dict[str, Any]) -> bool:
     """Whether a table says something that only records can do, or names a path into an object."""
@@ -130,6 +144,9 @@ def read_field(value: Any, where: str, *, several: str = "first") -> Field:
     texts, pattern = value.get("texts", {}), value.get("pattern", "")
     if not isinstance(paths, list) or not all(isinstance(path, str) and path.strip() for path in paths):
         raise HeedError(f"{where} is not a list of column names", f'write {lists[0]} = ["one", "other"]')
+    moments = value.get("moments", [])
+    if not isinstance(moments, list) or not set(map(str, moments)) <= set(paths) or (moments and lists != ["id"]):
+        raise HeedError(f"moments of {where} are no columns of its id", 'write moments = ["startsAt"], from id = [...]')
     if not isinstance(texts, dict) or not isinstance(pattern, str):
         raise HeedError(f"texts or pattern of {where} cannot be read", 'write texts = { "1" = "high" }')
     if value.get("unit", "s") not in _UNITS:
@@ -151,6 +168,7 @@ def read_field(value: Any, where: str, *, several: str = "first") -> Field:
         read_field(value["or"], where) if "or" in value else None,
         str(value.get("after", "")),
         str(value.get("unit", "s")),
+        tuple(moments),
     )
 
 

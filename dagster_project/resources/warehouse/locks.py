@@ -15,3 +15,5 @@ SCHEMA_LOCK = PUBLISH_LOCK + 1
 RUN_LOCK = PUBLISH_LOCK + 2
 # While messages are sent to one destination (with a hash of its name), on a session of its own.
 DELIVERY_LOCK = PUBLISH_LOCK + 3
+# While one source is pulled (with a hash of its name), on a session of its own.
+PULL_LOCK = PUBLISH_LOCK + 4

@@ -61,9 +61,10 @@ _SALT = ("holdout_salt",)
 _EVIDENCE = ("model_evaluations", "reliability", "workload_curves", "audit_findings", "team_scorecards")
 
 RIGHTS: tuple[Right, ...] = (
-    # Loading compares with existing rows, adds, and closes its own entry in raw.loads. It changes and deletes nothing.
+    # Loading compares with existing rows, adds, and closes its own entry in raw.loads; a pull keeps its position.
+    # It changes no rows and deletes nothing.
     Right(LOADER, "raw", _ADD),
-    Right(LOADER, "raw", ("UPDATE",), ("loads",)),
+    Right(LOADER, "raw", ("UPDATE",), ("loads", "pulls")),
     Right(TRANSFORMER, "raw", _READ),
     Right(TRANSFORMER, "quality", _READ),
     Right(TRANSFORMER, "training", _READ),

@@ -43,6 +43,11 @@ CREATE TABLE IF NOT EXISTS raw.corrections (
 CREATE TABLE IF NOT EXISTS raw.undecodable_rows (
     load_id bigint, file text, line bigint, reason text, content text, loaded_at timestamptz DEFAULT now()
 );
+-- How far each list of a source was pulled. Written after the rows, so that it never says more than raw holds.
+CREATE TABLE IF NOT EXISTS raw.pulls (
+    source text NOT NULL, stream text NOT NULL, position jsonb NOT NULL, pulled_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (source, stream)
+);
 
 -- quality: flags, never deleted rows.
 

@@ -1,25 +1,30 @@
 """What the webhooks of each system mean: alerts, and what was done about them.
 
-Belongs here: one function per system, from its published payload to rows of the contract.
-Does not belong here: signatures (`signatures.py`), and what an action type means (the seed `action_types`).
+Belongs here: one function per system, from its published payload to the record that its API has, and what only the
+webhook says.
+Does not belong here: what a record means (the system's preset, as for files), signatures (`signatures.py`), and what an
+action type means (the seed `action_types`).
 
-An alert is taken only from the event that raised it, so that nothing learned later becomes a fact of the raise. Ids are
-made of the system's own, so the same event makes the same rows however often and in whatever order it comes. What a
-machine did (a condition that cleared, a service that resolved) is `recovered`, which is neutral.
+Webhooks, files and pulls of one system can be mixed, because its preset makes the rows of all three: the same ids and
+facts. An alert is taken only from the event that raised it, so that nothing learned later becomes a fact of the raise.
+The same event makes the same rows however often and in whatever order it comes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
+from dagster_project.loading.presets import read_preset
+from dagster_project.loading.records.actions import BY_MACHINE
+from dagster_project.loading.records.single import SingleRecords
 from dagster_project.loading.values import JOINT
 from dagster_project.serving.api.models import PushedRows
 from dagster_project.serving.problem import Problem
 from dagster_project.serving.webhooks.rows import Rows, at, need
 
-RECOVERED = "recovered"
 Convert = Callable[[Any, Mapping[str, str]], Rows]
 
 
@@ -38,37 +43,41 @@ def rows_of(kind: str, payload: Any, headers: Mapping[str, str]) -> Rows:
     return _CONVERT[kind](payload, headers)
 
 
+@lru_cache
+def _preset(name: str) -> SingleRecords:
+    return SingleRecords(read_preset(name).records["alerts"])
+
+
 def _alertmanager(payload: Any, headers: Mapping[str, str]) -> Rows:
+    return _group("alertmanager", payload)
+
+
+def _grafana(payload: Any, headers: Mapping[str, str]) -> Rows:
+    return _group("grafana", payload)
+
+
+def _group(preset: str, payload: Any) -> Rows:
     """Alertmanager's webhook, version 4, and Grafana's, which has the same alerts: those of one group."""
     rows = Rows()
     alerts = need(payload, "alerts")
     if not isinstance(alerts, list):
         raise Problem(422, "alerts is not a list", "send it as its system documents it")
     for alert in alerts:
-        labels = at(alert, "labels") or {}
-        started = need(alert, "startsAt")
-        alert_id = joined(need(alert, "fingerprint"), started)
+        for path in ("fingerprint", "startsAt", "labels.alertname"):
+            need(alert, path)
         if at(alert, "status") == "resolved":
-            rows.action(joined(alert_id, RECOVERED), alert_id, need(alert, "endsAt"), RECOVERED)
-            continue
-        rows.alert(
-            alert_id,
-            started,
-            need(alert, "labels.alertname"),
-            entity=next((labels[name] for name in ("instance", "pod", "service", "job") if labels.get(name)), None),
-            team=labels.get("team"),
-            severity=labels.get("severity"),
-            title=at(alert, "annotations.summary") or at(alert, "annotations.description"),
-            attributes={name: value for name, value in labels.items() if name not in _COLUMNS_OF_LABELS},
-        )
+            need(alert, "endsAt")
+            rows.actions += _preset(preset).actions(alert)
+        else:
+            rows.alerts.append(_preset(preset).alert(alert))
     return rows
 
 
-_COLUMNS_OF_LABELS = {"alertname", "team", "severity"}
+# What only webhooks say, by event. Of what the API's incident says too, the preset makes the same action.
 _PAGERDUTY = {
-    "incident.acknowledged": "acknowledged",
+    "incident.acknowledged": "",
+    "incident.resolved": "",
     "incident.unacknowledged": "unacknowledged",
-    "incident.resolved": "resolved",
     "incident.reopened": "reopened",
     "incident.annotated": "annotated",
     "incident.delegated": "delegated",
@@ -82,22 +91,24 @@ def _pagerduty(payload: Any, headers: Mapping[str, str]) -> Rows:
     rows, event = Rows(), need(payload, "event")
     kind, data = need(event, "event_type"), at(event, "data") or {}
     if kind == "incident.triggered":
-        rows.alert(
-            need(data, "id"),
-            need(data, "created_at"),
-            need(data, "service.summary"),
-            entity=at(data, "incident_key"),
-            team=at(data, "teams.0.summary") or at(data, "escalation_policy.summary"),
-            severity=at(data, "priority.summary") or at(data, "urgency"),
-            title=at(data, "title"),
-            attributes={"service_id": at(data, "service.id"), "urgency": at(data, "urgency")},
-        )
+        for path in ("id", "created_at", "title"):
+            need(data, path)
+        rows.alerts.append(_preset("pagerduty").alert(data))
     elif kind in _PAGERDUTY:
-        by_person = str(at(event, "agent.type")).startswith("user")
-        word = RECOVERED if kind == "incident.resolved" and not by_person else _PAGERDUTY[kind]
         # An annotation's data is the note, which names its incident.
         incident = need(data, "incident.id" if kind == "incident.annotated" else "id")
-        rows.action(need(event, "id"), incident, need(event, "occurred_at"), word, at(event, "agent.summary"))
+        when, agent = need(event, "occurred_at"), at(event, "agent")
+        if _PAGERDUTY[kind]:
+            rows.action(need(event, "id"), incident, when, _PAGERDUTY[kind], at(agent, "summary"))
+        else:
+            # The API has seconds where webhooks have milliseconds.
+            second, by = when.partition(".")[0].rstrip("Z") + "Z", agent or {"type": "service"}
+            record: dict[str, Any] = {"id": incident, "created_at": at(data, "created_at")}
+            if kind == "incident.resolved":
+                record |= {"status": "resolved", "resolved_at": second, "last_status_change_by": by}
+            else:
+                record["acknowledgements"] = [{"at": second, "acknowledger": by}]
+            rows.actions += _preset("pagerduty").actions(record)
     else:
         rows.ignored = 1
     return rows
@@ -117,19 +128,13 @@ def _sentry(payload: Any, headers: Mapping[str, str]) -> Rows:
         issue = need(payload, "data.issue")
         issue_id = str(need(issue, "id"))
         if action == "created":
-            rows.alert(
-                issue_id,
-                need(issue, "firstSeen"),
-                need(issue, "project.slug"),
-                entity=at(issue, "culprit"),
-                severity=at(issue, "level"),
-                title=at(issue, "title"),
-                attributes={"platform": at(issue, "platform"), "type": at(issue, "type")},
-            )
+            for path in ("firstSeen", "title"):
+                need(issue, path)
+            rows.alerts.append(_preset("sentry").alert(issue))
             return rows
         if action in _SENTRY:
             by_person = at(payload, "actor.type") == "user"
-            word = RECOVERED if action == "resolved" and not by_person else _SENTRY[action]
+            word = BY_MACHINE if action == "resolved" and not by_person else _SENTRY[action]
             stamp = need(dict(headers), "sentry-hook-timestamp")
             rows.action(joined(issue_id, action, stamp), issue_id, _moment(stamp), word, actor)
             return rows
@@ -142,15 +147,13 @@ def _sentry(payload: Any, headers: Mapping[str, str]) -> Rows:
     return rows
 
 
-# Event -> (path of the rule, path of the entity), in the alert.
+# Event -> its preset, which reads the alerts of the API.
 _GITHUB = {
-    "dependabot_alert": ("security_advisory.ghsa_id", "dependency.package.name"),
-    "code_scanning_alert": ("rule.id", "most_recent_instance.location.path"),
-    "secret_scanning_alert": ("secret_type", None),
+    "dependabot_alert": "github-dependabot",
+    "code_scanning_alert": "github-code-scanning",
+    "secret_scanning_alert": "",
 }
-_GITHUB_RAISED = {"created"}
-_GITHUB_REOPENED = {"reopened", "reopened_by_user", "reintroduced"}
-_GITHUB_DISMISSED = {"dismissed", "closed_by_user", "resolved"}
+_GITHUB_REOPENED = {"reopened", "reopened_by_user", "reintroduced", "auto_reopened"}
 
 
 def _github(payload: Any, headers: Mapping[str, str]) -> Rows:
@@ -160,41 +163,33 @@ def _github(payload: Any, headers: Mapping[str, str]) -> Rows:
         rows.ignored = 1
         return rows
     action, alert, repository = need(payload, "action"), need(payload, "alert"), need(payload, "repository.full_name")
-    alert_id = joined(repository, event.removesuffix("_alert"), str(need(alert, "number")))
-    rule, entity = _GITHUB[event]
-    when: Any = None
-    if action in _GITHUB_RAISED:
-        rows.alert(
-            alert_id,
-            need(alert, "created_at"),
-            need(alert, rule),
-            entity=at(alert, entity) if entity else None,
-            severity=at(alert, "security_advisory.severity") or at(alert, "rule.severity"),
-            title=at(alert, "security_advisory.summary") or at(alert, "rule.description"),
-            attributes={
-                "repository": repository,
-                "ecosystem": at(alert, "dependency.package.ecosystem"),
-                "manifest": at(alert, "dependency.manifest_path"),
-                "tool": at(alert, "tool.name"),
-            },
-        )
-        return rows
-    if action in _GITHUB_DISMISSED:
-        when = at(alert, "dismissed_at") or need(alert, "resolved_at")
-        word = str(at(alert, "dismissed_reason") or at(alert, "resolution") or "dismissed")
-        who = at(alert, "dismissed_by.login") or at(alert, "resolved_by.login")
-    elif action == "fixed":
-        when, word, who = at(alert, "fixed_at") or need(alert, "updated_at"), "fixed", at(payload, "sender.login")
-    elif action in _GITHUB_REOPENED:
-        when, word, who = need(alert, "updated_at"), "reopened", at(payload, "sender.login")
-    elif action in ("auto_dismissed", "auto_reopened"):
-        when = at(alert, "auto_dismissed_at") or need(alert, "updated_at")
-        word, who = RECOVERED if action == "auto_dismissed" else "reopened", None
-    if when is None:
-        rows.ignored = 1
-        return rows
-    rows.action(joined(alert_id, action, when), alert_id, when, word, who)
+    alert_id = joined(repository, event.removesuffix("_alert").replace("_", "-"), str(need(alert, "number")))
+    if action in _GITHUB_REOPENED:
+        when = need(alert, "updated_at")
+        who = None if action == "auto_reopened" else at(payload, "sender.login")
+        rows.action(joined(alert_id, action, when), alert_id, when, "reopened", who)
+    elif not _GITHUB[event]:
+        _secret_scanning(rows, action, alert, alert_id, repository)
+    else:
+        # The repository of the webhook, also where the alert's own addresses are not those of the API.
+        record = {**alert, "repository": payload["repository"], "html_url": None, "url": None}
+        if action == "created":
+            need(alert, "created_at")
+            need(alert, "security_advisory.ghsa_id" if event == "dependabot_alert" else "rule.id")
+            rows.alerts.append(_preset(_GITHUB[event]).alert(record))
+        else:
+            rows.actions += _preset(_GITHUB[event]).actions(record)
+    rows.ignored = int(not rows.alerts and not rows.actions)
     return rows
+
+
+def _secret_scanning(rows: Rows, action: str, alert: Any, alert_id: str, repository: str) -> None:
+    if action == "created":
+        kind, facts = need(alert, "secret_type"), {"repository": repository}
+        rows.alert(alert_id, need(alert, "created_at"), kind, team=repository, attributes=facts)
+    elif action == "resolved":
+        when, word = need(alert, "resolved_at"), str(at(alert, "resolution") or "dismissed")
+        rows.action(joined(alert_id, action, when), alert_id, when, word, at(alert, "resolved_by.login"))
 
 
 def _json(payload: Any, headers: Mapping[str, str]) -> Rows:
@@ -223,7 +218,7 @@ def _moment(seconds: str) -> str:
 
 _CONVERT: dict[str, Convert] = {
     "alertmanager": _alertmanager,
-    "grafana": _alertmanager,
+    "grafana": _grafana,
     "pagerduty": _pagerduty,
     "sentry": _sentry,
     "github": _github,
