@@ -22,7 +22,7 @@ from dagster_project.triage.evaluation import evidence, metrics
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.evaluation.measures import EvaluationSettings
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
-from dagster_project.triage.learning.model import LIGHTGBM, Model
+from dagster_project.triage.learning.model import LIGHTGBM, MIXTURE, Model
 
 REPLICATES = 300
 
@@ -73,7 +73,7 @@ def compare(candidate: Model, forecasts: pd.DataFrame, champion: Model, frame: p
     Returns: None when there are too few such alerts (`EvaluationSettings`): no alert raised since last week has reached
         the end of its horizon, so a champion of last week cannot be compared yet.
     """
-    later = _later(forecasts, champion)
+    later = _later(candidate, forecasts, champion)
     if not len(later):
         return None
     facts = later[["alert_id"]].merge(frame, on="alert_id", how="left", validate="one_to_one")
@@ -87,16 +87,21 @@ def compare_published(
 
     published : `alert_id`, `probability` (at the raise, as first published by this champion), one row per alert.
     """
-    later = _later(forecasts, champion)
+    later = _later(candidate, forecasts, champion)
     later = later.merge(published[["alert_id", "probability"]], on="alert_id", how="inner", validate="one_to_one")
     return _compared(candidate, later, later["probability"].to_numpy(dtype=np.float64))
 
 
-def _later(forecasts: pd.DataFrame, champion: Model) -> pd.DataFrame:
-    """The unflagged alerts of the inner cuts that the champion was not trained on."""
+def _later(candidate: Model, forecasts: pd.DataFrame, champion: Model) -> pd.DataFrame:
+    """The unflagged alerts of the inner cuts that the champion was not trained on.
+
+    At the first inner cuts the candidate's mixture has the weights of its prior, since no outcome of an inner cut is
+    known yet. Production has learned weights, as the champion has, so these cuts would not be a fair comparison.
+    """
     if not len(forecasts):
         return pd.DataFrame({"alert_id": pd.Series([], dtype="str")})
-    return forecasts[(forecasts["raised_at"] >= pd.Timestamp(champion.cut)) & ~forecasts["excluded"]]
+    weighed = forecasts["fold"] >= candidate.evidence.get("mixture", {}).get("weighed_from", 0)
+    return forecasts[(forecasts["raised_at"] >= pd.Timestamp(champion.cut)) & weighed & ~forecasts["excluded"]]
 
 
 def _compared(candidate: Model, later: pd.DataFrame, champion: np.ndarray) -> Comparison | None:
@@ -207,7 +212,7 @@ def _in_words(comparison: Comparison) -> str:
 
 
 def _contender(model: Model) -> str:
-    return MODEL if model.kind == LIGHTGBM else model.kind
+    return MODEL if model.kind in (LIGHTGBM, MIXTURE) else model.kind
 
 
 def _against(targets: Targets, evaluation: pd.DataFrame, contender: str) -> tuple[list[str], dict[str, Any]]:

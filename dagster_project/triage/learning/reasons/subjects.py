@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.evaluation.contenders import REPEAT_LAST
+from dagster_project.triage.evaluation.contenders import REPEAT
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.features.keys import KEY_SEPARATOR
 from dagster_project.triage.features.matrix import HISTORY_SOURCES, Column, ColumnPlan
@@ -244,6 +244,21 @@ def reasons_from_contributions(
     convinces, the one line says so.
     """
     pushes = pushes_by_subject(plan, contributions, settings)
+    return reasons_from_pushes(frame, plan, matrix, pushes, counts, settings, usual, probability, top)
+
+
+def reasons_from_pushes(
+    frame: pd.DataFrame,
+    plan: ColumnPlan,
+    matrix: np.ndarray,
+    pushes: Pushes,
+    counts: PastCounts,
+    settings: FeatureSettings,
+    usual: float,
+    probability: np.ndarray,
+    top: int = 3,
+) -> list[list[str]]:
+    """As `reasons_from_contributions`, of contributions that are already added up by subject."""
     chosen = convincing(claims(frame, plan, matrix, counts, settings, pushes, usual), usual, probability, top)
     return _in_words(chosen, probability, usual, top)
 
@@ -262,8 +277,8 @@ def reasons_from_baseline(
         return [[words.NOTHING_KNOWN][:top] for _ in range(len(frame))]
     if baseline.name == LOGISTIC:
         keys = [str(rate["name"]).removeprefix("rate_per_") for rate in baseline.numbers["rates"]]
-    elif baseline.name == REPEAT_LAST:
-        keys = ["rule"]
+    elif baseline.name.startswith(REPEAT):
+        keys = [baseline.name.removeprefix(REPEAT)]
     else:
         keys = [key for key in RATE_KEYS if baseline.name == f"rate_per_{key}"]
     features = {f.name: f for f in history_features_for(settings)}
