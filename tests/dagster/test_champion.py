@@ -65,7 +65,7 @@ def test_a_refused_candidate_leaves_a_champion_that_is_calibrated_anew(warehouse
     models = ModelStore(warehouse)
     champion = learn(frame, TAUGHT.to_pydatetime(), LEARNING).model
     shifted = Calibration("shift", {"intercept": 2.0, "slope": 1.0})
-    champion = replace(champion, overall=shifted, mapped_weight=1.0)  # type: ignore[call-arg]
+    champion = replace(champion, overall=shifted)  # type: ignore[call-arg]
     models.save(champion, TAUGHT)
     models.decide(champion.version, TAUGHT, "promoted", ["it was the first"], {}, "gate")
     finding = {"check": "a check", "subject": "a column", "finding": "nothing", "verdict": "clean", "value": 0.1}

@@ -118,7 +118,7 @@ def _tilted(model: Model, by: float) -> Model:
     from dagster_project.triage.learning.calibration import Calibration
 
     shifted = Calibration("shift", {"intercept": by, "slope": 1.0})
-    return replace(model, overall=shifted, mapped_weight=1.0)  # type: ignore[call-arg]
+    return replace(model, overall=shifted)  # type: ignore[call-arg]
 
 
 def test_a_candidate_that_loses_to_the_champion_is_refused(

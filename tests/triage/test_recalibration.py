@@ -38,7 +38,7 @@ def champion(frame: pd.DataFrame) -> Model:
     made = train(frame, TAUGHT, SETTINGS)
     assert made.status == "model"
     shifted = Calibration("shift", {"intercept": 2.0, "slope": 1.0})
-    return replace(made, overall=shifted, mapped_weight=1.0)  # type: ignore[call-arg]
+    return replace(made, overall=shifted)  # type: ignore[call-arg]
 
 
 def later(frame: pd.DataFrame) -> pd.DataFrame:

@@ -212,12 +212,13 @@ def log_odds_of(models: dict[str, Linear], encoded: Encoded, rows: np.ndarray | 
         if scale not in scales:
             columns = dense_columns(model.settings, model.withheld)
             raw = dense_matrix(frame, columns, model.rate, model.withheld)
+            raw = np.ascontiguousarray(raw)
             scales[scale] = raw, standard(raw, model.mean, model.deviation)
         raw, scaled = scales[scale]
         # Row by row the same sum in the same order, whatever the other rows are.
-        z = model.intercept + np.einsum("ij,j->i", raw, model.centre)
+        z = model.intercept + (raw * model.centre).sum(axis=1)
         if model.coefficients.any():
-            z = z + np.einsum("ij,j->i", scaled, model.coefficients)
+            z = z + (scaled * model.coefficients).sum(axis=1)
         log_odds[name] = z + model._of_facts(encoded, rows)
     return log_odds
 

@@ -22,7 +22,7 @@ from dagster_project.triage.learning import boosting
 from dagster_project.triage.learning.baselines import Baseline
 from dagster_project.triage.learning.calibration import Calibration
 from dagster_project.triage.learning.mixture.contributions import baseline_contributions, linear_contributions
-from dagster_project.triage.learning.mixture.linear import LINEAR, Linear, encode, log_odds_of
+from dagster_project.triage.learning.mixture.linear import Linear, encode, log_odds_of
 from dagster_project.triage.learning.mixture.weights import pool, weights_from_document, weights_to_document
 from dagster_project.triage.learning.model import FORMAT, MIXTURE, Model, Recalibration, in_batches
 from dagster_project.triage.learning.reasons.claims import Subject
@@ -51,8 +51,10 @@ class Mixture(Model):
 
     @property
     def status(self) -> str:
-        """ "model" when what was learned carries more weight than what is counted, otherwise "baseline"."""
-        return "model" if self.weights.get(TREES, 0.0) + self.weights.get(LINEAR, 0.0) > 0.5 else "baseline"
+        """ "model" when in its own past it was significantly better than the best simple rule, otherwise
+        "baseline"."""
+        low = self.evidence.get("gain_over_best_baseline", {}).get("low")
+        return "model" if low is not None and low > 0 else "baseline"
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Probability of action of each alert: float64 in (0, 1)."""
