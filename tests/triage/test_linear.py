@@ -17,6 +17,13 @@ from dagster_project.triage.features.history import history_features
 from dagster_project.triage.features.keys import key_values
 from dagster_project.triage.learning.mixture.facts import plan_facts
 from dagster_project.triage.learning.mixture.linear import LINEAR, MEAN_OF_RATES, RECIPES, Linear, encode, fit_linear
+from dagster_project.triage.learning.mixture.quotes import (
+    claims_of_words,
+    count_words,
+    counts_from_document,
+    counts_to_document,
+)
+from dagster_project.triage.learning.reasons.claims import convincing
 from tests.triage.learning_world import facts
 
 SETTINGS = FeatureSettings(half_lives=(timedelta(days=28),), echo_lags=(), lifelong=True, lookback=timedelta(days=3650))
@@ -55,6 +62,21 @@ def test_it_reads_titles_where_they_decide(frame: pd.DataFrame) -> None:
     told = models[LINEAR].facts["words of title"]
     assert max(told, key=lambda word: told[word]) == "deadlock"
     assert min(told, key=lambda word: told[word]) == "quota"
+
+
+def test_reasons_quote_words_with_counts_that_are_true(frame: pd.DataFrame) -> None:
+    before, later, linear = frame.iloc[:700], frame.iloc[700:], _fit(frame, 700)[LINEAR]
+    encoded = encode(frame, SETTINGS, plan_facts(before))
+    counted = count_words(linear, encoded.facts, np.arange(700), before["acted"].to_numpy())
+    with_it = before["title"].str.contains("deadlock")
+    assert counted["words of title"]["deadlock"] == (with_it.sum(), before["acted"][with_it].sum())
+    assert counts_from_document(json.loads(json.dumps(counts_to_document(counted)))) == counted
+    usual = float(before["acted"].mean())
+    told = convincing(claims_of_words(later, linear, 0.5, counted, usual), usual, np.full(len(later), 0.9), 3)
+    quoting = [reasons for reasons, title in zip(told, later["title"], strict=True) if "deadlock" in title and reasons]
+    assert quoting
+    assert any('"deadlock" in the title' in reason.text for reasons in quoting for reason in reasons)
+    assert claims_of_words(later.drop(columns="title"), linear, 0.5, counted, usual)[0].push.any() == 0
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 50])

@@ -53,6 +53,7 @@ from dagster_project.triage.learning.mixture.linear import (
     log_odds_of,
 )
 from dagster_project.triage.learning.mixture.model import LEAST_WEIGHT, TREES, Mixture
+from dagster_project.triage.learning.mixture.quotes import WordCounts, count_words
 from dagster_project.triage.learning.mixture.weights import roll
 from dagster_project.triage.learning.model import MIXTURE, PRIOR, Model
 from dagster_project.triage.learning.past import Past, horizon_ends, join, known_alerts, usable_alerts
@@ -176,6 +177,7 @@ class _Training:
                 "booster_text": competition.final_trees(choice),
                 "members": len(choice.members),
             }
+        linears = self.linear.final([recipe.name for recipe in RECIPES if recipe.name in heavy])
         shown = ", ".join(f"{name} {weight:.0%}" for name, weight in sorted(heavy.items(), key=lambda x: -x[1])[:4])
         model = Mixture(
             MIXTURE,
@@ -188,7 +190,8 @@ class _Training:
             counts=count_outcomes(plan, matrix, past.acted, ~past.excluded, settings.features),
             weights=heavy,
             baselines={name: baseline for name, baseline in fitted.items() if name in heavy},
-            linears=self.linear.final([recipe.name for recipe in RECIPES if recipe.name in heavy]),
+            linears=linears,
+            words=self.linear.count_words(linears[LINEAR]) if LINEAR in linears else {},
             overall=overall,
             **trees,
         )
@@ -383,6 +386,10 @@ class _LinearContenders:
     def final(self, names: list[str]) -> dict[str, Linear]:
         """These recipes, fitted on all mature alerts that no flag excludes."""
         return self._fit(self.last, pd.Timestamp(self.past.cut), names) if names else {}
+
+    def count_words(self, linear: Linear) -> WordCounts:
+        """How the alerts of the final fit with each word ended."""
+        return count_words(linear, self.encoded.facts, self.place[self.last], self.past.acted[self.last])
 
     def _fit(self, rows: np.ndarray, cut: pd.Timestamp, names: list[str]) -> dict[str, Linear]:
         """Alerts of one rule-day share the weight of the square root of their number: they are hardly independent."""

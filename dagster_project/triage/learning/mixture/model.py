@@ -22,7 +22,13 @@ from dagster_project.triage.learning import boosting
 from dagster_project.triage.learning.baselines import Baseline
 from dagster_project.triage.learning.calibration import Calibration
 from dagster_project.triage.learning.mixture.contributions import baseline_contributions, linear_contributions
-from dagster_project.triage.learning.mixture.linear import Linear, encode, log_odds_of
+from dagster_project.triage.learning.mixture.linear import LINEAR, Linear, encode, log_odds_of
+from dagster_project.triage.learning.mixture.quotes import (
+    WordCounts,
+    claims_of_words,
+    counts_from_document,
+    counts_to_document,
+)
 from dagster_project.triage.learning.mixture.weights import pool, weights_from_document, weights_to_document
 from dagster_project.triage.learning.model import FORMAT, MIXTURE, Model, Recalibration, in_batches
 from dagster_project.triage.learning.reasons.claims import Subject
@@ -41,13 +47,14 @@ class Mixture(Model):
     trees; `plan` and `counts` are there without trees as well, for the reasons.
 
     weights : by contender, they sum to 1; contenders of no weight are left out. linears : by recipe. overall : the
-    map over the pool.
+    map over the pool. words : how past alerts with a word ended, for the reasons.
     """
 
     weights: dict[str, float] = field(default_factory=dict)
     baselines: dict[str, Baseline] = field(default_factory=dict)
     linears: dict[str, Linear] = field(default_factory=dict)
     overall: Calibration = field(default_factory=Calibration)
+    words: WordCounts = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -110,11 +117,13 @@ class Mixture(Model):
         """At most `top` reasons per alert, strongest first, in plain words."""
         settings = settings_from_contract(self.contract)
         told: list[list[str]] = []
+        linear = self.linears.get(LINEAR)
         for some in in_batches(frame, explained=True):
             matrix = self.plan.matrix(some)
+            quoted = claims_of_words(some, linear, self.weights[LINEAR], self.words, self.usual) if linear else []
             told += reasons_from_pushes(
                 some, self.plan, matrix, self.pushes(some, matrix), self.counts, settings, self.usual,
-                self.predict(some), top,
+                self.predict(some), top, quoted,
             )  # fmt: skip
         return told
 
@@ -126,6 +135,7 @@ class Mixture(Model):
             "baselines": {name: baseline.to_document() for name, baseline in self.baselines.items()},
             "linears": {name: model.to_document() for name, model in self.linears.items()},
             "overall": self.overall.to_document(),
+            "words": counts_to_document(self.words),
         }
 
     @classmethod
@@ -159,6 +169,7 @@ class Mixture(Model):
                     document["linears"], document["order"], lambda one: Linear.from_document(one, settings)
                 ),
                 overall=Calibration.from_document(document["overall"]),
+                words=counts_from_document(document["words"]),
             )
             version, own = document["version"], model.version
             complete = set(model.weights) <= {*model.baselines, *model.linears, TREES}

@@ -10,7 +10,7 @@ triager: no claim is made of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -257,9 +257,11 @@ def reasons_from_pushes(
     usual: float,
     probability: np.ndarray,
     top: int = 3,
+    more: Sequence[Claim] = (),
 ) -> list[list[str]]:
-    """As `reasons_from_contributions`, of contributions that are already added up by subject."""
-    chosen = convincing(claims(frame, plan, matrix, counts, settings, pushes, usual), usual, probability, top)
+    """As `reasons_from_contributions`, of contributions that are already added up by subject; more : other claims."""
+    every = [*claims(frame, plan, matrix, counts, settings, pushes, usual), *more]
+    chosen = convincing(every, usual, probability, top)
     return _in_words(chosen, probability, usual, top)
 
 
