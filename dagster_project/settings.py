@@ -103,7 +103,7 @@ class Features(Section):
 class Learning(Section):
     """When there is enough to learn from, and how far back learning looks."""
 
-    training_days: Days = 730
+    training_days: Days = 1825
     minimum_acted: Annotated[int, Field(ge=1)] = 50
     minimum_not_acted: Annotated[int, Field(ge=1)] = 50
     retrain_every_days: Days = 7

@@ -40,6 +40,8 @@ MODEL_EVALUATION = dg.AssetKey(["training", "model_evaluation"])
 MODEL_AUDIT = dg.AssetKey(["training", "model_audit"])
 CHAMPION_MODEL = dg.AssetKey(["training", "champion_model"])
 _OWNERS = ["team:data-science"]
+# Training holds so many alerts at most, the newest ones: 5 GB. Of a year before, few more would be learned.
+MOST_ALERTS = 1_000_000
 MOST_OF_A_BURST = 10_000  # of a rule on a day, or in each ALERTS_AT_ONCE of one: training leaves the others out
 
 
@@ -84,6 +86,7 @@ def training_set(
             "dagster/row_count": len(frame),
             "dagster/column_schema": frame_schema(frame),
             "acted": int(frame["acted"].sum()),
+            "first raised at": str(frame["raised_at"].min()) if len(frame) else "none",
             "left out (flagged)": int(frame["excluded"].sum()),
             "alerts of bursts beyond what learning needs": left_out,
             "outcomes that a shown score may have changed": int(frame["influenced"].sum()) if len(touched) else 0,
@@ -123,17 +126,29 @@ def _own(frame: pd.DataFrame, learning: "LearningSettings", models: ModelStore, 
 
 
 def read_training_set(
-    features: FeatureStore, warehouse: Warehouse, as_of: datetime, training_days: float, most: int = MOST_OF_A_BURST
+    features: FeatureStore,
+    warehouse: Warehouse,
+    as_of: datetime,
+    training_days: float,
+    most: int = MOST_OF_A_BURST,
+    most_alerts: int = MOST_ALERTS,
 ) -> tuple[pd.DataFrame, int]:
     """The training set at `as_of` as `training_frame` builds it, and how many alerts of bursts it leaves out.
 
     most : how many alerts of a rule on a day are kept, and how many excluded ones; see `at_most_of_a_burst`.
+    most_alerts : with more in `training_days`, the oldest whole days are left out.
     """
     from dagster_project.triage.features.build import FACTS
     from dagster_project.triage.pipeline import at_most_of_a_burst, training_frame
 
     first = as_of - timedelta(days=training_days)
     flags = read_flags(warehouse)
+    outcomes = read_history(warehouse, as_of, first, ("alert_id", "raised_at", "acted", "known_at"))
+    if len(outcomes) > most_alerts:
+        oldest = outcomes["raised_at"].nlargest(most_alerts).iloc[-1]
+        first = min(oldest.ceil("D"), pd.Timestamp(as_of)).to_pydatetime()
+        training_days = (as_of - first) / timedelta(days=1)
+        outcomes = outcomes[outcomes["raised_at"] >= pd.Timestamp(first)]
     left_out = 0
 
     def needed(day: "pa.Table") -> np.ndarray:
@@ -148,7 +163,6 @@ def read_training_set(
     if not len(derived):
         derived = pd.DataFrame(columns=list(FACTS))
         derived["raised_at"] = derived["raised_at"].astype("datetime64[us, UTC]")
-    outcomes = read_history(warehouse, as_of, first, ("alert_id", "raised_at", "acted", "known_at"))
     if left_out:
         outcomes = outcomes[outcomes["alert_id"].isin(derived["alert_id"])]
     return training_frame(derived, outcomes, *flags, cut=as_of, training_days=training_days), left_out
