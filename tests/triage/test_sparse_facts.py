@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dagster_project.triage.learning.mixture.facts import attribute_keys, character_grams, sparse_facts, words
+from dagster_project.triage.learning.mixture.facts import attribute_keys, sparse_facts, words
 
 
 def test_words_are_read_once_in_lower_case_with_their_neighbours() -> None:
     assert words("Disk FULL: disk /var") == ["disk", "full", "var", "disk full", "full disk", "disk var"]
     assert words("") == []
     assert words("—") == []
-    assert character_grams("Go abcde") == ["^go$", "^abc", "abcd", "bcde", "cde$"]
 
 
 def test_sparse_facts_name_every_column_and_leave_out_what_is_missing() -> None:

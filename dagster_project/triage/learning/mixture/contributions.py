@@ -20,7 +20,7 @@ from dagster_project.triage.learning.mixture.dense import RAISE_TIME, dense_colu
 from dagster_project.triage.learning.mixture.facts import parts_of
 from dagster_project.triage.learning.mixture.linear import Linear, encode
 
-TIMES = ("hour", "weekday", "hour of week")
+TIMES = ("hour", "weekday")
 
 
 def linear_contributions(models: dict[str, tuple[Linear, float]], frame: pd.DataFrame) -> tuple[ColumnPlan, np.ndarray]:

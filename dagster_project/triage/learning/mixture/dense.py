@@ -47,7 +47,7 @@ def dense_columns(settings: FeatureSettings, withheld: Sequence[str] = ()) -> li
     gone = histories_about(withheld, settings)
     features = history_features_for(settings)
     by = {(f.key, f.statistic, f.window or f.half_life): f.name for f in features}
-    made: list[DenseColumn] = []
+    columns: list[DenseColumn] = []
     longest = max((w for w in settings.outcome_windows), default=None)
     if any(f.statistic == "known_count" and f.window is None for f in features):
         longest = None
@@ -63,20 +63,20 @@ def dense_columns(settings: FeatureSettings, withheld: Sequence[str] = ()) -> li
                 label = _span(f.window)
                 if acted:
                     shrunk_to = tuple(f"{p}_rate_{label}" for p in parts if p in keys) if len(parts) > 1 else ()
-                    made.append(DenseColumn(f"{key}_rate_{label}", "rate", (acted, f.name), shrunk_to))
+                    columns.append(DenseColumn(f"{key}_rate_{label}", "rate", (acted, f.name), shrunk_to))
             elif f.statistic == "decayed_acted_rate":
                 known = by.get((key, "known_count", longest))
                 if known:
-                    made.append(DenseColumn(f"{key}_rate_hl{_span(f.half_life)}", "decayed", (f.name, known)))
+                    columns.append(DenseColumn(f"{key}_rate_hl{_span(f.half_life)}", "decayed", (f.name, known)))
             elif f.statistic == "last_outcome":
-                made.append(DenseColumn(f"{key}_last", "last", (f.name,)))
+                columns.append(DenseColumn(f"{key}_last", "last", (f.name,)))
             elif f.statistic == "raised_count" and key != EVERYTHING and f.window is not None:
                 everything = by.get((EVERYTHING, "raised_count", f.window))
                 if everything:
-                    made.append(DenseColumn(f.name, "count", (f.name, everything)))
+                    columns.append(DenseColumn(f.name, "count", (f.name, everything)))
     # Parts of a pair first: a pair is shrunk towards them.
-    made.sort(key=lambda c: bool(c.parts))
-    return [c for c in made if not gone & set(c.of)]
+    columns.sort(key=lambda c: bool(c.parts))
+    return [c for c in columns if not gone & set(c.of)]
 
 
 def _span(span: timedelta | None) -> str:
@@ -96,7 +96,7 @@ def dense_matrix(
 
     rate : the overall rate that rates are shrunk towards. An alert without history has zeros.
     """
-    made = np.zeros((len(frame), len(columns)))
+    matrix = np.zeros((len(frame), len(columns)))
     place = {c.name: i for i, c in enumerate(columns)}
     base = float(logit(np.array(rate)))
     for i, c in enumerate(columns):
@@ -105,24 +105,24 @@ def dense_matrix(
             towards = np.full(len(frame), base)
             inside = [place[p] for p in c.parts if p in place]
             if inside:
-                towards += made[:, inside].mean(axis=1)
-            made[:, i] = logit((acted + STRENGTH * expit(towards)) / (known + STRENGTH)) - base
+                towards += matrix[:, inside].mean(axis=1)
+            matrix[:, i] = logit((acted + STRENGTH * expit(towards)) / (known + STRENGTH)) - base
         elif c.source == "decayed":
             share, known = (_read(frame, name) for name in c.of)
-            made[:, i] = logit((share * known + STRENGTH * rate) / (known + STRENGTH)) - base
+            matrix[:, i] = logit((share * known + STRENGTH * rate) / (known + STRENGTH)) - base
         elif c.source == "last":
             last = frame[c.of[0]].to_numpy(dtype=np.float64, na_value=np.nan)
-            made[:, i] = np.where(np.isnan(last), 0.0, 2 * last - 1)
+            matrix[:, i] = np.where(np.isnan(last), 0.0, 2 * last - 1)
         else:
             # How much of everything: volumes grow, and a plain count would be further out every month.
             count, everything = (_read(frame, name) for name in c.of)
-            made[:, i] = np.log1p(count) - np.log1p(everything)
+            matrix[:, i] = np.log1p(count) - np.log1p(everything)
     features = raise_time_features(frame)[list(RAISE_TIME)]
     features[[name for name in RAISE_TIME if set(withheld) & set(RAISE_TIME_FACTS[name])]] = np.nan
     facts = features.to_numpy(dtype=np.float64)
     hour = frame["raised_at"].dt.hour.to_numpy() * (2 * np.pi / 24)
     return np.column_stack(
-        [made, np.nan_to_num(facts), np.isfinite(facts).astype(np.float64), np.sin(hour), np.cos(hour)]
+        [matrix, np.nan_to_num(facts), np.isfinite(facts).astype(np.float64), np.sin(hour), np.cos(hour)]
     )
 
 

@@ -10,7 +10,7 @@ Every fact is known at `raised_at`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
@@ -29,7 +29,6 @@ TEXT_COLUMNS = ("title", "rule", "entity")
 WORD = re.compile(r"[^\W_]+")
 # Longer texts are cut: their first words say what they are about, and one stack trace must not cost a second.
 TEXT_LIMIT = 500
-CHARACTERS = 4
 # An attribute takes part when this share of alerts has it, and is a name when this share of them has a value that
 # another alert has too. Numbers with more different values than `NUMBERED_NAMES` measure something.
 PRESENT_SHARE = 0.01
@@ -64,16 +63,6 @@ def words(text: str) -> list[str]:
     return list(dict.fromkeys([*single, *(f"{a} {b}" for a, b in pairwise(single))]))
 
 
-def character_grams(text: str) -> list[str]:
-    """The runs of `CHARACTERS` characters inside the words of a text, ends marked "^" and "$", each once."""
-    made: dict[str, None] = {}
-    for word in dict.fromkeys(WORD.findall(text[:TEXT_LIMIT].lower())):
-        marked = f"^{word}$"
-        for i in range(max(1, len(marked) - CHARACTERS + 1)):
-            made[marked[i : i + CHARACTERS]] = None
-    return list(made)
-
-
 def plan_facts(frame: pd.DataFrame) -> tuple[str, ...]:
     """The kinds of facts that the alerts of `frame` offer; looks at facts only, never at outcomes.
 
@@ -87,7 +76,7 @@ def plan_facts(frame: pd.DataFrame) -> tuple[str, ...]:
     base = [name for name in ("rule", "entity", "team", "severity") if present(name)]
     pairs = [f"{a}+{b}" for a, b in combinations([name for name in base if name != "severity"], 2)]
     texts = [name for name in TEXT_COLUMNS if present(name)]
-    found: list[tuple[int, str]] = []
+    by_size: list[tuple[int, str]] = []
     for name, values in attribute_columns(frame["attributes"]).items() if "attributes" in frame else ():
         codes, distinct = pd.factorize(values)
         count = np.bincount(codes[codes >= 0], minlength=len(distinct))
@@ -97,10 +86,10 @@ def plan_facts(frame: pd.DataFrame) -> tuple[str, ...]:
         named = sum(isinstance(v, str) for v in distinct) >= 0.5 * len(distinct)
         recurs = count[count > 1].sum() >= RECURRING_SHARE * total
         if len(distinct) > 1 and recurs and (named or len(distinct) <= NUMBERED_NAMES):
-            found.append((len(distinct), f"@{name}"))
+            by_size.append((len(distinct), f"@{name}"))
         if named and np.mean([len(WORD.findall(str(v)[:TEXT_LIMIT])) > 1 for v in distinct[:1000]]) >= 0.5:
             texts.append(f"@{name}")
-    attributes = [name for _, name in sorted(found)][:MOST_ATTRIBUTES]
+    attributes = [name for _, name in sorted(by_size)][:MOST_ATTRIBUTES]
     paired = attributes[:PAIRED_ATTRIBUTES]
     pairs += [f"{a}+{b}" for a in ("rule", "team") if a in base for b in paired]
     pairs += [f"{a}+{b}" for a, b in combinations(paired, 2)]
@@ -111,9 +100,8 @@ def plan_facts(frame: pd.DataFrame) -> tuple[str, ...]:
 def sparse_facts(frame: pd.DataFrame, kinds: Sequence[str]) -> Iterator[Facts]:
     """The facts of `frame` of each of the `kinds`, in their order.
 
-    kinds : a column of the contract ("rule"), an attribute ("@region"), several of both joined by "+", "words of " or
-        "characters of " one of them, "hour" (of the day, UTC), "weekday", "hour of week". What a frame lacks gives no
-        facts, and is no error.
+    kinds : a column of the contract ("rule"), an attribute ("@region"), several of both joined by "+", "words of " one
+        of them, "hour" (of the day, UTC), "weekday". What a frame lacks gives no facts, and is no error.
     """
     attributes = {part[1:] for kind in kinds for part in parts_of(kind) if part.startswith("@")}
     parsed = attribute_columns(frame["attributes"], sorted(attributes)) if attributes and "attributes" in frame else {}
@@ -125,12 +113,10 @@ def sparse_facts(frame: pd.DataFrame, kinds: Sequence[str]) -> Iterator[Facts]:
         return coded[name]
 
     for kind in kinds:
-        if kind in ("hour", "weekday", "hour of week"):
+        if kind in ("hour", "weekday"):
             yield _time(frame, kind)
         elif kind.startswith("words of "):
-            yield _tokens(kind, *column(kind.removeprefix("words of ")), words)
-        elif kind.startswith("characters of "):
-            yield _tokens(kind, *column(kind.removeprefix("characters of ")), character_grams)
+            yield _tokens(kind, *column(kind.removeprefix("words of ")))
         else:
             yield _category(kind, [column(part) for part in kind.split(KEY_SEPARATOR)])
 
@@ -154,7 +140,7 @@ def attribute_keys(frame: pd.DataFrame, most: int = 6) -> tuple[str, ...]:
 
 def parts_of(kind: str) -> list[str]:
     """The columns ("rule") and attributes ("@region") that a kind of facts is made of."""
-    return kind.removeprefix("words of ").removeprefix("characters of ").split(KEY_SEPARATOR)
+    return kind.removeprefix("words of ").split(KEY_SEPARATOR)
 
 
 def _coded(frame: pd.DataFrame, name: str, parsed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -201,12 +187,12 @@ def _time(frame: pd.DataFrame, kind: str) -> Facts:
 
     raised = frame["raised_at"].dt
     hour, day = raised.hour.to_numpy(), raised.weekday.to_numpy()
-    codes, n = {"hour": (hour, 24), "weekday": (day, 7), "hour of week": (day * 8 + hour // 3, 56)}[kind]
+    codes, n = {"hour": (hour, 24), "weekday": (day, 7)}[kind]
     matrix = sparse.csr_matrix((np.ones(len(codes)), codes, np.arange(len(codes) + 1)), shape=(len(codes), n))
     return Facts(kind, matrix, np.array([str(i) for i in range(n)], dtype=object))
 
 
-def _tokens(kind: str, codes: np.ndarray, texts: np.ndarray, split: Callable[[str], list[str]]) -> Facts:
+def _tokens(kind: str, codes: np.ndarray, texts: np.ndarray) -> Facts:
     """Each distinct text is read once."""
     from scipy import sparse
 
@@ -214,7 +200,7 @@ def _tokens(kind: str, codes: np.ndarray, texts: np.ndarray, split: Callable[[st
     indices: list[int] = []
     starts = [0]
     for text in texts:
-        indices += [place.setdefault(token, len(place)) for token in split(text)]
+        indices += [place.setdefault(token, len(place)) for token in words(text)]
         starts.append(len(indices))
     sizes = np.diff(starts)
     weight = np.repeat(1.0 / np.sqrt(np.maximum(sizes, 1)), sizes)

@@ -46,6 +46,8 @@ FACT_MINIMUM = 2
 FACT_LIMIT = 50_000
 # A coefficient below this moves no probability by more than 0.03 points, and is not stored.
 NOTHING = 1e-3
+# The weight of an alert halves with this age.
+HALF_LIFE = timedelta(days=365)
 # The families of facts, each with its own spread.
 FAMILIES = ("names", "words", "time")
 TIME_SPREAD = 0.1
@@ -55,19 +57,15 @@ KEYS_OF_PRIOR = ("rule", "entity", "team")
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to weigh; recipes compete in the mixture, which so chooses the penalty inside the past.
+    """One way to weigh.
 
     name : for the evidence. history, names, words : spreads of the coefficients (log-odds); 0 leaves a family out.
-    prior : whether the mean of the log-odds of rates is where the model starts. half_life : the weight of an alert
-    halves with this age.
     """
 
     name: str
     history: float = 0.0
     names: float = 0.0
     words: float = 0.0
-    prior: bool = True
-    half_life: timedelta = timedelta(days=365)
 
     @property
     def spreads(self) -> tuple[float, float, float]:
@@ -83,9 +81,9 @@ RECIPES = (Recipe(MEAN_OF_RATES), Recipe(LINEAR, history=0.05, names=0.3, words=
 
 def family(kind: str) -> str:
     """The family of a kind of facts."""
-    if kind.startswith(("words of ", "characters of ")):
+    if kind.startswith("words of "):
         return "words"
-    return "time" if kind in ("hour", "weekday", "hour of week") else "names"
+    return "time" if kind in ("hour", "weekday") else "names"
 
 
 @dataclass(frozen=True)
@@ -179,17 +177,17 @@ class Linear:
                 for name in ("mean", "deviation", "coefficients", "centre")
             }
             facts = {str(k): {str(v): float(b) for v, b in d.items()} for k, d in document["facts"].items()}
-            made = cls(
+            model = cls(
                 str(document["name"]), settings, float(document["rate"]), float(document["intercept"]), facts=facts,
                 withheld=tuple(str(v) for v in document["withheld"]), **arrays,
             )  # fmt: skip
-            numbers = [made.rate, made.intercept, *(b for d in facts.values() for b in d.values())]
+            numbers = [model.rate, model.intercept, *(b for d in facts.values() for b in d.values())]
             sound = (
-                list(document["columns"]) == column_names(settings, made.withheld)
+                list(document["columns"]) == column_names(settings, model.withheld)
                 and all(a.shape == (len(document["columns"]),) and np.isfinite(a).all() for a in arrays.values())
                 and bool(np.isfinite(numbers).all())
-                and 0 < made.rate < 1
-                and bool((made.deviation > 0).all())
+                and 0 < model.rate < 1
+                and bool((model.deviation > 0).all())
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise HeedError(f"the stored linear model is malformed ({error!r})", "train again") from error
@@ -197,7 +195,7 @@ class Linear:
             raise HeedError(
                 "the stored linear model is malformed (other columns, or a number is missing)", "train again"
             )
-        return made
+        return model
 
 
 def log_odds_of(models: dict[str, Linear], encoded: Encoded, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -246,26 +244,23 @@ def fit_linear(
     past = encoded.frame.iloc[rows]
     age = np.maximum((cut - past["raised_at"]).dt.total_seconds().to_numpy(dtype=np.float64), 0.0)
     given = np.ones(len(rows)) if weight is None else np.asarray(weight, dtype=np.float64)
-    made: dict[str, Linear] = {}
-    designs: dict[timedelta, tuple[float, np.ndarray, _Design]] = {}
+    w = given * np.exp2(-age / HALF_LIFE.total_seconds())
+    rate = float((np.dot(w, acted) + prior[0]) / (w.sum() + prior[0] + prior[1]))
+    raw = dense_matrix(past, columns, rate, encoded.withheld)
+    design = _Design.of(encoded, rows, raw)
+    centre = _centre(columns, raw.shape[1])
+    base = float(logit(np.array(rate)))
+    models: dict[str, Linear] = {}
     for recipe in recipes:
-        w = given * np.exp2(-age / recipe.half_life.total_seconds())
-        if recipe.half_life not in designs:
-            rate = float((np.dot(w, acted) + prior[0]) / (w.sum() + prior[0] + prior[1]))
-            raw = dense_matrix(past, columns, rate, encoded.withheld)
-            designs[recipe.half_life] = rate, raw, _Design.of(encoded, rows, raw)
-        rate, raw, design = designs[recipe.half_life]
-        centre = _centre(columns, raw.shape[1]) if recipe.prior else np.zeros(raw.shape[1])
-        base = float(logit(np.array(rate)))
         fitted = recipe.history or recipe.names or recipe.words
         with threadpool_limits(1, "blas"):  # the sum of products must not depend on the number of threads
             offset = base + raw @ centre
             beta = design.fit(acted, w, offset, recipe) if fitted and len(rows) else np.zeros(design.width)
-        made[recipe.name] = Linear(
+        models[recipe.name] = Linear(
             recipe.name, settings, rate, base + float(beta[0]), design.mean, design.deviation,
             beta[1 : 1 + raw.shape[1]], centre, design.stored_facts(encoded, beta), encoded.withheld,
         )  # fmt: skip
-    return made
+    return models
 
 
 def _centre(columns: Sequence[DenseColumn], width: int) -> np.ndarray:
@@ -276,9 +271,9 @@ def _centre(columns: Sequence[DenseColumn], width: int) -> np.ndarray:
         key, _, label = columns[i].name.partition("_rate_")
         if key in KEYS_OF_PRIOR and (label == "life" or not columns[longest.get(key, i)].name.endswith("_life")):
             longest[key] = i
-    made = np.zeros(width)
-    made[list(longest.values())] = 1.0 / max(1, len(longest))
-    return made
+    centre = np.zeros(width)
+    centre[list(longest.values())] = 1.0 / max(1, len(longest))
+    return centre
 
 
 def _storable(text: str) -> bool:
