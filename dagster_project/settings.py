@@ -123,7 +123,7 @@ class Learning(Section):
 class Gate(Section):
     """Targets agreed with managers: a candidate that misses one does not become champion."""
 
-    minimum_skill: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    minimum_skill: Annotated[float, Field(ge=-1, le=1)] = -0.1
     minimum_auc: Annotated[float, Field(ge=0, le=1)] = 0.0
     maximum_decile_error: Annotated[float, Field(gt=0, le=1)] = 1.0
     minimum_workload_saved: Annotated[float, Field(ge=0, le=1)] = 0.0

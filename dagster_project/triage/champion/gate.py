@@ -29,7 +29,10 @@ REPLICATES = 300
 
 @dataclass(frozen=True)
 class Targets:
-    """The targets agreed with managers, on unflagged alerts of the inner cuts. The defaults ask for some skill.
+    """The targets agreed with managers, on unflagged alerts of the inner cuts.
+
+    The default refuses what is clearly worse than the constant rate. A little worse is no reason: where nothing can be
+    learned, or the level drifts, the champion of last month was no better, and a candidate has seen more.
 
     minimum_skill : least log-loss skill over the constant rate (1 is perfect, 0 no better than the rate).
     minimum_auc : least area under the ROC curve.
@@ -37,7 +40,7 @@ class Targets:
     minimum_workload_saved : least share of alerts below a threshold that misses 5% of the acted ones.
     """
 
-    minimum_skill: float = 0.0
+    minimum_skill: float = -0.1
     minimum_auc: float = 0.0
     maximum_decile_error: float = 1.0
     minimum_workload_saved: float = 0.0
@@ -73,7 +76,7 @@ def compare(candidate: Model, forecasts: pd.DataFrame, champion: Model, frame: p
     Returns: None when there are too few such alerts (`EvaluationSettings`): no alert raised since last week has reached
         the end of its horizon, so a champion of last week cannot be compared yet.
     """
-    later = _later(candidate, forecasts, champion)
+    later = _later(forecasts, champion)
     if not len(later):
         return None
     facts = later[["alert_id"]].merge(frame, on="alert_id", how="left", validate="one_to_one")
@@ -87,21 +90,16 @@ def compare_published(
 
     published : `alert_id`, `probability` (at the raise, as first published by this champion), one row per alert.
     """
-    later = _later(candidate, forecasts, champion)
+    later = _later(forecasts, champion)
     later = later.merge(published[["alert_id", "probability"]], on="alert_id", how="inner", validate="one_to_one")
     return _compared(candidate, later, later["probability"].to_numpy(dtype=np.float64))
 
 
-def _later(candidate: Model, forecasts: pd.DataFrame, champion: Model) -> pd.DataFrame:
-    """The unflagged alerts of the inner cuts that the champion was not trained on.
-
-    At the first inner cuts the candidate's mixture has the weights of its prior, since no outcome of an inner cut is
-    known yet. Production has learned weights, as the champion has, so these cuts would not be a fair comparison.
-    """
+def _later(forecasts: pd.DataFrame, champion: Model) -> pd.DataFrame:
+    """The unflagged alerts of the inner cuts that the champion was not trained on."""
     if not len(forecasts):
         return pd.DataFrame({"alert_id": pd.Series([], dtype="str")})
-    weighed = forecasts["fold"] >= candidate.evidence.get("mixture", {}).get("weighed_from", 0)
-    return forecasts[(forecasts["raised_at"] >= pd.Timestamp(champion.cut)) & weighed & ~forecasts["excluded"]]
+    return forecasts[(forecasts["raised_at"] >= pd.Timestamp(champion.cut)) & ~forecasts["excluded"]]
 
 
 def _compared(candidate: Model, later: pd.DataFrame, champion: np.ndarray) -> Comparison | None:

@@ -278,7 +278,6 @@ class _Training:
                 "best_in_hindsight": names[best],
                 "worse_than_it_by": rounded((rolled.loss - rolled.losses[best]) / total),
                 "worse_than_it_by_at_most": rounded(rolled.bounds[best] / total),
-                "weighed_from": next((m for m in range(moments) if (known <= m).any()), moments),
             },
         }
         return mapped, rolled.weights[-1], overall
