@@ -93,7 +93,7 @@ def test_weights_find_what_pools_best_and_begin_at_the_prior() -> None:
     forecasts = np.column_stack([1 / (1 + np.exp(-2 * z)), np.full(4_000, 0.9)])
     prior = np.array([0.8, 0.1, 0.1])
     assert np.array_equal(fit_weights(forecasts[:0], acted[:0], acted[:0], prior), prior)
-    weights = fit_weights(forecasts, acted, np.ones(4_000), prior)
+    weights = fit_weights(forecasts, acted, np.ones(4_000), prior, 100.0)
     assert weights.sum() == pytest.approx(1.0)
     assert abs(weights[0] - weights[1]) < 0.15
     assert weights[2] < 0.05

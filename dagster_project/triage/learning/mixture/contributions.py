@@ -85,7 +85,7 @@ def _log_odds(baseline: Baseline, frame: pd.DataFrame) -> Iterable[tuple[str, np
         return
     key = baseline.name.removeprefix("rate_per_").removeprefix(REPEAT)
     if key in RATE_KEYS:
-        rate = baseline.numbers.get("rate", baseline.numbers.get("none"))
+        rate = baseline.numbers["rate" if "rate" in baseline.numbers else "none"]
         yield key, logit(baseline.predict(frame)) - logit(np.array(float(rate)))
 
 

@@ -71,7 +71,7 @@ def plan_facts(frame: pd.DataFrame) -> tuple[str, ...]:
     """
 
     def present(name: str) -> bool:
-        return name in frame and frame[name].notna().any()
+        return name in frame and bool(frame[name].notna().any())
 
     base = [name for name in ("rule", "entity", "team", "severity") if present(name)]
     pairs = [f"{a}+{b}" for a, b in combinations([name for name in base if name != "severity"], 2)]
