@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres faults equivalence soak benchmark-history benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-reading benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
+.PHONY: help setup demo test test-postgres faults equivalence soak benchmark-history benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-peers benchmark-reading benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ types: setup ## types
 
 benchmark-engine: .venv-peers/.installed ## history features against what people use instead; about half an hour
 	@.venv-peers/bin/python -m benchmarks.engine
+
+benchmark-peers: .venv-peers/.installed ## heed and its peers on real alerts; about half an hour; writes benchmarks/peers.md
+	@OMP_NUM_THREADS=1 .venv-peers/bin/python -m benchmarks.peers
 
 # An environment of its own for peers or a tool: it sees all that is in .venv, and adds nothing to it.
 .venv-%/.installed: .venv/.installed benchmarks/requirements-%.txt

@@ -43,7 +43,6 @@ from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.learning import boosting
 from dagster_project.triage.learning.baselines import fit_baselines
 from dagster_project.triage.learning.candidates import CANDIDATES, Candidate, LearningSettings
-from dagster_project.triage.learning.model import LIGHTGBM
 from dagster_project.triage.learning.past import usable_alerts
 from dagster_project.triage.learning.training import learn
 from dagster_project.triage.pipeline import training_frame
@@ -124,9 +123,9 @@ def run(config: WorldConfig) -> Found:
         cut = (last - RETRAIN_EVERY * (RETRAININGS - number)).to_pydatetime()
         frame = training_frame(table, history, *(known_by(f, cut) for f in flags), cut=cut, training_days=365)
         started = time.process_time()
-        learned = learn(frame, cut, settings, proven=bool(kinds) and kinds[-1] == LIGHTGBM)
+        learned = learn(frame, cut, settings)
         seconds += time.process_time() - started
-        kinds.append(learned.model.kind)
+        kinds.append(learned.model.status)
         past = frame[usable_alerts(frame, cut)]
         past = past[past["raised_at"] + settings.horizon <= pd.Timestamp(cut)]
         mature = len(past)
@@ -152,7 +151,7 @@ def run(config: WorldConfig) -> Found:
         )
     return Found(
         config.seed,
-        LIGHTGBM if LIGHTGBM in kinds else kinds[-1],
+        "model" if "model" in kinds else kinds[-1],
         (losses[CONSTANT] - losses["heed"]) / (losses[CONSTANT] - floor) if losses[CONSTANT] > floor else float("nan"),
         without_luck,
         with_luck,
@@ -185,7 +184,7 @@ def page(found: list[Found], noise: list[Found], alerts: int) -> str:
     gain = np.array([f.over_best_baseline for f in found])
     error = np.array([f.decile_error for f in found])
     bias, luck = np.array([f.decile_bias for f in found]), np.array([f.decile_luck for f in found])
-    claims = sum(f.kind == "lightgbm" for f in noise)
+    claims = sum(f.kind == "model" for f in noise)
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "pandas", "lightgbm"))
     lines = [
         "# Learning against known truth",

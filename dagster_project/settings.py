@@ -90,7 +90,7 @@ class Features(Section):
         "rule+entity",
         "rule+team",
     )
-    lookback_days: Annotated[float, Field(ge=90, le=3650)] = 180  # the longest window is 90 days
+    lookback_days: Annotated[float, Field(ge=90, le=36_500)] = 3650  # the longest window is 90 days
 
     @field_validator("keys")
     @classmethod
@@ -103,20 +103,27 @@ class Features(Section):
 class Learning(Section):
     """When there is enough to learn from, and how far back learning looks."""
 
-    training_days: Days = 365
+    training_days: Days = 1825
     minimum_acted: Annotated[int, Field(ge=1)] = 50
     minimum_not_acted: Annotated[int, Field(ge=1)] = 50
-    prove_first: bool = True
     retrain_every_days: Days = 7
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7  # LightGBM's own limit
     threads: Annotated[int, Field(ge=0, le=4096)] = 0
     known_at_raise: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_releases(cls, values: Any) -> Any:
+        """`prove_first` was in every heed.toml until weights took its place; it changes nothing any more."""
+        if isinstance(values, dict):
+            return {name: value for name, value in values.items() if name != "prove_first"}
+        return values
+
 
 class Gate(Section):
     """Targets agreed with managers: a candidate that misses one does not become champion."""
 
-    minimum_skill: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    minimum_skill: Annotated[float, Field(ge=-1, le=1)] = -0.1
     minimum_auc: Annotated[float, Field(ge=0, le=1)] = 0.0
     maximum_decile_error: Annotated[float, Field(gt=0, le=1)] = 1.0
     minimum_workload_saved: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -345,7 +352,6 @@ class Settings(Section):
             minimum_acted=self.learning.minimum_acted,
             minimum_not_acted=self.learning.minimum_not_acted,
             horizon=timedelta(days=self.outcome.horizon_days),
-            prove_first=self.learning.prove_first,
             seed=self.learning.seed,
             threads=self.learning.threads or os.cpu_count() or 1,
             features=self.feature_settings(),

@@ -22,7 +22,7 @@ from dagster_project.resources.cluster import Cluster
 from dagster_project.resources.files.spill import ALERTS_AT_ONCE, SpillBuffer
 from dagster_project.resources.stores.features import DamagedFile, FeatureStore
 from dagster_project.resources.stores.flags import read_flags
-from dagster_project.resources.stores.history import read_history
+from dagster_project.resources.stores.history import ATTRIBUTES_FROM, read_history
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.stores.scores import publish_scores, read_held_out, scores_that_differ
 from dagster_project.resources.warehouse.connection import Warehouse
@@ -158,10 +158,15 @@ def _score(
 
     still_open : alert_id and raised_at of those, in order of time.
     """
+    from dagster_project.triage.features.build import with_attribute_history
+    from dagster_project.triage.features.contract import settings_from_contract
     from dagster_project.triage.flags.exclusion import flag_alerts
     from dagster_project.triage.pipeline import reasons, score
 
     flags = read_flags(warehouse)
+    features = settings_from_contract(model.contract)
+    keyed = bool(features.attribute_keys)
+    history = read_history(warehouse, as_of, columns=ATTRIBUTES_FROM) if keyed else pd.DataFrame()
     times = still_open["raised_at"]
     every, candidates, fresh = [], [], SpillBuffer(warehouse.home, "alert_scores")
 
@@ -175,6 +180,8 @@ def _score(
             frame = part[part["alert_id"].isin(still_open["alert_id"].iloc[first:last])].reset_index(drop=True)
             if not len(frame):
                 continue
+            if keyed:
+                frame = with_attribute_history(frame, history, *flags, features)
             flagged = flag_alerts(frame, *flags, as_of=as_of)
             scores = score(model, frame, flagged)
             every.append(scores[["alert_id", "probability"]])

@@ -23,7 +23,7 @@ from dagster_project.resources.inputs.action_types import require_known_meanings
 from dagster_project.resources.stores.features import FeatureStore
 from dagster_project.resources.stores.flags import read_flags
 from dagster_project.resources.stores.frames import FrameFile
-from dagster_project.resources.stores.history import read_fact_changes, read_history
+from dagster_project.resources.stores.history import ATTRIBUTES_FROM, read_fact_changes, read_history
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.stores.scores import read_influenced
 from dagster_project.resources.warehouse.connection import Warehouse
@@ -32,12 +32,16 @@ from dagster_project.settings import Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dagster_project.triage.learning.candidates import LearningSettings
+
 TRAINING_SET = dg.AssetKey(["training", "training_set"])
 CANDIDATE_MODEL = dg.AssetKey(["training", "candidate_model"])
 MODEL_EVALUATION = dg.AssetKey(["training", "model_evaluation"])
 MODEL_AUDIT = dg.AssetKey(["training", "model_audit"])
 CHAMPION_MODEL = dg.AssetKey(["training", "champion_model"])
 _OWNERS = ["team:data-science"]
+# Training holds so many alerts at most, the newest ones: 5 GB. Of a year before, few more would be learned.
+MOST_ALERTS = 1_000_000
 MOST_OF_A_BURST = 10_000  # of a rule on a day, or in each ALERTS_AT_ONCE of one: training leaves the others out
 
 
@@ -58,11 +62,13 @@ def training_set(
     context: dg.AssetExecutionContext,
     features: FeatureStore,
     warehouse: dg.ResourceParam[Warehouse],
+    models: dg.ResourceParam[ModelStore],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
     as_of = run_as_of(context)
     require_known_meanings(warehouse, settings, as_of)
     frame, left_out = read_training_set(features, warehouse, as_of, settings.learning.training_days)
+    frame = _with_attribute_history(frame, warehouse, models, settings, as_of)
     touched = read_influenced(warehouse, as_of)
     if len(touched):
         frame["influenced"] = frame["alert_id"].isin(touched).to_numpy()
@@ -80,6 +86,7 @@ def training_set(
             "dagster/row_count": len(frame),
             "dagster/column_schema": frame_schema(frame),
             "acted": int(frame["acted"].sum()),
+            "first raised at": str(frame["raised_at"].min()) if len(frame) else "none",
             "left out (flagged)": int(frame["excluded"].sum()),
             "alerts of bursts beyond what learning needs": left_out,
             "outcomes that a shown score may have changed": int(frame["influenced"].sum()) if len(touched) else 0,
@@ -87,18 +94,61 @@ def training_set(
     )
 
 
+def _with_attribute_history(
+    frame: pd.DataFrame, warehouse: Warehouse, models: ModelStore, settings: Settings, as_of: datetime
+) -> pd.DataFrame:
+    """The training set with the history of the attributes that its alerts propose, and of those that the champion
+    needs to be compared."""
+    from dagster_project.triage.features.build import with_attribute_history
+
+    learning = _learning(frame, settings)
+    keys = dict.fromkeys([*learning.features.attribute_keys, *models.attribute_keys(as_of)])
+    features = replace(learning.features, attribute_keys=tuple(keys))
+    if not features.attribute_keys:
+        return frame
+    return with_attribute_history(
+        frame, read_history(warehouse, as_of, columns=ATTRIBUTES_FROM), *read_flags(warehouse), features
+    )
+
+
+def _learning(frame: pd.DataFrame, settings: Settings) -> "LearningSettings":
+    """The settings of learning, with the keys that the training set proposes."""
+    from dagster_project.triage.pipeline import with_proposed_keys
+
+    return with_proposed_keys(settings.learning_settings(), frame)
+
+
+def _own(frame: pd.DataFrame, learning: "LearningSettings", models: ModelStore, as_of: datetime) -> pd.DataFrame:
+    """The training set without what only the champion reads."""
+    from dagster_project.triage.pipeline import without_other_keys
+
+    return without_other_keys(frame, learning, models.attribute_keys(as_of))
+
+
 def read_training_set(
-    features: FeatureStore, warehouse: Warehouse, as_of: datetime, training_days: float, most: int = MOST_OF_A_BURST
+    features: FeatureStore,
+    warehouse: Warehouse,
+    as_of: datetime,
+    training_days: float,
+    most: int = MOST_OF_A_BURST,
+    most_alerts: int = MOST_ALERTS,
 ) -> tuple[pd.DataFrame, int]:
     """The training set at `as_of` as `training_frame` builds it, and how many alerts of bursts it leaves out.
 
     most : how many alerts of a rule on a day are kept, and how many excluded ones; see `at_most_of_a_burst`.
+    most_alerts : with more in `training_days`, the oldest whole days are left out.
     """
     from dagster_project.triage.features.build import FACTS
     from dagster_project.triage.pipeline import at_most_of_a_burst, training_frame
 
     first = as_of - timedelta(days=training_days)
     flags = read_flags(warehouse)
+    outcomes = read_history(warehouse, as_of, first, ("alert_id", "raised_at", "acted", "known_at"))
+    if len(outcomes) > most_alerts:
+        oldest = outcomes["raised_at"].nlargest(most_alerts).iloc[-1]
+        first = min(oldest.ceil("D"), pd.Timestamp(as_of)).to_pydatetime()
+        training_days = (as_of - first) / timedelta(days=1)
+        outcomes = outcomes[outcomes["raised_at"] >= pd.Timestamp(first)]
     left_out = 0
 
     def needed(day: "pa.Table") -> np.ndarray:
@@ -113,7 +163,6 @@ def read_training_set(
     if not len(derived):
         derived = pd.DataFrame(columns=list(FACTS))
         derived["raised_at"] = derived["raised_at"].astype("datetime64[us, UTC]")
-    outcomes = read_history(warehouse, as_of, first, ("alert_id", "raised_at", "acted", "known_at"))
     if left_out:
         outcomes = outcomes[outcomes["alert_id"].isin(derived["alert_id"])]
     return training_frame(derived, outcomes, *flags, cut=as_of, training_days=training_days), left_out
@@ -124,9 +173,9 @@ def read_training_set(
     group_name="training",
     ins={"frame": dg.AssetIn(TRAINING_SET)},
     io_manager_key="frame_files",
-    description="A new model version, learned from the past only; or the best simple baseline, when there is too "
-    "little to learn from or nothing beats it. With it come forecasts of the past: those that it and every baseline "
-    "made of alerts later than all they had learned from.",
+    description="A new model version, learned from the past only: a mixture of trees, linear models and simple rules, "
+    "each with the weight that its forecasts earned. With it come forecasts of the past: those that it and every "
+    "baseline made of alerts later than all they had learned from.",
     owners=_OWNERS,
     kinds={"lightgbm", "postgres"},
     metadata={"dagster/table_name": "training.model_versions"},
@@ -140,21 +189,19 @@ def candidate_model(
     cluster: dg.ResourceParam[Cluster],
 ) -> dg.Output[pd.DataFrame]:
     from dagster_project.triage.audit.withholding import learn_without_leaks, withhold
-    from dagster_project.triage.learning.model import LIGHTGBM
 
     as_of = run_as_of(context)
-    champion = models.champion(as_of)
-    learning = replace(settings.learning_settings(), fit_elsewhere=cluster.fit if cluster else None)
-    since = as_of - timedelta(days=settings.learning.training_days + settings.features.lookback_days)
-    history, changes = read_history(warehouse, as_of, since), read_fact_changes(warehouse, as_of)
-    withholding = withhold(frame.read(), history, as_of, learning, changes)
-    del history
+    rows = frame.read()
+    learning = replace(_learning(rows, settings), fit_elsewhere=cluster.fit if cluster else None)
+    rows = _own(rows, learning, models, as_of)
+    history, changes = read_history(warehouse, as_of), read_fact_changes(warehouse, as_of)
+    withholding = withhold(rows, history, as_of, learning, changes)
+    del history, rows
     leaking = [f"{row.subject} is {row.verdict}: {row.finding}" for row in withholding.findings]
     for line in leaking:
         context.log.warning(line)
-    learned = learn_without_leaks(
-        frame.read(), as_of, learning, withholding, proven=champion is not None and champion.kind == LIGHTGBM
-    )
+    # Read once more: the checks need memory, and learning gives back that of the frame as soon as it can.
+    learned = learn_without_leaks(_own(frame.read(), learning, models, as_of), as_of, learning, withholding)
     models.save(learned.model, as_of)
     context.log.info(learned.model.explanation)
     return dg.Output(
@@ -245,15 +292,15 @@ def model_audit(
     as_of = run_as_of(context)
     version = models.newest(as_of)
     withholding = Withholding.of(models.load(version).evidence)
-    since = as_of - timedelta(days=settings.learning.training_days + settings.features.lookback_days)
+    rows = frame.read()
+    learning = _learning(rows, settings)
     result = audit(
-        frame.read(),
+        _own(rows, learning, models, as_of),
         forecasts.read(),
-        read_history(warehouse, as_of, since),
+        read_history(warehouse, as_of),
         *read_flags(warehouse),
         cut=as_of,
-        settings=replace(settings.learning_settings(), withheld=tuple(withholding.withheld)),
-        history_from=pd.Timestamp(since),
+        settings=replace(learning, withheld=tuple(withholding.withheld)),
     )
     withheld = replace(withholding, vouched={}).findings  # vouched columns were audited again
     result = replace(result, findings=pd.concat([table_of(withheld), result.findings], ignore_index=True))

@@ -92,7 +92,7 @@ def roll_back(
         raise HeedError(f"{wanted} scores already", "nothing needs to be done")
     if known[wanted]["cut"] > as_of:
         raise HeedError(f"{wanted} was trained on data from after {as_of:%Y-%m-%d %H:%M} UTC", "choose a later --as-of")
-    if models.load(wanted).contract != contract(settings.feature_settings()):
+    if models.load(wanted).contract.get("hash") != contract(settings.feature_settings())["hash"]:
         raise HeedError(
             f"{wanted} was trained with other features than today's settings give (another feature contract)",
             "choose another version, or restore the [features] of heed.toml that it was trained with",

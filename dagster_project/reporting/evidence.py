@@ -17,6 +17,7 @@ import pandas as pd
 from dagster_project.reporting.words import known
 
 MODEL = "model"
+LEARNED = ("mixture", "lightgbm")
 SKILL = "log_loss_skill_over_best_baseline"
 SKILL_OVER_CONSTANT = "log_loss_skill_over_constant"
 HEADLINE, EVERYTHING, LAST_CUT = "unflagged", "all", "last cut"
@@ -49,7 +50,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Scoring:
-    """The version that scores. kind : 'lightgbm', the name of a baseline, or 'prior'."""
+    """The version that scores. kind : 'mixture' or 'prior'; of earlier releases 'lightgbm' or a baseline's name."""
 
     model_version: str
     kind: str
@@ -65,7 +66,7 @@ class Scoring:
     @property
     def contender(self) -> str:
         """The name of the version's forecasts in the evaluation."""
-        return MODEL if self.kind == "lightgbm" else self.kind
+        return MODEL if self.kind in LEARNED else self.kind
 
 
 @dataclass(frozen=True)

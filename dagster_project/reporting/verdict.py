@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dagster_project.reporting import words
-from dagster_project.reporting.evidence import HEADLINE, LAST_CUT, MODEL, SKILL, Evidence, Number, saved_at
+from dagster_project.reporting.evidence import HEADLINE, LAST_CUT, LEARNED, MODEL, SKILL, Evidence, Number, saved_at
 
 YES, NOT_YET, NO = "Yes", "Not yet", "No"
 GOOD, UNSURE, BAD, UNKNOWN = "good", "unsure", "bad", "unknown"
@@ -69,7 +69,7 @@ def judge(evidence: Evidence) -> Verdict:
     by = f"{words.percent(gain.value)} ({words.percent_interval(gain.low, gain.high)})"
     if audits.state == BAD:
         return Verdict(NO, f"the audit found that the model uses information from the future: {audits.text}", points)
-    if scoring.kind != "lightgbm":
+    if scoring.kind not in LEARNED:
         own = f"a simple rule ({words.contender(scoring.kind)}) scores"
         if gain.below_zero:
             return Verdict(NO, f"heed's model is worse than {rival}, so {own}.", points)

@@ -22,6 +22,8 @@ CONTENDERS = {
     "rate_per_team": "past rate per team",
     "repeat_last": "repeat last outcome",
     "repeat_last_per_rule": "repeat last outcome",
+    "repeat_last_per_entity": "repeat last outcome per entity",
+    "repeat_last_per_team": "repeat last outcome per team",
     "logistic_on_rates": "logistic on the rates",
     "prior": "a fixed prior",
 }

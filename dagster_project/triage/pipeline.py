@@ -8,6 +8,8 @@ Time: the history that callers pass may reach beyond the as-of; each function cu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -69,6 +71,22 @@ def at_most_of_a_burst(
     for rows in pd.Series(burst).groupby(burst).indices.values():
         needed[rows[:: max(1, -(-len(rows) // most))]] = True
     return needed
+
+
+def with_proposed_keys(settings: LearningSettings, alerts: pd.DataFrame) -> LearningSettings:
+    """The settings of a training on `alerts` (in order of time): they propose which attributes get a history."""
+    from dagster_project.triage.learning.mixture.facts import attribute_keys
+
+    return replace(settings, features=replace(settings.features, attribute_keys=attribute_keys(alerts)))
+
+
+def without_other_keys(frame: pd.DataFrame, settings: LearningSettings, keys: Iterable[str]) -> pd.DataFrame:
+    """The training frame without the history of those attribute `keys` that `settings` do not name."""
+    from dagster_project.triage.features.contract import attribute_history_features
+
+    every = attribute_history_features(replace(settings.features, attribute_keys=tuple(keys)))
+    own = {f.name for f in attribute_history_features(settings.features)}
+    return frame.drop(columns=[f.name for f in every if f.name not in own], errors="ignore")
 
 
 def prior_model(as_of: datetime, settings: LearningSettings) -> Model:

@@ -30,9 +30,9 @@ from dagster_project.triage.flags.exclusion import flag_alerts, known_by
 from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.learning.baselines import Baseline, fit_baselines
 from dagster_project.triage.learning.candidates import LearningSettings
-from dagster_project.triage.learning.model import LIGHTGBM, Model
+from dagster_project.triage.learning.model import Model
 from dagster_project.triage.learning.past import usable_alerts
-from dagster_project.triage.pipeline import score, training_frame
+from dagster_project.triage.pipeline import score, training_frame, with_proposed_keys, without_other_keys
 
 
 @dataclass(frozen=True)
@@ -89,19 +89,29 @@ def replay(
     """
     cuts = cuts_between(first, until, every)
     flood_days, visibility_only = find_flags(history, rules, until, overrides=overrides)
+    # What each cut proposes depends on the facts of alerts raised before it; histories are computed once for all.
+    ordered = history.sort_values(["raised_at", "alert_id"], kind="stable", ignore_index=True)
+    at_cut = [with_proposed_keys(settings, ordered[ordered["raised_at"] < pd.Timestamp(cut)]) for cut in cuts]
+    keys = tuple(dict.fromkeys(key for each in at_cut for key in each.features.attribute_keys))
     features = build_features(
-        history, flood_days, visibility_only, first - timedelta(days=training_days), until, settings.features, derive
+        history,
+        flood_days,
+        visibility_only,
+        first - timedelta(days=training_days),
+        until,
+        replace(settings.features, attribute_keys=keys),
+        derive,
     )
     at_raise = flag_alerts(features, flood_days, visibility_only, as_of="at_raise")
     champion: Model | None = None
     parts: list[pd.DataFrame] = []
     baseline_parts: list[pd.DataFrame] = []
-    for number, cut in enumerate(cuts, start=1):
+    for number, (cut, settings) in enumerate(zip(cuts, at_cut, strict=True), start=1):
         then = (known_by(flood_days, cut), known_by(visibility_only, cut))
         frame = training_frame(features, history, *then, cut=cut, training_days=training_days)
-        withholding = withhold(frame, history, cut, settings)
-        proven = champion is not None and champion.kind == LIGHTGBM
-        learned = learn_without_leaks(frame, cut, settings, withholding, proven)
+        own = without_other_keys(frame, settings, keys)
+        withholding = withhold(own, history, cut, settings)
+        learned = learn_without_leaks(own, cut, settings, withholding)
         outcome = decide_champion(
             learned.model,
             learned.forecasts,

@@ -17,7 +17,7 @@ from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Gate, Settings
 from dagster_project.triage.audit import audit as auditing
 from dagster_project.triage.evaluation import evidence, metrics
-from dagster_project.triage.features.contract import FeatureSettings, contract
+from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.learning.calibration import Calibration
 from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
 from dagster_project.triage.learning.training import learn
@@ -64,7 +64,8 @@ def test_a_refused_candidate_leaves_a_champion_that_is_calibrated_anew(warehouse
     frame["horizon_ends_at"] = frame["raised_at"] + LEARNING.horizon
     models = ModelStore(warehouse)
     champion = learn(frame, TAUGHT.to_pydatetime(), LEARNING).model
-    champion = replace(champion, calibration=Calibration("shift", {"intercept": 2.0, "slope": 1.0}))
+    shifted = Calibration("shift", {"intercept": 2.0, "slope": 1.0})
+    champion = replace(champion, overall=shifted)  # type: ignore[call-arg]
     models.save(champion, TAUGHT)
     models.decide(champion.version, TAUGHT, "promoted", ["it was the first"], {}, "gate")
     finding = {"check": "a check", "subject": "a column", "finding": "nothing", "verdict": "clean", "value": 0.1}
@@ -110,8 +111,8 @@ def test_a_champion_of_other_features_is_compared_on_what_it_published(warehouse
     frame = world(2500)
     frame["horizon_ends_at"] = frame["raised_at"] + LEARNING.horizon
     models = ModelStore(warehouse)
-    champion = learn(frame, TAUGHT.to_pydatetime(), LEARNING).model
-    champion = replace(champion, contract=contract(FeatureSettings(keys=("rule", "team"))))
+    others = replace(LEARNING, features=FeatureSettings(keys=("rule", "team")))
+    champion = learn(frame, TAUGHT.to_pydatetime(), others).model
     models.save(champion, TAUGHT)
     models.decide(champion.version, TAUGHT, "promoted", ["it was the first"], {}, "gate")
 

@@ -68,6 +68,16 @@ def test_learning_goes_without_most_alerts_of_a_great_burst_and_without_nothing_
     assert (kept[before > most] > most / 3).all()
 
 
+def test_learning_takes_the_newest_whole_days_where_there_are_too_many_alerts(company: Company) -> None:
+    store = FeatureStore(UPath(company.home) / "features", contract(company.settings.feature_settings())["hash"])
+    days = company.settings.learning.training_days
+    whole, _ = read_training_set(store, company.warehouse, company.end, days)
+    newest, _ = read_training_set(store, company.warehouse, company.end, days, most_alerts=len(whole) // 2)
+    assert len(whole) / 4 < len(newest) <= len(whole) // 2
+    since = newest["raised_at"].min().floor("D")
+    pd.testing.assert_frame_equal(newest, whole[whole["raised_at"] >= since].reset_index(drop=True))
+
+
 def test_an_override_of_nothing_is_one_line_on_the_asset_and_changes_nothing(company: Company) -> None:
     before = read_flags(company.warehouse)
     with company.warehouse.transaction() as cursor:

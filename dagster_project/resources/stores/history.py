@@ -23,6 +23,8 @@ HISTORY_COLUMNS = (
 )
 # The columns that flagging reads, in addition to the sources.
 FLAGGED_BY = ("alert_id", "raised_at", "rule", "team", "known_at", "acted", "horizon_ends_at")
+# What the history of attributes is computed from.
+ATTRIBUTES_FROM = (*FLAGGED_BY, "entity", "severity", "attributes")
 _CLOSED = """
 SELECT alert_id FROM scoring.autoclose_decisions WHERE decision = 'close' AND mode = 'on' AND as_of <= $1
 """

@@ -68,7 +68,7 @@ class ModelStore:
 
     def load(self, model_version: str) -> Model:
         """Read a model version back, exactly as it was saved."""
-        from dagster_project.triage.learning.model import Model
+        from dagster_project.triage.learning.mixture.model import read_model
 
         rows = self._warehouse.read_arrow(
             "SELECT booster, document::text AS document FROM training.model_versions WHERE model_version = $1",
@@ -83,7 +83,17 @@ class ModelStore:
             document = json.loads(rows[0]["document"])
         except (ValueError, RecursionError) as error:  # PostgreSQL keeps numbers that Python refuses to read
             raise HeedError(f"the stored model {model_version} is malformed ({error})", "train again") from error
-        return Model.from_document(rows[0]["booster"], document)
+        return read_model(rows[0]["booster"], document)
+
+    def attribute_keys(self, as_of: datetime) -> tuple[str, ...]:
+        """The attributes whose history the champion reads; none where there is no champion."""
+        champion = self.champion(as_of)
+        keys = champion and self._warehouse.value(
+            "SELECT (document->'contract'->'attribute_keys')::text FROM training.model_versions "
+            "WHERE model_version = $1",
+            (champion.model_version,),
+        )
+        return tuple(map(str, json.loads(keys))) if keys else ()
 
     def newest(self, as_of: datetime) -> str:
         """The model version with the latest cut up to `as_of`: the candidate of a run at that as-of.
@@ -170,14 +180,13 @@ class ModelStore:
 
     def learning_is_due(self, as_of: datetime, settings: Settings) -> bool:
         """Whether there is no usable champion for today's features, or the newest candidate is too old."""
-        from dagster_project.triage.features.contract import contract
+        from dagster_project.triage.features.contract import contract, require_same_contract
 
         champion = self.champion(as_of)
         if champion is None:
             return True
         try:
-            if self.load(champion.model_version).contract != contract(settings.feature_settings()):
-                return True
+            require_same_contract(self.load(champion.model_version).contract, contract(settings.feature_settings()))
         except HeedError:
             return True
         newest = self._warehouse.value("SELECT max(cut) FROM training.model_versions WHERE cut <= $1", (as_of,))

@@ -11,7 +11,6 @@ of the candidate checks the remaining columns once more.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -42,7 +41,7 @@ from dagster_project.triage.audit.single_feature import (
     single_facts,
     without,
 )
-from dagster_project.triage.features.contract import FeatureSettings, histories_about, settings_from_contract
+from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.features.keys import COLUMNS
 from dagster_project.triage.learning.candidates import LearningSettings
 from dagster_project.triage.learning.training import Learned, Model, learn
@@ -210,10 +209,9 @@ def learn_without_leaks(
     cut: datetime,
     settings: LearningSettings,
     withholding: Withholding,
-    proven: bool = False,
 ) -> Learned:
     """`model.learn` without what is withheld; the model's provenance and explanation say what that was, and why."""
-    learned = learn(frame, cut, replace(settings, withheld=tuple(withholding.withheld)), proven)
+    learned = learn(frame, cut, replace(settings, withheld=tuple(withholding.withheld)))
     said = withholding.to_document()
     if not said:
         return learned
@@ -228,14 +226,7 @@ def learn_without_leaks(
 
 def knows(model: Model, withholding: Withholding) -> list[str]:
     """Which of the withheld columns a model has learned from: their names as people know them."""
-    settings = settings_from_contract(model.contract)
-    read = json.dumps(model.baseline.to_document()) if model.baseline is not None else ""
-    return [
-        finding.subject
-        for source, finding in withholding.withheld.items()
-        if len(model.plan.without([source], settings).columns) < len(model.plan.columns)
-        or any(f'"{name}"' in read for name in histories_about([source], settings))
-    ]
+    return [finding.subject for source, finding in withholding.withheld.items() if model.reads(source)]
 
 
 def extra_numbers(frame: pd.DataFrame, features: FeatureSettings) -> list[str]:

@@ -106,7 +106,7 @@ def _defending(
     if standing.model is None:
         return None, standing.damage, None
     trained = standing.model.as_trained()
-    if trained.contract != candidate.contract:
+    if trained.contract.get("hash") != candidate.contract.get("hash"):
         # It cannot score any more, but what it said while it could is compared.
         why = gate.why_other_features(standing.version, trained.contract, candidate.contract)
         published = standing.published() if standing.published is not None else None

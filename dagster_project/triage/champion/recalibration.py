@@ -22,7 +22,7 @@ import pandas as pd
 
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.learning.calibration import Calibration, choose_calibration, uninfluenced
-from dagster_project.triage.learning.model import LIGHTGBM, Model, Recalibration
+from dagster_project.triage.learning.model import LIGHTGBM, MIXTURE, Model, Recalibration
 from dagster_project.triage.learning.past import horizon_ends
 
 
@@ -33,10 +33,10 @@ def recalibrate(champion: Model, frame: pd.DataFrame, cut: datetime, horizon: ti
     frame : the training frame at `cut`. Alerts count that were raised at or after `champion.cut`, whose horizon is over
         and whose outcome is known by `cut`, and that no flag excludes.
 
-    Only trees are recalibrated: a baseline is fitted again with every candidate.
+    Only what was learned is recalibrated: a prior has nothing to map.
     """
     trained = champion.as_trained()
-    if trained.kind != LIGHTGBM:
+    if trained.kind not in (LIGHTGBM, MIXTURE):
         return trained
     since = frame[_since(frame, trained.cut, cut, horizon)]
     calibration = _map(since, trained.predict(since))

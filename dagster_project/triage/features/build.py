@@ -7,12 +7,13 @@ Does not belong here: how each one is computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.features.contract import FeatureSettings, history_features_for
+from dagster_project.triage.features.contract import FeatureSettings, attribute_history_features, history_features_for
 from dagster_project.triage.features.keys import key_codes
 from dagster_project.triage.flags.exclusion import flag_alerts
 
@@ -92,6 +93,37 @@ def build_features_in_parts(
         begin = end
 
 
+def with_attribute_history(
+    alerts: pd.DataFrame,
+    history: pd.DataFrame,
+    flood_days: pd.DataFrame,
+    visibility_only: pd.DataFrame,
+    settings: FeatureSettings,
+    derive: Callable[..., pd.DataFrame] | None = None,
+) -> pd.DataFrame:
+    """The features `alerts` with the history of `settings.attribute_keys`, as `build_features` computes it.
+
+    history : as in `build_features`, with the columns or attributes of the keys; every alert of `alerts` is in it.
+    """
+    wanted_features = attribute_history_features(settings)
+    if not wanted_features or not len(alerts):
+        return alerts.assign(**{f.name: np.float32(np.nan) for f in wanted_features})
+    first, last = alerts["raised_at"].min(), alerts["raised_at"].max()
+    keyed = replace(settings, keys=("rule", *(k for k in settings.attribute_keys if k != "rule")), attribute_keys=())
+    events, streams, _ = _streams(
+        history, flood_days, visibility_only, first.to_pydatetime(), last.to_pydatetime() + timedelta(seconds=1), keyed
+    )
+    wanted = events["alert_id"].isin(alerts["alert_id"]).to_numpy()
+    from dagster_project.triage.features.history import history_features
+
+    columns = (derive or history_features)(streams, streams[wanted], wanted_features, settings.lookback)
+    place = pd.Index(events.loc[wanted, "alert_id"]).get_indexer(alerts["alert_id"])
+    if (place < 0).any():
+        raise ValueError("an alert is not in the history")
+    columns = columns.iloc[place].set_axis(alerts.index)
+    return pd.concat([alerts.drop(columns=list(columns), errors="ignore"), columns], axis=1)
+
+
 def _parts(times: np.ndarray, at_once: int) -> Iterator[tuple[int, int]]:
     """Stretches [start, stop) of ascending times; equal times are never split."""
     start = 0
@@ -126,7 +158,7 @@ def _streams(
     events = history if reach.all() else history[reach]
     flags = flag_alerts(events, flood_days, visibility_only)
     wanted = (events["raised_at"] >= first).to_numpy()
-    keys = key_codes(events, settings.keys, wanted)
+    keys = key_codes(events, [*settings.keys, *settings.attribute_keys], wanted)
     streams = pd.concat([keys, events[["raised_at", "known_at", "acted"]]], axis=1)
     # Also for floods cleared since: until then they were out of every history, and a past day must not change.
     streams["excluded_from"] = flags["excluded_from"]

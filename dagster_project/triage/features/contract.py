@@ -6,7 +6,8 @@ Does not belong here: computing history (`history/`), facts (`facts.py`), keys (
 that one training settled on (`matrix.py`).
 
 History features of an alert raised at t use alerts raised before t and outcomes known before t, both not older than
-t - lookback.
+t - lookback. Attributes that a training proposes by itself (`attribute_keys`) are no part of the hash: their history is
+added to the stored features where a model needs it (`build.with_attribute_history`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 # Raise this when the meaning of a feature changes but its name does not: models trained before are refused.
 MEANING = 1
+
+# A judgement: what has most history is the whole of it, what changes shows within weeks, and each number costs memory.
+ATTRIBUTE_WINDOW = timedelta(days=28)
+ATTRIBUTE_HALF_LIVES = (timedelta(days=7), timedelta(days=90))
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,9 @@ class FeatureSettings:
     echo_lags, echo_width : for the rule, alerts raised within half the width of the time one lag ago are also
         counted (a rule that fires every day at nine), as the difference of two windows. See `features/signals.py`.
     lookback : nothing older than this is used; at least as long as every window.
+    lifelong : also count known and acted outcomes over the whole lookback.
+    attribute_keys : keys with a short history of their own (`ATTRIBUTE_WINDOW` and the lookback), proposed from the
+        alerts of a training (`learning/mixture/facts.py`).
     """
 
     keys: tuple[str, ...] = ("all", "rule", "entity", "team", "rule+entity", "rule+team")
@@ -58,14 +66,23 @@ class FeatureSettings:
         timedelta(days=28),
         timedelta(days=90),
     )
-    half_lives: tuple[timedelta, ...] = (timedelta(days=1), timedelta(days=7), timedelta(days=28))
+    half_lives: tuple[timedelta, ...] = (
+        timedelta(days=1),
+        timedelta(days=7),
+        timedelta(days=28),
+        timedelta(days=90),
+        timedelta(days=365),
+    )
     echo_lags: tuple[timedelta, ...] = (timedelta(days=1), timedelta(days=7))
     echo_width: timedelta = timedelta(hours=1)
-    lookback: timedelta = timedelta(days=180)
+    lookback: timedelta = timedelta(days=3650)
+    lifelong: bool = True
+    attribute_keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if "rule" not in self.keys:
             object.__setattr__(self, "keys", ("rule", *self.keys))
+        object.__setattr__(self, "attribute_keys", tuple(k for k in self.attribute_keys if k not in self.keys))
         if len(set(self.keys)) != len(self.keys):
             raise HeedError(f"a history key is named twice in {list(self.keys)}", "name each history key once")
         for key in self.keys:
@@ -91,7 +108,8 @@ def history_features_for(settings: FeatureSettings) -> list[HistoryFeature]:
 
     Per key: alerts raised, outcomes known and outcomes acted in each window; the last known outcome; seconds
     since the previous alert and since the last known act; the decayed share acted for each half-life. For the rule also
-    the alerts raised in the two windows of each echo.
+    the alerts raised in the two windows of each echo. An attribute key has fewer: outcomes known and acted over
+    `ATTRIBUTE_WINDOW` and the lookback, alerts raised over that window, the last outcome, and `ATTRIBUTE_HALF_LIVES`.
 
     >>> settings = FeatureSettings(keys=("rule",), echo_lags=())
     >>> [feature.name for feature in history_features_for(settings)][:3]
@@ -106,13 +124,30 @@ def history_features_for(settings: FeatureSettings) -> list[HistoryFeature]:
         for w in settings.outcome_windows:
             features.append(HistoryFeature(key, "known_count", window=w))
             features.append(HistoryFeature(key, "acted_count", window=w))
+        if settings.lifelong:
+            features += [HistoryFeature(key, "known_count"), HistoryFeature(key, "acted_count")]
         features.append(HistoryFeature(key, "last_outcome"))
         features.append(HistoryFeature(key, "seconds_since_raised"))
         features.append(HistoryFeature(key, "seconds_since_acted"))
         features += [HistoryFeature(key, "decayed_acted_rate", half_life=h) for h in settings.half_lives]
     windows = [w for lag in settings.echo_lags for w in echo_windows(lag, settings.echo_width)]
     features += [HistoryFeature("rule", "raised_count", window=w) for w in dict.fromkeys(windows)]
-    return list(dict.fromkeys(features))
+    return list(dict.fromkeys([*features, *attribute_history_features(settings)]))
+
+
+def attribute_history_features(settings: FeatureSettings) -> list[HistoryFeature]:
+    """The history features of the attribute keys alone, as `history_features_for` lists them last."""
+    from dagster_project.triage.features.history import HistoryFeature
+
+    features = []
+    for key in settings.attribute_keys:
+        features.append(HistoryFeature(key, "raised_count", window=ATTRIBUTE_WINDOW))
+        for window in (ATTRIBUTE_WINDOW, None):
+            features.append(HistoryFeature(key, "known_count", window=window))
+            features.append(HistoryFeature(key, "acted_count", window=window))
+        features.append(HistoryFeature(key, "last_outcome"))
+        features += [HistoryFeature(key, "decayed_acted_rate", half_life=h) for h in ATTRIBUTE_HALF_LIVES]
+    return features
 
 
 def histories_about(sources: Sequence[str], settings: FeatureSettings) -> set[str]:
@@ -124,17 +159,21 @@ def histories_about(sources: Sequence[str], settings: FeatureSettings) -> set[st
 def contract(settings: FeatureSettings) -> dict[str, Any]:
     """What a model was trained with and scoring must repeat: JSON-able, equal for equal settings.
 
-    `hash` (16 hex digits) covers everything else in it. It does not depend on the process, the machine or the
-    order of a dictionary.
+    `hash` (16 hex digits) covers everything else in it but `attribute_keys`, which each model brings with it. It does
+    not depend on the process, the machine or the order of a dictionary.
     """
+    stored = replace(settings, attribute_keys=())
     content: dict[str, Any] = {
         "meaning": MEANING,
-        "settings": {name: _plain(value) for name, value in asdict(settings).items()},
-        "history": [feature.name for feature in history_features_for(settings)],
+        "settings": {name: _plain(value) for name, value in asdict(stored).items() if name != "attribute_keys"},
+        "history": [feature.name for feature in history_features_for(stored)],
         "raise_time": list(RAISE_TIME_FEATURES),
     }
+    if not settings.lifelong:  # as it was written before there was a choice: stored models stay valid
+        del content["settings"]["lifelong"]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return {**content, "hash": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    own = {"attribute_keys": list(settings.attribute_keys)} if settings.attribute_keys else {}
+    return {**content, **own, "hash": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
 def settings_from_contract(document: Any) -> FeatureSettings:
@@ -149,6 +188,8 @@ def settings_from_contract(document: Any) -> FeatureSettings:
             echo_lags=_spans(raw["echo_lags"]),
             echo_width=timedelta(seconds=float(raw["echo_width"])),
             lookback=timedelta(seconds=float(raw["lookback"])),
+            lifelong=bool(raw.get("lifelong", False)),
+            attribute_keys=tuple(str(k) for k in document.get("attribute_keys", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise HeedError(f"the stored feature contract is malformed ({error!r})", "train again") from error

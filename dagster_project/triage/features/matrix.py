@@ -95,7 +95,7 @@ class ColumnPlan:
         """The plan without the columns computed from `sources` ("severity", "@attribute") or from histories about
         them."""
         gone = {*sources, *histories_about(sources, settings)}
-        return ColumnPlan(tuple(c for c in self.columns if not gone & set(_RAISE_TIME_FACTS.get(c.of[0], c.of))))
+        return ColumnPlan(tuple(c for c in self.columns if not gone & set(RAISE_TIME_FACTS.get(c.of[0], c.of))))
 
     def subset(self, positions: Sequence[int]) -> ColumnPlan:
         """The plan with these columns only."""
@@ -175,7 +175,7 @@ class ColumnPlan:
 
 
 # The facts behind each raise-time feature; those not listed depend on `raised_at` alone.
-_RAISE_TIME_FACTS = {
+RAISE_TIME_FACTS = {
     "value": ("value",),
     "threshold": ("threshold",),
     "value_over_threshold": ("value", "threshold"),
@@ -213,13 +213,18 @@ def plan_columns(
     # The windows of an echo mean something only together.
     echoes = {w for lag in settings.echo_lags for w in echo_windows(lag, settings.echo_width)}
     alone = [f for f in features if f.window not in echoes or f.window in settings.raised_windows]
-    columns += [Column(f.name, "history", (f.name,)) for f in alone]
+    # Shares say what counts of acted outcomes say, and each column costs time in every tree.
+    short = {
+        f.name for f in features if f.key in settings.attribute_keys and (f.window or f.statistic == "raised_count")
+    }
+    short |= {f.name for f in features if f.statistic == "acted_count" and f.window is None}
+    columns += [Column(f.name, "history", (f.name,)) for f in alone if f.name not in short]
     known = {(f.key, f.window): f.name for f in features if f.statistic == "known_count"}
     for f in features:
         span = (f.key, f.window)
         if f.statistic == "acted_count" and span in known:
-            columns.append(Column(f.name.replace("_acted_count_", "_acted_share_"), "share", (f.name, known[span])))
-        if f.statistic == "raised_count" and span in known:
+            columns.append(Column(f.name.replace("_acted_count", "_acted_share"), "share", (f.name, known[span])))
+        if f.statistic == "raised_count" and span in known and f.name not in short:
             name = f.name.replace("_raised_count_", "_undecided_count_")
             columns.append(Column(name, "undecided", (f.name, known[span])))
     # Cut without the history columns: the frame is wide.

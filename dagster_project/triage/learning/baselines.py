@@ -11,7 +11,8 @@ when the alert was raised, not the one at training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.errors import HeedError
-from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT, REPEAT_LAST
+from dagster_project.triage.evaluation.contenders import ALWAYS_NO, CONSTANT, REPEAT, REPEAT_LAST
 from dagster_project.triage.evaluation.metrics import clip_probability, expit, log_losses, logit
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.learning.calibration import penalised_logistic
@@ -56,7 +57,7 @@ class Baseline:
             return np.full(n, ALWAYS_NO_PROBABILITY)
         if self.name == CONSTANT:
             return np.full(n, self.numbers["rate"], dtype=np.float64)
-        if self.name == REPEAT_LAST:
+        if self.name.startswith(REPEAT):
             last = _read(frame, self.numbers["column"])
             table = self.numbers
             return np.where(np.isnan(last), table["none"], np.where(last > 0.5, table["acted"], table["not_acted"]))
@@ -68,6 +69,11 @@ class Baseline:
             frame, self.numbers["known"], self.numbers["acted"], self.numbers["share"],
             self.numbers["strength"], self.numbers["rate"],
         )  # fmt: skip
+
+    def reads(self, columns: Collection[str]) -> bool:
+        """Whether it reads one of these history columns."""
+        text = json.dumps(self.numbers)
+        return any(f'"{name}"' in text for name in columns)
 
     def to_document(self) -> dict[str, Any]:
         """JSON-able; `from_document` gives back an equal baseline."""
@@ -90,10 +96,9 @@ class Baseline:
                 for rate in baseline.numbers["rates"]:
                     cls.from_document(rate)
             else:
-                needed = {ALWAYS_NO: (), CONSTANT: ("rate",), REPEAT_LAST: ("acted", "not_acted", "none")}[
-                    baseline.name
-                ]
-                ok = baseline.name != REPEAT_LAST or isinstance(baseline.numbers["column"], str)
+                repeats = {f"{REPEAT}{key}": ("acted", "not_acted", "none") for key in RATE_KEYS}
+                needed = {ALWAYS_NO: (), CONSTANT: ("rate",), **repeats}[baseline.name]
+                ok = baseline.name not in repeats or isinstance(baseline.numbers["column"], str)
             ok = ok and all(np.isfinite(float(baseline.numbers[name])) for name in needed)
         except (KeyError, TypeError, ValueError) as error:
             raise HeedError(f"the stored baseline is malformed ({error!r})", "train again") from error
@@ -105,7 +110,8 @@ class Baseline:
 def names_for(settings: FeatureSettings) -> list[str]:
     """The baselines that the history of `settings` allows, from the simplest to the most elaborate."""
     rates = [f"rate_per_{key}" for key in RATE_KEYS if key in settings.keys and settings.outcome_windows]
-    return [ALWAYS_NO, CONSTANT, *rates, REPEAT_LAST, *([LOGISTIC] if rates else [])]
+    repeats = [f"{REPEAT}{key}" for key in RATE_KEYS if key in settings.keys]
+    return [ALWAYS_NO, CONSTANT, *rates, *repeats, *([LOGISTIC] if rates else [])]
 
 
 def read_by_baselines(settings: FeatureSettings) -> set[str]:
@@ -144,10 +150,11 @@ def fit_baselines(
         if name in wanted and key not in withheld:
             fitted[name] = _fit_rate(name, key, frame, y, w, rate, settings)
             rates.append(fitted[name])
-    column = next(f.name for f in history_features_for(settings) if f.key == "rule" and f.statistic == "last_outcome")
-    last = None if "rule" in withheld else column
-    if last is not None:
-        fitted[REPEAT_LAST] = _fit_repeat_last(last, frame, y, w, rate)
+    for f in history_features_for(settings):
+        name = f"{REPEAT}{f.key}"
+        if f.statistic == "last_outcome" and name in wanted and f.key not in withheld:
+            fitted[name] = _fit_repeat_last(name, f.name, frame, y, w, rate)
+    last = fitted[REPEAT_LAST].numbers["column"] if REPEAT_LAST in fitted else None
     if LOGISTIC in wanted and rates:
         design = _design(rates, last, frame)
         # Centred on "the plain average of the log-odds of the rates", with room to move away from it.
@@ -202,14 +209,16 @@ def _shrunk(
     return clip_probability((k + strength * rate) / (n + strength), FLOOR)
 
 
-def _fit_repeat_last(column: str, frame: pd.DataFrame, y: np.ndarray, w: np.ndarray, rate: float) -> Baseline:
-    """P(acted | the rule's last known outcome), each mixed with two alerts at the overall rate."""
+def _fit_repeat_last(
+    name: str, column: str, frame: pd.DataFrame, y: np.ndarray, w: np.ndarray, rate: float
+) -> Baseline:
+    """P(acted | the key's last known outcome), each mixed with two alerts at the overall rate."""
     last = _read(frame, column)
     numbers: dict[str, Any] = {"column": column}
     groups = {"acted": last > 0.5, "not_acted": last <= 0.5, "none": np.isnan(last)}
-    for name, mask in groups.items():
-        numbers[name] = float((np.dot(w[mask], y[mask]) + 2 * rate) / (w[mask].sum() + 2))
-    return Baseline(REPEAT_LAST, numbers)
+    for group, mask in groups.items():
+        numbers[group] = float((np.dot(w[mask], y[mask]) + 2 * rate) / (w[mask].sum() + 2))
+    return Baseline(name, numbers)
 
 
 def _design(rates: list[Baseline], last_column: str | None, frame: pd.DataFrame) -> np.ndarray:

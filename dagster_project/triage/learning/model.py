@@ -18,7 +18,7 @@ import pandas as pd
 
 from dagster_project.errors import HeedError
 from dagster_project.triage.evaluation.metrics import expit
-from dagster_project.triage.features.contract import settings_from_contract
+from dagster_project.triage.features.contract import histories_about, settings_from_contract
 from dagster_project.triage.features.matrix import ColumnPlan
 from dagster_project.triage.learning import boosting
 from dagster_project.triage.learning.baselines import Baseline
@@ -29,6 +29,7 @@ from dagster_project.triage.learning.trees import Forest
 
 FORMAT = 2
 LIGHTGBM = "lightgbm"
+MIXTURE = "mixture"
 PRIOR = "prior"
 
 # Alerts are scored and explained in batches of so many, which bounds the memory. At 150 columns a batch takes 60 MB to
@@ -65,7 +66,7 @@ class Recalibration:
 class Model:
     """Forecasts the probability of action; comes from `train` or `Model.from_document`.
 
-    kind : "lightgbm", "prior" or the name of a baseline.
+    kind : "mixture" (`mixture/model.py`) or "prior"; of earlier releases "lightgbm" or the name of a baseline.
     cut : data through this moment went into it (UTC).
     contract : the feature contract it was trained with.
     explanation : what it is and why it serves, in words.
@@ -116,15 +117,15 @@ class Model:
         if self.baseline is not None:
             probability = self.calibration.apply(self.baseline.predict(frame))
         else:
-            forest = self._forest()
-            batches = _batches(frame, SCORED_AT_A_TIME)
-            parts = [forest.raw_scores(self.plan.matrix(some), self.threads) for some in batches]
-            return self._probability(np.concatenate(parts))
+            probability = np.concatenate([self.trees_forecast(some) for some in in_batches(frame)])
         return self._recalibrated(probability)
 
-    def _probability(self, raw: np.ndarray) -> np.ndarray:
-        """Of the summed raw scores of the trees."""
-        return self._recalibrated(self.calibration.apply(expit(raw / self.members)))
+    def trees_forecast(self, frame: pd.DataFrame) -> np.ndarray:
+        """The calibrated probability of the trees alone: float64 [alerts]."""
+        return self._trees_probability(self.plan.matrix(frame))
+
+    def _trees_probability(self, matrix: np.ndarray) -> np.ndarray:
+        return self.calibration.apply(expit(self._forest().raw_scores(matrix, self.threads) / self.members))
 
     def _recalibrated(self, probability: np.ndarray) -> np.ndarray:
         return probability if self.recalibration is None else self.recalibration.calibration.apply(probability)
@@ -149,13 +150,20 @@ class Model:
             chance, nothing = self.predict(frame), self.kind == PRIOR
             return reasons_from_baseline(self.baseline, frame, settings, self.usual, chance, top, nothing)
         told: list[list[str]] = []
-        for some in _batches(frame, EXPLAINED_AT_A_TIME):
+        for some in in_batches(frame, explained=True):
             matrix = self.plan.matrix(some)
             told += reasons_from_contributions(
                 some, self.plan, matrix, self.contributions(matrix), self.counts, settings, self.usual,
-                self._probability(self._forest().raw_scores(matrix, self.threads)), top,
+                self._recalibrated(self._trees_probability(matrix)), top,
             )  # fmt: skip
         return told
+
+    def reads(self, source: str) -> bool:
+        """Whether a column ("severity") or attribute ("@region"), or a history about it, takes part in the scores."""
+        settings = settings_from_contract(self.contract)
+        if len(self.plan.without([source], settings).columns) < len(self.plan.columns):
+            return True
+        return self.baseline is not None and self.baseline.reads(histories_about([source], settings))
 
     def to_document(self) -> tuple[str | None, dict[str, Any]]:
         """(LightGBM's text format or None, a JSON-able document) for `from_document`."""
@@ -233,5 +241,7 @@ class Model:
 _PARSED: dict[bytes, Forest] = {}
 
 
-def _batches(frame: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
+def in_batches(frame: pd.DataFrame, explained: bool = False) -> Iterator[pd.DataFrame]:
+    """The alerts in batches that bound the memory of scoring, or of explaining."""
+    size = EXPLAINED_AT_A_TIME if explained else SCORED_AT_A_TIME
     return (frame.iloc[first : first + size] for first in range(0, len(frame), size))

@@ -10,7 +10,7 @@ triager: no claim is made of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.evaluation.contenders import REPEAT_LAST
+from dagster_project.triage.evaluation.contenders import REPEAT
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.features.keys import KEY_SEPARATOR
 from dagster_project.triage.features.matrix import HISTORY_SOURCES, Column, ColumnPlan
@@ -244,7 +244,24 @@ def reasons_from_contributions(
     convinces, the one line says so.
     """
     pushes = pushes_by_subject(plan, contributions, settings)
-    chosen = convincing(claims(frame, plan, matrix, counts, settings, pushes, usual), usual, probability, top)
+    return reasons_from_pushes(frame, plan, matrix, pushes, counts, settings, usual, probability, top)
+
+
+def reasons_from_pushes(
+    frame: pd.DataFrame,
+    plan: ColumnPlan,
+    matrix: np.ndarray,
+    pushes: Pushes,
+    counts: PastCounts,
+    settings: FeatureSettings,
+    usual: float,
+    probability: np.ndarray,
+    top: int = 3,
+    more: Sequence[Claim] = (),
+) -> list[list[str]]:
+    """As `reasons_from_contributions`, of contributions that are already added up by subject; more : other claims."""
+    every = [*claims(frame, plan, matrix, counts, settings, pushes, usual), *more]
+    chosen = convincing(every, usual, probability, top)
     return _in_words(chosen, probability, usual, top)
 
 
@@ -262,8 +279,8 @@ def reasons_from_baseline(
         return [[words.NOTHING_KNOWN][:top] for _ in range(len(frame))]
     if baseline.name == LOGISTIC:
         keys = [str(rate["name"]).removeprefix("rate_per_") for rate in baseline.numbers["rates"]]
-    elif baseline.name == REPEAT_LAST:
-        keys = ["rule"]
+    elif baseline.name.startswith(REPEAT):
+        keys = [baseline.name.removeprefix(REPEAT)]
     else:
         keys = [key for key in RATE_KEYS if baseline.name == f"rate_per_{key}"]
     features = {f.name: f for f in history_features_for(settings)}
