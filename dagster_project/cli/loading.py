@@ -203,11 +203,11 @@ def pull(names: tuple[str, ...], json_output: bool) -> None:
         click.echo(json.dumps([report.to_document() for report in reports]))
     if any(report.actions for report in reports):
         _warn_of_unknown_types(warehouse)
-    for name, error in failures[:-1]:
-        click.echo(one_line(f"heed: {name}: {error.cause}; {error.remedy}"), err=True)
+    for name, failure in failures[:-1]:
+        click.echo(one_line(f"heed: {name}: {failure.cause}; {failure.remedy}"), err=True)
     if failures:
-        name, error = failures[-1]
-        raise HeedError(f"{name}: {error.cause}", error.remedy)
+        name, failure = failures[-1]
+        raise HeedError(f"{name}: {failure.cause}", failure.remedy)
 
 
 def _warn_of_unknown_types(warehouse: Warehouse) -> None:

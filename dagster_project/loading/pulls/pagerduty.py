@@ -30,7 +30,7 @@ def _incidents(asked: Asked, position: Position) -> Iterator[Page]:
         raise HeedError("heed pull needs the pagerduty client, which is not installed", http.REMEDY) from error
     try:
         client = pagerduty.RestApiV2Client(asked.secret, base_url=asked.source.url or URL)
-        client.timeout, client.sleep_timer = http.SECONDS, http.BACKOFF_SECONDS
+        client.timeout, client.sleep_timer = int(http.SECONDS), http.BACKOFF_SECONDS
         # Limits last a minute; its waits double. Without a number it waits for them without end.
         client.retry = {**dict.fromkeys((500, 502, 503, 504), 5), 429: 8}
         with client:
