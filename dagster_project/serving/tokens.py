@@ -3,7 +3,7 @@
 Belongs here: which tokens are accepted, and how a request carries one.
 Does not belong here: names of people (`writers.py`), pages of other sites (`guard.py`, `sharing.py`).
 
-Both are off by default: whoever reaches the service may then read and write.
+Both are off by default: anyone who reaches the service may then read and write.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ STEP = st.one_of(
 
 @settings(max_examples=8)
 @given(steps=st.lists(STEP, min_size=5, max_size=15), late=st.integers(0, 10))
-def test_whoever_follows_the_cursor_ends_with_what_is_published(
+def test_a_follower_of_the_cursor_ends_with_what_is_published(
     pulled: Service, company: Company, steps: list[Any], late: int
 ) -> None:
     """Whatever is published, decided, reopened, removed or put back between the pages, and whenever one began."""
