@@ -33,7 +33,7 @@ def allowed(role: str, schema: str, table: str) -> set[str]:
     """The statements that docs/operations.md promises."""
     read, add = {"SELECT"}, {"SELECT", "INSERT"}
     if role == "heed_loader":
-        return (add | ({"UPDATE"} if table == "loads" else set())) if schema == "raw" else set()
+        return (add | ({"UPDATE"} if table in ("loads", "pulls") else set())) if schema == "raw" else set()
     if role == "heed_transformer":
         if schema in ("staging", "marts", "reporting"):
             return {"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "DROP"}
