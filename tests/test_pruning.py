@@ -22,7 +22,7 @@ from dagster_project.triage.features.contract import contract
 from dagster_project.triage.learning.time_to_decision import no_curves
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-SETTINGS = Settings()
+SETTINGS = Settings(learning={"training_days": 365})
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ from upath import UPath
 from dagster_project.resources.stores.curves import read_curves
 from dagster_project.resources.stores.features import FeatureStore
 from dagster_project.resources.stores.flags import read_flags
+from dagster_project.resources.stores.history import ATTRIBUTES_FROM, read_history
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.stores.scores import scores_that_differ
 from dagster_project.resources.warehouse.connection import Warehouse
-from dagster_project.triage.features.contract import contract
+from dagster_project.triage.features.build import with_attribute_history
+from dagster_project.triage.features.contract import contract, settings_from_contract
 from dagster_project.triage.flags.exclusion import flag_alerts
 from dagster_project.triage.flags.rates import EVERY_RULE
 from dagster_project.triage.learning.reasons.words import share
@@ -115,7 +117,10 @@ def test_age_alone_writes_no_score(company: Company) -> None:
     features = features[features["alert_id"].isin(still_open["alert_id"])].reset_index(drop=True)
     models = ModelStore(warehouse)
     version = warehouse.value("SELECT model_version FROM scoring.publications ORDER BY as_of DESC LIMIT 1")
-    scores = score(models.load(version), features, flag_alerts(features, *read_flags(warehouse), as_of=later))
+    model, flags = models.load(version), read_flags(warehouse)
+    past = read_history(warehouse, company.end, columns=ATTRIBUTES_FROM)
+    features = with_attribute_history(features, past, *flags, settings_from_contract(model.contract))
+    scores = score(model, features, flag_alerts(features, *flags, as_of=later))
     assert len(scores) > 100
     assert not scores_that_differ(warehouse, scores, later).any()
     plain = still_open[~(still_open["flood"] | still_open["visibility_only"]) & (still_open["status"] != "holdout")]

@@ -63,7 +63,8 @@ class Baseline:
             return np.where(np.isnan(last), table["none"], np.where(last > 0.5, table["acted"], table["not_acted"]))
         if self.name == LOGISTIC:
             design = _design([Baseline.from_document(r) for r in self.numbers["rates"]], self.numbers["last"], frame)
-            z = design @ np.asarray(self.numbers["coefficients"], dtype=np.float64)
+            # Row by row the same sum in the same order, whatever the other rows are.
+            z = (design * np.asarray(self.numbers["coefficients"], dtype=np.float64)).sum(axis=1)
             return clip_probability(expit(z), FLOOR)
         return _shrunk(
             frame, self.numbers["known"], self.numbers["acted"], self.numbers["share"],

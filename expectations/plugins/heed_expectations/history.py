@@ -15,6 +15,7 @@ A frame without any column of a family does not pass: an expectation that checks
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -22,7 +23,8 @@ import pandas as pd
 
 from .rows import RowsExpectation, Unexpected, frame_metric
 
-COUNT = re.compile(r"^(?P<key>.+)_(?P<what>raised|known|acted)_count_(?P<window>(?P<size>\d+)(?P<unit>s|min|m|h|d))$")
+# Without a window a count is over the whole lookback.
+COUNT = re.compile(r"^(?P<key>.+)_(?P<what>raised|known|acted)_count(_(?P<size>\d+)(?P<unit>s|min|m|h|d))?$")
 RATE = re.compile(r"(_rate(_.+)?|_last_outcome)$")
 WAIT = re.compile(r"_seconds_since_.+$")
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -55,12 +57,13 @@ def _summary(frame: pd.DataFrame, bad: dict[str, np.ndarray], looked_at: int) ->
     return Unexpected(mask, columns=tuple(columns), observed=observed, details={"rows_at_fault": faults})
 
 
-def _counts(frame: pd.DataFrame) -> dict[tuple[str, str, int], str]:
-    """`(key, what, window in seconds) -> column`."""
+def _counts(frame: pd.DataFrame) -> dict[tuple[str, str, float], str]:
+    """`(key, what, window in seconds) -> column`; the whole lookback is the longest window."""
     columns = {}
     for column in frame.columns:
         if match := COUNT.match(str(column)):
-            columns[match["key"], match["what"], int(match["size"]) * SECONDS[match["unit"]]] = str(column)
+            seconds = int(match["size"]) * SECONDS[match["unit"]] if match["size"] else math.inf
+            columns[match["key"], match["what"], seconds] = str(column)
     return columns
 
 
@@ -125,7 +128,7 @@ def find_shorter_windows_with_more(frame: pd.DataFrame) -> Unexpected:
     counts = _counts(frame)
     if not counts:
         return _none_found(frame, "history count")
-    windows: dict[tuple[str, str], list[int]] = {}
+    windows: dict[tuple[str, str], list[float]] = {}
     for key, what, window in counts:
         windows.setdefault((key, what), []).append(window)
     pairs = [
