@@ -117,9 +117,10 @@ def test_what_is_killed_says_so_and_is_replaced(warehouse: Warehouse, tmp_path: 
 
 def test_an_interrupted_command_ends_and_its_server_waits_for_the_next(warehouse: Warehouse, tmp_path: Path) -> None:
     server = prepared(warehouse)
-    process = begin(warehouse, tmp_path, "build", "--select", "tag:clean")  # it takes seconds
+    process = begin(warehouse, tmp_path, "show", "--inline", "SELECT pg_sleep(100)")
     process.send_signal(signal.SIGINT)
-    assert end(process)[0] != 0
+    status, output = end(process)
+    assert status != 0, output
     assert prestarted._idle == [server]
 
 
