@@ -123,7 +123,8 @@ def test_it_begins_with_the_open_alerts_and_their_number_is_that_of_the_view(who
     assert any(change["score"]["flag_words"] for change in puller.known.values())
     everything = Puller(whole, "0")
     everything.drain(limit=1000)
-    assert set(everything.known) == set(view)
+    # Another test took alerts back that were scored before: they are gone.
+    assert {each for each, change in everything.known.items() if change["change"] != "gone"} == set(view)
     assert puller.cursor == everything.cursor == ask(whole, puller.cursor)["next"]
     assert ask(whole, puller.cursor)["changes"] == []
 

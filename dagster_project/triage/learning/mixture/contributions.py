@@ -1,7 +1,7 @@
 """What each fact adds to a score, of contenders that are no trees: log-odds per column, for reasons.
 
 Belongs here: contributions of linear models and baselines, as columns that reasons know how to say.
-Does not belong here: contributions of trees (`learning/trees`), saying facts in words (`learning/reasons.py`).
+Does not belong here: contributions of trees (`learning/trees`), saying facts in words (`learning/reasons`).
 """
 
 from __future__ import annotations
