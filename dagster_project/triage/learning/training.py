@@ -158,6 +158,9 @@ class _Training:
         fixed = dict(PRIOR_WEIGHTS if competition else PRIOR_WITHOUT_TREES)
         if competition:
             fixed[TREES] *= self.counts["mature"] / (self.counts["mature"] + TREES_LEARN_SLOWLY)
+        if competition and past.influenced.any():
+            # Where shown scores changed outcomes, the level comes from the other alerts. Only trees have a map for it.
+            fixed = {TREES: 1.0}
         if self.counts["mature"] < FEWEST:
             fixed = {CONSTANT: 1.0}
         names = [name for name in fixed if name in (*fitted, MEAN_OF_RATES, LINEAR, TREES)]
@@ -256,11 +259,10 @@ class _Training:
             """Whether maps have paid, beyond noise, on what came after they were fitted.
 
             A level that drifts makes a map wrong that was right a month ago: chosen freely, maps raised the log-loss on
-            the service desk from 0.549 to 0.576 in one fortnight, and on package alerts from 0.386 to 0.544. Where
-            shown scores changed outcomes, the level must come from the others, and the map serves without proof.
+            the service desk from 0.549 to 0.576 in one fortnight, and on package alerts from 0.386 to 0.544.
             """
-            if past.influenced[rows].any():
-                return True
+            if len(names) == 1:  # its own map is enough
+                return False
             seen = known <= moment
             few = len(np.unique(blocks[seen])) < MAP_BLOCKS
             return not few and metrics.clearly_better(gain[seen], blocks[seen])
