@@ -53,7 +53,7 @@ def _subject(column: Column, settings: FeatureSettings, features: Mapping[str, H
             return "value", "value"
         name = "severity" if name == "severity_level" else name
     # That it is this rule, and how this rule did, are one thing.
-    return ("history" if name in settings.keys else "fact"), name
+    return ("history" if name in (*settings.keys, *settings.attribute_keys) else "fact"), name
 
 
 def pushes_by_subject(
