@@ -173,8 +173,8 @@ def read_training_set(
     group_name="training",
     ins={"frame": dg.AssetIn(TRAINING_SET)},
     io_manager_key="frame_files",
-    description="A new model version, learned from the past only: a mixture of trees, linear models and simple rules, "
-    "each with the weight that its forecasts earned. With it come forecasts of the past: those that it and every "
+    description="A new model version, learned from the past only: a pool of trees, a linear model and simple rates "
+    "with weights. With it come forecasts of the past: those that it and every "
     "baseline made of alerts later than all they had learned from.",
     owners=_OWNERS,
     kinds={"lightgbm", "postgres"},

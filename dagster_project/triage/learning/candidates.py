@@ -17,7 +17,7 @@ from dagster_project.triage.learning import boosting
 # Shares of a candidate's trees that compete with all of them.
 SHARES_OF_TREES = (0.25, 0.5)
 
-# Age is weighed instead of cut off: an alert of a year ago counts half. A judgement that the linear contenders share.
+# Age is weighed instead of cut off: an alert of a year ago counts half. A judgement that the linear model shares.
 YEAR = timedelta(days=365)
 
 

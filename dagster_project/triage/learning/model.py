@@ -178,20 +178,11 @@ class Model:
                     f"the stored model has format {document['format']!r}, this version reads {FORMAT}",
                     "train again",
                 )
-            baseline, recalibrated = document["baseline"], document.get("recalibration")
+            baseline = document["baseline"]
             model = cls(
-                kind=str(document["kind"]),
-                cut=datetime.fromisoformat(document["cut"]),
-                contract=dict(document["contract"]),
-                explanation=str(document["explanation"]),
-                evidence=dict(document["evidence"]),
+                **fields_of(document),
                 baseline=Baseline.from_document(baseline) if baseline is not None else None,
-                plan=ColumnPlan.from_document(document["plan"]),
-                calibration=Calibration.from_document(document["calibration"]),
                 booster_text=booster_text,
-                members=int(document["members"]),
-                counts=PastCounts.from_document(document.get("counts", {})),
-                recalibration=Recalibration.from_document(recalibrated) if recalibrated is not None else None,
                 threads=threads,
             )
             version, own = document["version"], model.version
@@ -235,6 +226,24 @@ class Model:
             "plan": self.plan.to_document(),
             "members": self.members,
         }
+
+
+def fields_of(document: Any) -> dict[str, Any]:
+    """The fields that every kind of version has, of its stored form; LookupError, TypeError, ValueError or `HeedError`
+    when it is not one."""
+    recalibrated = document.get("recalibration")
+    return {
+        "kind": str(document["kind"]),
+        "cut": datetime.fromisoformat(document["cut"]),
+        "contract": dict(document["contract"]),
+        "explanation": str(document["explanation"]),
+        "evidence": dict(document["evidence"]),
+        "plan": ColumnPlan.from_document(document["plan"]),
+        "calibration": Calibration.from_document(document["calibration"]),
+        "members": int(document["members"]),
+        "counts": PastCounts.from_document(document.get("counts", {})),
+        "recalibration": Recalibration.from_document(recalibrated) if recalibrated is not None else None,
+    }
 
 
 # The trees parsed last, so that scoring in batches parses their text only once.

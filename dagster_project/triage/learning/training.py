@@ -1,8 +1,8 @@
-"""Training: the mixture that serves from a cut on, learned from what was known then.
+"""Training: the pool that serves from a cut on, learned from what was known then.
 
 Belongs here: the forecasts of every contender in the past, their weights, and the version that serves.
 Does not belong here: the alerts and inner cuts of a training (`past.py`), the competition between candidates of trees
-(`competition.py`), weights and their bound (`mixture/weights.py`), the linear contenders (`mixture/linear.py`), the
+(`competition.py`), weights and their bound (`mixture/weights.py`), the linear model (`mixture/linear.py`), the
 version that serves (`mixture/model.py`), LightGBM itself (`boosting.py`), measuring the forecasts
 (`evaluation/evidence.py`), and the gate against the present champion (`champion/gate.py`).
 
@@ -13,12 +13,12 @@ How a training uses time, at cut T:
    would learn that everything is acted upon. Excluded alerts are never trained on, but are forecast.
 2. Inner cuts lie in the last third of the mature alerts (rolling origin). At an inner cut c every contender is fitted
    on alerts that were mature at c and not excluded by a flag decided by c, and forecasts the alerts raised between c
-   and the next inner cut. Contenders are every baseline, every linear recipe, the calibrated blend of trees (once
-   there are outcomes enough), and the mean log-odds of trees, linear models and the rate of the rule.
+   and the next inner cut. Contenders are the calibrated blend of trees (once there are outcomes enough), the linear
+   model, and the simple rates in `PRIOR_WEIGHTS`; every baseline forecasts as well, for the evidence.
 3. Every decision (candidates, number of trees, calibration, weights) is made for each inner cut from the forecasts of
    the inner cuts *before* it, as production would have made it. The forecasts made with these decisions are the
-   evidence: nothing in them was chosen with hindsight. Last, the mixture and its calibrated self are two contenders of
-   a second mixture: a map that does harm loses its weight.
+   evidence: nothing in them was chosen with hindsight. A map over the pool serves only once such maps have paid on
+   later alerts.
 4. For production the same decisions are made once more from all inner cuts, and the contenders that have weight are
    fitted again on all mature alerts.
 """
@@ -86,7 +86,7 @@ class Learned:
     forecasts : one row per alert of the inner cuts, flagged ones included, in order of time: alert_id,
         raised_at, rule, entity, team, severity (as far as given), rule_age_days (since the rule's first alert
         of the training set), last_outcome (of the rule, as known at raise; nan: none), acted, excluded, influenced
-        (absent where none is), fold (0, 1, ...), and one column of probabilities per contender: "model" (the mixture,
+        (absent where none is), fold (0, 1, ...), and one column of probabilities per contender: "model" (the pool,
         decided and fitted on nothing later than the alert's inner cut) and every baseline. Empty when there was no
         inner cut.
     """
@@ -112,7 +112,7 @@ def learn(frame: pd.DataFrame, cut: datetime, settings: LearningSettings) -> Lea
         Rows whose outcome was not known at the cut are ignored, so the whole table may be given.
     cut : time-zone aware.
 
-    Never fails for lack of data: the mixture serves from the first mature outcome on, and before that the prior.
+    Never fails for lack of data: the pool serves from the first mature outcome on, and before that the prior.
     Without outcomes enough for trees it serves without them, and `Model.explanation` says so. Deterministic: the same
     rows, cut and settings give the same bytes, whatever the number of threads and the order of rows.
     """

@@ -1,4 +1,4 @@
-"""The mixture of contenders, and the linear contenders in it.
+"""The pool of contenders that serves, and the linear model in it.
 
 Belongs here: weights with their bound, sparse facts, the linear model on them, and the version that serves.
 Does not belong here: trees (`competition.py`, `boosting.py`), baselines (`baselines.py`), the training itself

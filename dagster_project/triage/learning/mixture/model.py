@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -30,14 +29,13 @@ from dagster_project.triage.learning.mixture.quotes import (
     counts_to_document,
 )
 from dagster_project.triage.learning.mixture.weights import pool, weights_from_document, weights_to_document
-from dagster_project.triage.learning.model import FORMAT, MIXTURE, Model, Recalibration, in_batches
+from dagster_project.triage.learning.model import FORMAT, MIXTURE, Model, fields_of, in_batches
 from dagster_project.triage.learning.reasons.claims import Subject
-from dagster_project.triage.learning.reasons.counts import PastCounts
 from dagster_project.triage.learning.reasons.subjects import pushes_by_subject, reasons_from_pushes
 
 TREES = "trees"
 
-# What carries less weight than this is left out: it moves no probability by more than 0.5 points.
+# What carries less weight than this is left out: it moves no probability by more than one point.
 LEAST_WEIGHT = 2e-3
 
 
@@ -148,19 +146,9 @@ class Mixture(Model):
                 )
             settings = settings_from_contract(document["contract"])
             weights_from_document(document["weights"])
-            recalibrated = document.get("recalibration")
             model = cls(
-                kind=MIXTURE,
-                cut=datetime.fromisoformat(document["cut"]),
-                contract=dict(document["contract"]),
-                explanation=str(document["explanation"]),
-                evidence=dict(document["evidence"]),
-                plan=ColumnPlan.from_document(document["plan"]),
-                calibration=Calibration.from_document(document["calibration"]),
+                **fields_of(document),
                 booster_text=booster_text,
-                members=int(document["members"]),
-                counts=PastCounts.from_document(document.get("counts", {})),
-                recalibration=Recalibration.from_document(recalibrated) if recalibrated is not None else None,
                 threads=threads,
                 # JSON in PostgreSQL has no order of its own, and a sum has one.
                 weights={str(name): float(document["weights"][name]) for name in document["order"]},
