@@ -157,8 +157,8 @@ def one_company(seed: int) -> dict[str, Any]:
         then = (known_by(flag, moment) for flag in flags)
         learned = learn(training_frame(table, history, *then, cut=moment, training_days=365), moment, settings)
         past = learned.forecasts[~learned.forecasts["excluded"]]
-        said = past[MODEL]
-        cuts.append((cut, metrics.roc_auc(said.to_numpy(), past["acted"].to_numpy())))
+        forecast = past[MODEL]
+        cuts.append((cut, metrics.roc_auc(forecast.to_numpy(), past["acted"].to_numpy())))
         window = table[(table["raised_at"] >= cut) & (table["raised_at"] < cut + pd.Timedelta(days=EVERY))]
         scores.append(window[["alert_id"]].assign(probability=learned.model.predict(window)))
     given = pd.concat(scores, ignore_index=True)

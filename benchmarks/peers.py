@@ -149,8 +149,8 @@ def forecasts(history: pd.DataFrame, first: datetime, until: datetime, settings:
         past = past[past["raised_at"] + learning.horizon <= pd.Timestamp(cut)].reset_index(drop=True)
         later = features[(features["raised_at"] >= cut) & (features["raised_at"] < min(cut + EVERY, until))]
         acted = past["acted"].to_numpy(dtype=np.float64)
-        said = {name: peer(past, acted, later, features_of) for name, peer in PEERS.items()}
-        parts.append(pd.DataFrame({"alert_id": later["alert_id"].to_numpy(), **said}))
+        by_peer = {name: peer(past, acted, later, features_of) for name, peer in PEERS.items()}
+        parts.append(pd.DataFrame({"alert_id": later["alert_id"].to_numpy(), **by_peer}))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -103,9 +103,9 @@ def test_a_missing_file(heed: Shell, tmp_path: Path) -> None:
 
 def test_a_missing_column_names_the_nearest(in_process: InProcess, tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", ["alert_id", "raised", "rule"], [["1", "2025-01-01", "r"]])
-    said = in_process.refuses("load", "--alerts", str(file))
-    assert "raised_at" in said
-    assert "raised" in said
+    refusal = in_process.refuses("load", "--alerts", str(file))
+    assert "raised_at" in refusal
+    assert "raised" in refusal
     assert in_process.warehouse.value("SELECT count(*) FROM raw.alerts") == 0
 
 
@@ -140,8 +140,8 @@ def test_a_replay_backwards(in_process: InProcess, tmp_path: Path) -> None:
 
 def test_a_setting_that_does_not_exist(in_process: InProcess, tmp_path: Path) -> None:
     (tmp_path / "heed.toml").write_text("[outcome]\nhorizont = 3\n")
-    said = in_process.refuses("run", HEED_SETTINGS=str(tmp_path / "heed.toml"))
-    assert "heed.toml:2" in said
+    refusal = in_process.refuses("run", HEED_SETTINGS=str(tmp_path / "heed.toml"))
+    assert "heed.toml:2" in refusal
 
 
 def test_errors_for_machines(heed: Shell, tmp_path: Path) -> None:

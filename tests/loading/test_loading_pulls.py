@@ -170,9 +170,9 @@ def test_pulls_that_are_killed_between_pages_go_on(store: Store, tmp_path: Path)
             while pulled(vendor, store).is_busy:  # until the server notices that the killed session is gone
                 time.sleep(0.1)
             assert vendor.pages > asked
-        found = {row[0] for row in store.rows("SELECT alert_id FROM raw.alerts")}
+        loaded = {row[0] for row in store.rows("SELECT alert_id FROM raw.alerts")}
         wanted = {alert for vendor in vendors for alert in vendor.alert_ids()}
-        assert found == wanted
+        assert loaded == wanted
         assert store.count() == len(wanted)
         actions = store.rows("SELECT count(*), count(DISTINCT action_id) FROM raw.actions")
         assert actions == [(sum(vendor.decided() for vendor in vendors),) * 2]

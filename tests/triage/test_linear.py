@@ -32,17 +32,17 @@ WORDS = np.array(["disk", "queue", "login", "deadlock", "latency", "quota"])
 
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
-    made = facts(900, 90, 4)
+    alerts = facts(900, 90, 4)
     rng = np.random.default_rng(4)
-    pick = rng.integers(0, 6, (len(made), 2))
-    made["title"] = [f"{WORDS[a]} of {WORDS[b]}" for a, b in pick]
+    pick = rng.integers(0, 6, (len(alerts), 2))
+    alerts["title"] = [f"{WORDS[a]} of {WORDS[b]}" for a, b in pick]
     # "deadlock" is acted on, "quota" is not, whatever the rule says.
     pull = 3.0 * (pick == 3).any(axis=1) - 3.0 * (pick == 5).any(axis=1)
-    truth = 1 / (1 + np.exp(-(np.log(made["truth"] / (1 - made["truth"])) + pull)))
-    made["acted"] = (rng.random(len(made)) < truth).astype(float)
-    streams = pd.concat([key_values(made, SETTINGS.keys), made[["raised_at", "known_at", "acted"]]], axis=1)
+    truth = 1 / (1 + np.exp(-(np.log(alerts["truth"] / (1 - alerts["truth"])) + pull)))
+    alerts["acted"] = (rng.random(len(alerts)) < truth).astype(float)
+    streams = pd.concat([key_values(alerts, SETTINGS.keys), alerts[["raised_at", "known_at", "acted"]]], axis=1)
     history = history_features(streams, streams, history_features_for(SETTINGS), SETTINGS.lookback)
-    return pd.concat([made.assign(truth=truth), history], axis=1)
+    return pd.concat([alerts.assign(truth=truth), history], axis=1)
 
 
 def _fit(frame: pd.DataFrame, n: int) -> dict[str, Linear]:

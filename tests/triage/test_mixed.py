@@ -31,12 +31,11 @@ SETTINGS = LearningSettings(
 
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
-    made = facts(1_200, 120, 7)
-    streams = pd.concat(
-        [key_values(made, [*FEATURES.keys, *FEATURES.attribute_keys]), made[["raised_at", "known_at", "acted"]]], axis=1
-    )
+    alerts = facts(1_200, 120, 7)
+    keys = key_values(alerts, [*FEATURES.keys, *FEATURES.attribute_keys])
+    streams = pd.concat([keys, alerts[["raised_at", "known_at", "acted"]]], axis=1)
     history = history_features(streams, streams, history_features_for(FEATURES), FEATURES.lookback)
-    return pd.concat([made, history], axis=1)
+    return pd.concat([alerts, history], axis=1)
 
 
 @pytest.fixture(scope="module")

@@ -92,10 +92,10 @@ class _Checks:
         began = run.create_timestamp.astimezone(UTC)
         is_by_person = not any(tag in tags for tag in _BY_MACHINE)
         for event in instance.all_logs(run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION):
-            found = event.dagster_event.asset_check_evaluation_data if event.dagster_event else None
-            if found is not None:
+            evaluation = event.dagster_event.asset_check_evaluation_data if event.dagster_event else None
+            if evaluation is not None:
                 answer = _Answer(run_id, began, event.timestamp, tags.get("user"), is_by_person)
-                yield from self._evaluated(found, answer)
+                yield from self._evaluated(evaluation, answer)
 
     def _evaluated(self, found: dg.AssetCheckEvaluation, answer: _Answer) -> Iterator[Record]:
         """Actions on earlier failures of a check, and an alert if it failed."""

@@ -29,17 +29,17 @@ def streams(source: PullSource) -> list[Stream]:
 
 def _results(asked: Asked, position: Position) -> Iterator[Page]:
     folder = Path(asked.source.path).expanduser()
-    found = {name: _document(folder / name) for name in ("run_results.json", "sources.json", "manifest.json")}
-    manifest = found.pop("manifest.json") or {}
-    if not any(found.values()):
+    documents = {name: _document(folder / name) for name in ("run_results.json", "sources.json", "manifest.json")}
+    manifest = documents.pop("manifest.json") or {}
+    if not any(documents.values()):
         raise HeedError(f"{folder} has no run_results.json", "name the folder target of a dbt project as path")
     nodes = {**manifest.get("nodes", {}), **manifest.get("sources", {})}
-    for name, document in found.items():
-        made = (document or {}).get("metadata", {}).get("generated_at", "")
-        if document is None or position.get(name) == made:
+    for name, document in documents.items():
+        generated_at = (document or {}).get("metadata", {}).get("generated_at", "")
+        if document is None or position.get(name) == generated_at:
             continue
         records = [_joined(result, nodes.get(result.get("unique_id"), {})) for result in document.get("results", [])]
-        position = {**position, name: made}
+        position = {**position, name: generated_at}
         yield Page(records, position)
 
 

@@ -60,8 +60,8 @@ def read_changes(cursor: Cursor, since: str | None, limit: int) -> dict[str, Any
         restored or emptied.
     """
     place = _place(cursor, since)
-    found = rows(cursor, _PAGE, {"after": place.after, "until": place.until, "limit": limit + 1})
-    page, has_more = found[:limit], len(found) > limit
+    changes = rows(cursor, _PAGE, {"after": place.after, "until": place.until, "limit": limit + 1})
+    page, has_more = changes[:limit], len(changes) > limit
     scores = read_scores(cursor, [row["alert_id"] for row in page])
     end = page[-1]["position"] if has_more else _end(cursor)
     return {
@@ -109,8 +109,8 @@ def _written(cursor: Cursor, place: Place) -> str:
 
 def _mark(cursor: Cursor, place: Place) -> str | None:
     """The mark of the later of the two positions; None if this warehouse has not come so far."""
-    found = rows(cursor, _MARK, {"position": max(place.after, place.until)})
-    return found[0]["mark"] if found else None
+    marks = rows(cursor, _MARK, {"position": max(place.after, place.until)})
+    return marks[0]["mark"] if marks else None
 
 
 def _end(cursor: Cursor) -> int:
