@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,8 +41,8 @@ from dagster_project.triage.flags.exclusion import known_by
 from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.learning import boosting
 from dagster_project.triage.learning.baselines import fit_baselines
-from dagster_project.triage.learning.candidates import CANDIDATES, Candidate, LearningSettings
 from dagster_project.triage.learning.past import usable_alerts
+from dagster_project.triage.learning.settings import TREE_RECIPES, LearningSettings, TreeRecipe
 from dagster_project.triage.learning.training import learn
 from dagster_project.triage.pipeline import training_frame
 
@@ -60,9 +59,8 @@ class Found:
     seed: int
     kind: str
     skill: float
-    skill_without_luck: float  # of one candidate's trees taught the true probabilities instead of outcomes, last week
-    skill_with_luck: float  # of the same trees taught the outcomes
-    signals: str  # what the past said of the candidate with signals
+    skill_without_luck: float  # of trees trained on the true probabilities instead of outcomes, last week
+    skill_with_luck: float  # of the same trees trained on the outcomes
     over_best_baseline: float  # nats per alert, of the expected log-loss
     best_baseline: str
     decile_error: float  # of scores against outcomes
@@ -81,14 +79,12 @@ def expected_loss(truth: np.ndarray, forecast: np.ndarray) -> float:
     return float(-(truth * np.log(q) + (1 - truth) * np.log1p(-q)).mean())
 
 
-def taught(past: pd.DataFrame, label: np.ndarray, week: pd.DataFrame, candidate: Candidate) -> np.ndarray:
-    """What a candidate's trees say about `week`, taught `label` (0 to 1) of `past`, with all columns."""
+def taught(past: pd.DataFrame, label: np.ndarray, week: pd.DataFrame, recipe: TreeRecipe) -> np.ndarray:
+    """What the trees of a recipe say about `week`, trained on `label` (0 to 1) of `past`, with all columns."""
     plan = plan_columns(past, FeatureSettings(keys=KEYS))
     binned = boosting.Binned(plan.matrix(past), label, boosting.safe_names(plan.names), plan.categorical, 1, 1)
-    parameters = {**dict(candidate.parameters), "objective": "cross_entropy"}
-    booster = binned.fit(
-        np.arange(len(past)), np.ones(len(past)), parameters, range(len(plan.columns)), candidate.trees
-    )
+    parameters = {**dict(recipe.parameters), "objective": "cross_entropy"}
+    booster = binned.fit(np.arange(len(past)), np.ones(len(past)), parameters, range(len(plan.columns)), recipe.trees)
     return metrics.expit(boosting.log_odds(booster, plan.matrix(week), None, 1))
 
 
@@ -96,16 +92,6 @@ def share_reached(truth: np.ndarray, forecast: np.ndarray, constant: float) -> f
     """(constant - forecast) / (constant - truth) in expected log-loss."""
     floor, ceiling = expected_loss(truth, truth), expected_loss(truth, np.full(len(truth), constant))
     return (ceiling - expected_loss(truth, forecast)) / (ceiling - floor) if ceiling > floor else float("nan")
-
-
-def said_of_signals(evidence: dict[str, Any]) -> str:
-    """The part of the candidate with signals, and its gain with the interval."""
-    names = {c.name for c in CANDIDATES if c.signals}
-    for name, row in evidence.get("candidates", {}).items():
-        if name in names:
-            gain = row["gain"]
-            return f"{row['role'].split(':')[0]}: {gain['nats']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
-    return ""
 
 
 def run(config: WorldConfig) -> Found:
@@ -146,7 +132,7 @@ def run(config: WorldConfig) -> Found:
         rate = float(past["acted"].mean())
         outcomes = past["acted"].to_numpy(dtype=np.float64)
         without_luck, with_luck = (
-            share_reached(week["probability"].to_numpy(), taught(past, y, week, CANDIDATES[1]), rate)
+            share_reached(week["probability"].to_numpy(), taught(past, y, week, TREE_RECIPES[1]), rate)
             for y in (label, outcomes)
         )
     return Found(
@@ -155,7 +141,6 @@ def run(config: WorldConfig) -> Found:
         (losses[CONSTANT] - losses["heed"]) / (losses[CONSTANT] - floor) if losses[CONSTANT] > floor else float("nan"),
         without_luck,
         with_luck,
-        said_of_signals(learned.model.evidence),
         losses[best] - losses["heed"],
         best,
         metrics.decile_error(q, y),
@@ -198,12 +183,10 @@ def page(found: list[Found], noise: list[Found], alerts: int) -> str:
         "|---|---|---|",
         f"| share of the reachable skill, median | >= 0.90 | {of_worlds(skill, 'median')} |",
         f"| the same in the worst world | | {skill.min():.3f} (seed {found[int(skill.argmin())].seed}) |",
-        "| the same, of one candidate's trees alone, in the last week | "
+        "| the same, of one recipe's trees alone, in the last week | "
         f"| {of_worlds(np.array([f.skill_with_luck for f in found]), 'median')} |",
-        "| of those trees, taught the true probabilities instead of outcomes: no luck to learn from | "
+        "| of those trees, trained on the true probabilities instead of outcomes: no luck to learn from | "
         f"| {of_worlds(np.array([f.skill_without_luck for f in found]), 'median')} |",
-        "| worlds in whose past bursts, gaps, changes, trends and echoes paid, so that they take part | "
-        f"| {sum(f.signals.startswith('in the blend') for f in found)} of {len(found)} |",
         "| worlds in which the best baseline (in hindsight) is better | none "
         f"| {int((gain < 0).sum())} of {len(found)}, least gain {gain.min():.3f} nats |",
         f"| decile calibration error, mean over worlds | <= 0.02 | {of_worlds(error, 'mean')} |",
@@ -220,12 +203,12 @@ def page(found: list[Found], noise: list[Found], alerts: int) -> str:
         )
     lines += [
         "",
-        "| seed | serves | skill | taught the truth | signals: gain in nats | gain over best baseline | which "
+        "| seed | serves | skill | trained on the truth | gain over best baseline | which "
         "| decile error | AUC | AUC of the truth "
         "| learned from | scored | learning, CPU s |",
-        "|---:|---|---:|---:|---|---:|---|---:|---:|---:|---:|---:|---:|",
+        "|---:|---|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|",
         *(
-            f"| {f.seed} | {f.kind} | {f.skill:.3f} | {f.skill_without_luck:.3f} | {f.signals} "
+            f"| {f.seed} | {f.kind} | {f.skill:.3f} | {f.skill_without_luck:.3f} "
             f"| {f.over_best_baseline:.3f} | {f.best_baseline} "
             f"| {f.decile_error:.3f} | {f.auc:.3f} | {f.auc_of_truth:.3f} | {f.learned_from:,} | {f.scored:,} "
             f"| {f.seconds:.0f} |"

@@ -40,7 +40,7 @@ from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.flags.exclusion import flag_alerts, known_by
 from dagster_project.triage.flags.find import find_flags
-from dagster_project.triage.learning.candidates import LearningSettings
+from dagster_project.triage.learning.settings import LearningSettings
 from dagster_project.triage.learning.training import learn
 from dagster_project.triage.pipeline import training_frame
 

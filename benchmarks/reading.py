@@ -45,7 +45,7 @@ from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.open_alerts import AGES, age_names
 from dagster_project.triage.flags.exclusion import flag_alerts
 from dagster_project.triage.flags.find import find_flags
-from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
+from dagster_project.triage.learning.settings import TREE_RECIPES, LearningSettings
 from dagster_project.triage.replay import replay
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -236,9 +236,7 @@ def replay_company(seed: int, work: Path) -> dict[str, Any]:
     """One company: the open alerts of all its cuts in DIR/company-SEED.parquet, and how its scores were at scoring."""
     world = simulate(company_of(seed))
     history = history_of(world)
-    settings = LearningSettings(
-        replicates=60, threads=1, folds=3, candidates=(replace(CANDIDATES[0], trees=120),), prove_first=False
-    )
+    settings = LearningSettings(replicates=60, threads=1, folds=3, tree_recipes=(replace(TREE_RECIPES[0], trees=120),))
     first = (history["raised_at"].min() + pd.Timedelta(days=BEFORE)).floor("D").to_pydatetime()
     until = history["raised_at"].max().to_pydatetime() + timedelta(seconds=1)
     shown: list[pd.DataFrame] = []

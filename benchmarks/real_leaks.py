@@ -27,7 +27,7 @@ from dagster_project.triage.audit.withholding import COLUMN_CHECKS, withhold
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.flags.exclusion import known_by
 from dagster_project.triage.flags.find import find_flags
-from dagster_project.triage.learning.candidates import LearningSettings
+from dagster_project.triage.learning.settings import LearningSettings
 from dagster_project.triage.pipeline import training_frame
 
 ROOT = Path(__file__).resolve().parents[1]

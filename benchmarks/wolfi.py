@@ -29,7 +29,7 @@ from dagster_project.triage.features.matrix import plan_columns
 from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.flags.floods import DAY
 from dagster_project.triage.learning import boosting
-from dagster_project.triage.learning.candidates import CANDIDATES
+from dagster_project.triage.learning.settings import TREE_RECIPES
 from dagster_project.triage.replay import replay
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,18 +82,18 @@ def known_by(history: pd.DataFrame, moment: datetime) -> pd.DataFrame:
 
 
 def with_all_other(periods: np.ndarray, features: pd.DataFrame, acted: np.ndarray, settings: Settings) -> np.ndarray:
-    """What the first candidate says about each period when it has learned from all the others, later ones included."""
+    """What trees say about each period when they learned from all the others, later ones included."""
     learning = settings.learning_settings()
     plan = plan_columns(features, learning.features)
     matrix = plan.matrix(features)
-    candidate = CANDIDATES[0]
+    recipe = TREE_RECIPES[0]
     columns = [i for i, column in enumerate(plan.columns) if column.source != "name"]
     binned = boosting.Binned(matrix, acted, boosting.safe_names(plan.names), plan.categorical, learning.seed, 2)
     made = np.zeros(len(acted))
     for part in range(10):
         now = periods % 10 == part
         rows = np.flatnonzero(~now)
-        booster = binned.fit(rows, np.ones(len(rows)), dict(candidate.parameters), columns, candidate.trees)
+        booster = binned.fit(rows, np.ones(len(rows)), dict(recipe.parameters), columns, recipe.trees)
         made[now] = metrics.expit(boosting.log_odds(booster, matrix[now], None, 2))
     return made
 

@@ -24,7 +24,7 @@ from dagster_project.errors import HeedError
 if TYPE_CHECKING:
     from dagster_project.triage.champion.gate import Targets
     from dagster_project.triage.features.contract import FeatureSettings
-    from dagster_project.triage.learning.candidates import LearningSettings
+    from dagster_project.triage.learning.settings import LearningSettings
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -346,7 +346,7 @@ class Settings(Section):
         """The settings of learning."""
         from datetime import timedelta
 
-        from dagster_project.triage.learning.candidates import LearningSettings
+        from dagster_project.triage.learning.settings import LearningSettings
 
         return LearningSettings(
             minimum_acted=self.learning.minimum_acted,

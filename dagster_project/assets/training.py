@@ -32,7 +32,7 @@ from dagster_project.settings import Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dagster_project.triage.learning.candidates import LearningSettings
+    from dagster_project.triage.learning.settings import LearningSettings
 
 TRAINING_SET = dg.AssetKey(["training", "training_set"])
 CANDIDATE_MODEL = dg.AssetKey(["training", "candidate_model"])

@@ -19,8 +19,8 @@ import pandas as pd
 from dagster_project.triage.flags.exclusion import out_of_learning
 
 if TYPE_CHECKING:
-    from dagster_project.triage.learning.candidates import LearningSettings
     from dagster_project.triage.learning.model import Model
+    from dagster_project.triage.learning.settings import LearningSettings
 
 
 def training_frame(

@@ -29,9 +29,9 @@ from dagster_project.triage.features.contract import require_same_contract
 from dagster_project.triage.flags.exclusion import flag_alerts, known_by
 from dagster_project.triage.flags.find import find_flags
 from dagster_project.triage.learning.baselines import Baseline, fit_baselines
-from dagster_project.triage.learning.candidates import LearningSettings
 from dagster_project.triage.learning.model import Model
 from dagster_project.triage.learning.past import usable_alerts
+from dagster_project.triage.learning.settings import LearningSettings
 from dagster_project.triage.pipeline import score, training_frame, with_proposed_keys, without_other_keys
 
 

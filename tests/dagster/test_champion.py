@@ -19,7 +19,7 @@ from dagster_project.triage.audit import audit as auditing
 from dagster_project.triage.evaluation import evidence, metrics
 from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.learning.calibration import Calibration
-from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
+from dagster_project.triage.learning.settings import CANDIDATES, LearningSettings
 from dagster_project.triage.learning.training import learn
 from tests.triage.learning_world import START, world
 

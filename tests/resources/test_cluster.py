@@ -19,7 +19,7 @@ from dagster_project.triage.features.history import history_features
 from dagster_project.triage.features.history.parts import compute_part, in_parts
 from dagster_project.triage.features.keys import key_values
 from dagster_project.triage.learning.boosting import Binned, Fit, joined_text
-from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
+from dagster_project.triage.learning.settings import TREE_RECIPES, LearningSettings
 from dagster_project.triage.learning.training import train
 from tests.triage.learning_world import START, facts
 
@@ -84,7 +84,7 @@ def test_trees_are_as_good(address: str, alerts: pd.DataFrame, streams: pd.DataF
     frame = pd.concat([alerts, history_features(clean, clean, WANTED, SETTINGS.lookback)], axis=1)
     cut = START + pd.Timedelta(days=200)
     settings = LearningSettings(
-        candidates=tuple(replace(c, minimum_alerts=0, trees=200) for c in CANDIDATES if c.name in DEEP),
+        tree_recipes=tuple(replace(c, minimum_alerts=0, trees=200) for c in TREE_RECIPES if c.name in DEEP),
         many_alerts=0,
         folds_of_many=1,
         tuning_alerts=2_000,

@@ -11,13 +11,13 @@ from dagster_project.triage.champion import gate
 from dagster_project.triage.evaluation import evidence
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.learning.baselines import names_for
-from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
 from dagster_project.triage.learning.model import Model
+from dagster_project.triage.learning.settings import TREE_RECIPES, LearningSettings
 from dagster_project.triage.learning.training import Learned, learn
 from tests.triage.learning_world import START, world
 
 CUT = (START + pd.Timedelta(days=130)).to_pydatetime()
-SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))
+SETTINGS = LearningSettings(replicates=100, threads=1, tree_recipes=(replace(TREE_RECIPES[0], trees=120),))
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from dagster_project.triage.learning.mixture.quotes import (
 from dagster_project.triage.learning.reasons.claims import convincing
 from tests.triage.learning_world import facts
 
-SETTINGS = FeatureSettings(half_lives=(timedelta(days=28),), echo_lags=(), lifelong=True, lookback=timedelta(days=3650))
+SETTINGS = FeatureSettings(half_lives=(timedelta(days=28),), lifelong=True, lookback=timedelta(days=3650))
 WORDS = np.array(["disk", "queue", "login", "deadlock", "latency", "quota"])
 
 

@@ -18,15 +18,13 @@ from dagster_project.triage.evaluation.metrics import log_loss
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.features.history import history_features
 from dagster_project.triage.features.keys import key_values
-from dagster_project.triage.learning.candidates import Candidate, LearningSettings
 from dagster_project.triage.learning.mixture.model import Mixture, read_model
+from dagster_project.triage.learning.settings import LearningSettings, TreeRecipe
 from dagster_project.triage.learning.training import Learned, learn
 from tests.triage.learning_world import START, facts
 
-FEATURES = FeatureSettings(echo_lags=(), attribute_keys=("kind",))
-SETTINGS = LearningSettings(
-    features=FEATURES, folds=3, candidates=(Candidate("small", default=True, trees=40),), threads=1
-)
+FEATURES = FeatureSettings(attribute_keys=("kind",))
+SETTINGS = LearningSettings(features=FEATURES, folds=3, tree_recipes=(TreeRecipe("small", trees=40),), threads=1)
 
 
 @pytest.fixture(scope="module")

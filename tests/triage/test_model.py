@@ -17,17 +17,17 @@ from dagster_project.triage.evaluation import metrics
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
 from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.features.matrix import plan_columns
-from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
 from dagster_project.triage.learning.mixture.model import Mixture, read_model
 from dagster_project.triage.learning.model import Model
 from dagster_project.triage.learning.past import usable_alerts
+from dagster_project.triage.learning.settings import TREE_RECIPES, LearningSettings
 from dagster_project.triage.learning.training import train
 from dagster_project.triage.pipeline import reasons
 from tests.triage.learning_world import START, world
 
 CUT = (START + pd.Timedelta(days=130)).to_pydatetime()
-# One candidate and one thread: the competition has its own test, and threads wait for each other on a busy machine.
-SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))
+# One recipe of trees and one thread: threads wait for each other on a busy machine.
+SETTINGS = LearningSettings(replicates=100, threads=1, tree_recipes=(replace(TREE_RECIPES[0], trees=120),))
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +143,13 @@ def test_no_changed_part_of_a_stored_model_is_believed(stored: tuple[str | None,
 
 
 @pytest.mark.parametrize("value", ["1e999", "NaN", "1" + "0" * 400])
-@pytest.mark.parametrize("where", ["members", "evidence", "plan", "calibration", "contract"])
+@pytest.mark.parametrize("where", ["members", "evidence", "calibration", "contract"])
 def test_a_number_beyond_all_bounds_is_refused_in_words(model: Model, where: str, value: str) -> None:
     text, document = model.to_document()
     number = json.loads(value)
     changed = {
         "members": number,
         "evidence": {"skill": number},
-        "plan": [{**document["plan"][0], "spans": [number]}, *document["plan"][1:]],
         "calibration": {"kind": "platt", "numbers": {"intercept": number, "slope": 1.0}},
         "contract": {**document["contract"], "lookback_days": number},
     }[where]

@@ -22,16 +22,16 @@ from dagster_project.triage.features.contract import history_features_for
 from dagster_project.triage.features.keys import key_values
 from dagster_project.triage.features.matrix import plan_columns
 from dagster_project.triage.flags.find import find_flags
-from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
 from dagster_project.triage.learning.model import Model
 from dagster_project.triage.learning.reasons import words
 from dagster_project.triage.learning.reasons.claims import Claim, Proof, Reason, convincing, supports
 from dagster_project.triage.learning.reasons.counts import PastCounts, count_outcomes
 from dagster_project.triage.learning.reasons.subjects import claims, pushes_by_subject
+from dagster_project.triage.learning.settings import TREE_RECIPES, LearningSettings
 from dagster_project.triage.learning.training import train
 from dagster_project.triage.pipeline import training_frame
 
-SETTINGS = LearningSettings(replicates=50, threads=1, candidates=(replace(CANDIDATES[0], trees=60),))
+SETTINGS = LearningSettings(replicates=50, threads=1, tree_recipes=(replace(TREE_RECIPES[0], trees=250),))
 FEATURES = SETTINGS.features
 SEEDS = (101, 102)
 

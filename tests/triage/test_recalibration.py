@@ -12,13 +12,13 @@ from dagster_project.triage.evaluation import evidence, metrics
 from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.evaluation.evidence import FACTS
 from dagster_project.triage.learning.calibration import Calibration, uninfluenced
-from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
 from dagster_project.triage.learning.mixture.model import read_model
 from dagster_project.triage.learning.model import Model
+from dagster_project.triage.learning.settings import TREE_RECIPES, LearningSettings
 from dagster_project.triage.learning.training import learn, train
 from tests.triage.learning_world import START, world
 
-SETTINGS = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=120),))
+SETTINGS = LearningSettings(replicates=100, threads=1, tree_recipes=(replace(TREE_RECIPES[0], trees=120),))
 HORIZON = SETTINGS.horizon
 TAUGHT = (START + pd.Timedelta(days=70)).to_pydatetime()
 CUT = (START + pd.Timedelta(days=120)).to_pydatetime()

@@ -24,11 +24,11 @@ from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.flags.find import find_flags
-from dagster_project.triage.learning.candidates import CANDIDATES, LearningSettings
+from dagster_project.triage.learning.settings import TREE_RECIPES, LearningSettings
 from dagster_project.triage.pipeline import training_frame
 from dagster_project.triage.replay import ReplayStep, replay
 
-SETTINGS = LearningSettings(replicates=60, threads=1, folds=3, candidates=(replace(CANDIDATES[0], trees=60),))
+SETTINGS = LearningSettings(replicates=60, threads=1, folds=3, tree_recipes=(replace(TREE_RECIPES[0], trees=60),))
 
 
 @cache

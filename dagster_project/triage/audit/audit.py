@@ -20,7 +20,7 @@ from dagster_project.triage.evaluation.contenders import MODEL, REPEAT_LAST
 from dagster_project.triage.evaluation.evidence import contenders
 from dagster_project.triage.features.build import build_features
 from dagster_project.triage.flags.exclusion import flag_alerts, known_by
-from dagster_project.triage.learning.candidates import LearningSettings
+from dagster_project.triage.learning.settings import LearningSettings
 
 # The controls train on at most so many alerts, the latest ones: with 8,000, all three audits take 12 CPU seconds on
 # 58,000 alerts. Most of it is for building features again, which does not depend on this number.

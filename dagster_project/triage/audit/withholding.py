@@ -43,7 +43,7 @@ from dagster_project.triage.audit.single_feature import (
 )
 from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.features.keys import COLUMNS
-from dagster_project.triage.learning.candidates import LearningSettings
+from dagster_project.triage.learning.settings import LearningSettings
 from dagster_project.triage.learning.training import Learned, Model, learn
 
 COLUMN_CHECKS = (SINGLE, ENCODES, IDS_AND_TIMES, KNOWN_LATER, FACTS_CHANGED, CHANGED_LATER, ONE_OUTCOME)

@@ -44,8 +44,6 @@ class FeatureSettings:
     raised_windows : windows over which earlier alerts are counted.
     outcome_windows : windows over which known and acted outcomes are counted.
     half_lives : of the decayed share acted.
-    echo_lags, echo_width : for the rule, alerts raised within half the width of the time one lag ago are also
-        counted (a rule that fires every day at nine), as the difference of two windows. See `features/signals.py`.
     lookback : nothing older than this is used; at least as long as every window.
     lifelong : also count known and acted outcomes over the whole lookback.
     attribute_keys : keys with a short history of their own (`ATTRIBUTE_WINDOW` and the lookback), proposed from the
@@ -73,8 +71,6 @@ class FeatureSettings:
         timedelta(days=90),
         timedelta(days=365),
     )
-    echo_lags: tuple[timedelta, ...] = (timedelta(days=1), timedelta(days=7))
-    echo_width: timedelta = timedelta(hours=1)
     lookback: timedelta = timedelta(days=3650)
     lifelong: bool = True
     attribute_keys: tuple[str, ...] = ()
@@ -88,14 +84,10 @@ class FeatureSettings:
         for key in self.keys:
             if not all(part.strip() for part in key.split(KEY_SEPARATOR)):
                 raise HeedError(f"the history key {key!r} has an empty part", 'write it like "rule+entity"')
-        spans = (*self.raised_windows, *self.outcome_windows, *self.half_lives, *self.echo_lags, self.echo_width)
-        for span in (*spans, self.lookback):
+        for span in (*self.raised_windows, *self.outcome_windows, *self.half_lives, self.lookback):
             if span <= timedelta(0):
                 raise HeedError("a window, half-life or lookback is not positive", "give it a length above zero")
-        if any(lag <= self.echo_width / 2 for lag in self.echo_lags):
-            raise HeedError("an echo lag is not longer than half the echo width", "raise the lag or narrow the width")
-        echoes = [lag + self.echo_width / 2 for lag in self.echo_lags]
-        longest = max((*self.raised_windows, *self.outcome_windows, *echoes), default=timedelta(0))
+        longest = max((*self.raised_windows, *self.outcome_windows), default=timedelta(0))
         if longest > self.lookback:
             raise HeedError(
                 f"the longest window ({longest}) reaches further back than the lookback ({self.lookback})",
@@ -106,17 +98,16 @@ class FeatureSettings:
 def history_features_for(settings: FeatureSettings) -> list[HistoryFeature]:
     """The history features of `settings`, in the order of their columns.
 
-    Per key: alerts raised, outcomes known and outcomes acted in each window; the last known outcome; seconds
-    since the previous alert and since the last known act; the decayed share acted for each half-life. For the rule also
-    the alerts raised in the two windows of each echo. An attribute key has fewer: outcomes known and acted over
-    `ATTRIBUTE_WINDOW` and the lookback, alerts raised over that window, the last outcome, and `ATTRIBUTE_HALF_LIVES`.
+    Per key: alerts raised, outcomes known and outcomes acted in each window; the last known outcome; seconds since the
+    previous alert and since the last known act; the decayed share acted for each half-life. An attribute key has fewer:
+    outcomes known and acted over `ATTRIBUTE_WINDOW` and the lookback, alerts raised over that window, the last outcome,
+    and `ATTRIBUTE_HALF_LIVES`.
 
-    >>> settings = FeatureSettings(keys=("rule",), echo_lags=())
+    >>> settings = FeatureSettings(keys=("rule",))
     >>> [feature.name for feature in history_features_for(settings)][:3]
     ['rule_raised_count_1h', 'rule_raised_count_1d', 'rule_raised_count_7d']
     """
     from dagster_project.triage.features.history import HistoryFeature
-    from dagster_project.triage.features.history.definition import echo_windows
 
     features = []
     for key in settings.keys:
@@ -130,9 +121,7 @@ def history_features_for(settings: FeatureSettings) -> list[HistoryFeature]:
         features.append(HistoryFeature(key, "seconds_since_raised"))
         features.append(HistoryFeature(key, "seconds_since_acted"))
         features += [HistoryFeature(key, "decayed_acted_rate", half_life=h) for h in settings.half_lives]
-    windows = [w for lag in settings.echo_lags for w in echo_windows(lag, settings.echo_width)]
-    features += [HistoryFeature("rule", "raised_count", window=w) for w in dict.fromkeys(windows)]
-    return list(dict.fromkeys([*features, *attribute_history_features(settings)]))
+    return [*features, *attribute_history_features(settings)]
 
 
 def attribute_history_features(settings: FeatureSettings) -> list[HistoryFeature]:
@@ -185,8 +174,6 @@ def settings_from_contract(document: Any) -> FeatureSettings:
             raised_windows=_spans(raw["raised_windows"]),
             outcome_windows=_spans(raw["outcome_windows"]),
             half_lives=_spans(raw["half_lives"]),
-            echo_lags=_spans(raw["echo_lags"]),
-            echo_width=timedelta(seconds=float(raw["echo_width"])),
             lookback=timedelta(seconds=float(raw["lookback"])),
             lifelong=bool(raw.get("lifelong", False)),
             attribute_keys=tuple(str(k) for k in document.get("attribute_keys", ())),

@@ -20,11 +20,8 @@ from dagster_project.errors import HeedError
 from dagster_project.triage.features.attributes import attribute_columns
 from dagster_project.triage.features.contract import FeatureSettings, histories_about, history_features_for
 from dagster_project.triage.features.facts import RAISE_TIME_FEATURES, raise_time_features
-from dagster_project.triage.features.history.definition import echo_windows
-from dagster_project.triage.features.signals import KINDS, compute, signals_for
 
-SIGNAL_SOURCES = tuple(KINDS)
-HISTORY_SOURCES = ("history", "share", "undecided", *SIGNAL_SOURCES)
+HISTORY_SOURCES = ("history", "share", "undecided")
 SOURCES = ("raise", "number", "category", "name", *HISTORY_SOURCES)
 IDENTITY = ("rule", "entity", "team", "severity")
 
@@ -32,8 +29,8 @@ IDENTITY = ("rule", "entity", "team", "severity")
 # would be noise, and its history features carry the same information with shrinkage.
 CATEGORY_MINIMUM = 20
 CATEGORY_LIMIT = 200
-# Up to this many categories describe an alert; more name something. Names let trees memorise: the candidates find
-# out whether that pays (on the real alerts it cost 0.03 nats).
+# Up to this many categories describe an alert; more name something. Names let trees memorise: small trees go
+# without (on real alerts names cost them 0.03 nats).
 FEW_CATEGORIES = 25
 
 # An attribute takes part when at least this share of the training alerts has it.
@@ -53,17 +50,15 @@ class Column:
     name : unique name of the column.
     source : one of `SOURCES`: "raise" (a raise-time feature), "number" (an attribute), "category" (text with
         few different values), "name" (text with many: rule, entity, ...), "history", "share" (acted / known
-        of a window), "undecided" (raised - known of a window) or a kind of signal (`signals.KINDS`).
+        of a window) or "undecided" (raised - known of a window).
     of : the frame's columns it is computed from; an attribute is written "@name".
     categories : the text of code 0, 1, ...; a category only.
-    spans : seconds; a signal only.
     """
 
     name: str
     source: str
     of: tuple[str, ...]
     categories: tuple[str, ...] = ()
-    spans: tuple[float, ...] = ()
 
     @property
     def categorical(self) -> bool:
@@ -126,9 +121,6 @@ class ColumnPlan:
                     np.divide(left, known, out=matrix[:, i], where=known > 0)
                 else:
                     matrix[:, i] = left - known
-            elif column.source in SIGNAL_SOURCES:
-                parts = [frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in column.of]
-                matrix[:, i] = compute(column.source, parts, column.spans)
             else:
                 name = column.of[0]
                 values = parsed.get(name[1:]) if name.startswith("@") else _column(frame, name)
@@ -140,13 +132,7 @@ class ColumnPlan:
     def to_document(self) -> list[dict[str, Any]]:
         """JSON-able; `from_document` gives back an equal plan."""
         return [
-            {
-                "name": c.name,
-                "source": c.source,
-                "of": list(c.of),
-                "categories": list(c.categories),
-                "spans": list(c.spans),
-            }
+            {"name": c.name, "source": c.source, "of": list(c.of), "categories": list(c.categories)}
             for c in self.columns
         ]
 
@@ -155,13 +141,7 @@ class ColumnPlan:
         """The plan that `to_document` described; `HeedError` when the document is not one."""
         try:
             columns = tuple(
-                Column(
-                    str(c["name"]),
-                    str(c["source"]),
-                    tuple(map(str, c["of"])),
-                    tuple(map(str, c["categories"])),
-                    tuple(map(float, c["spans"])),
-                )
+                Column(str(c["name"]), str(c["source"]), tuple(map(str, c["of"])), tuple(map(str, c["categories"])))
                 for c in document
             )
             sound = all(c.of and c.source in SOURCES for c in columns) and len({c.name for c in columns}) == len(
@@ -210,15 +190,12 @@ def plan_columns(
             f"the training frame lacks {len(absent)} history columns, among them {', '.join(absent[:3])}",
             "compute the features again with the present settings",
         )
-    # The windows of an echo mean something only together.
-    echoes = {w for lag in settings.echo_lags for w in echo_windows(lag, settings.echo_width)}
-    alone = [f for f in features if f.window not in echoes or f.window in settings.raised_windows]
     # Shares say what counts of acted outcomes say, and each column costs time in every tree.
     short = {
         f.name for f in features if f.key in settings.attribute_keys and (f.window or f.statistic == "raised_count")
     }
     short |= {f.name for f in features if f.statistic == "acted_count" and f.window is None}
-    columns += [Column(f.name, "history", (f.name,)) for f in alone if f.name not in short]
+    columns += [Column(f.name, "history", (f.name,)) for f in features if f.name not in short]
     known = {(f.key, f.window): f.name for f in features if f.statistic == "known_count"}
     for f in features:
         span = (f.key, f.window)
@@ -236,7 +213,6 @@ def plan_columns(
             columns.append(_text_column(name, name, categories))
     if "attributes" in facts:
         columns += _attribute_plan(facts["attributes"], withheld)
-    columns += [Column(s.name, s.kind, s.of, spans=s.spans) for s in signals_for(settings)]
     return ColumnPlan(tuple(columns)).without(withheld, settings)
 
 

@@ -2,7 +2,7 @@
 
 Belongs here: binned data shared by many fits, one deterministic fit, the text of a fit, and joining several
 fits into one text.
-Does not belong here: which fits are made and why (`learning/competition.py`), calibrated forecasts
+Does not belong here: which fits are made and why (`learning/tree_blend.py`), calibrated forecasts
 (`learning/model.py`), and scores and contributions of trained trees (`trees/`).
 
 LightGBM is imported inside the functions: it takes seconds to load, and most commands never need it.

@@ -1,7 +1,7 @@
 """The past that a training at a cut may use, and the inner cuts that divide it.
 
 Belongs here: which alerts count at which moment, and where the inner cuts lie.
-Does not belong here: anything that is fitted (`training.py`, `competition.py`).
+Does not belong here: anything that is fitted (`training.py`, `tree_blend.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
-from dagster_project.triage.learning.candidates import LearningSettings
+from dagster_project.triage.learning.settings import LearningSettings
 
 
 def usable_alerts(frame: pd.DataFrame, cut: datetime) -> np.ndarray:

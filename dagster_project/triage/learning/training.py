@@ -1,10 +1,10 @@
 """Training: the pool that serves from a cut on, learned from what was known then.
 
 Belongs here: the forecasts of every contender in the past, their weights, and the version that serves.
-Does not belong here: the alerts and inner cuts of a training (`past.py`), the competition between candidates of trees
-(`competition.py`), weights and their bound (`mixture/weights.py`), the linear model (`mixture/linear.py`), the
-version that serves (`mixture/model.py`), LightGBM itself (`boosting.py`), measuring the forecasts
-(`evaluation/evidence.py`), and the gate against the present champion (`champion/gate.py`).
+Does not belong here: the alerts and inner cuts of a training (`past.py`), the blend of trees (`tree_blend.py`),
+weights and their bound (`mixture/weights.py`), the linear model (`mixture/linear.py`), the version that serves
+(`mixture/model.py`), LightGBM itself (`boosting.py`), measuring the forecasts (`evaluation/evidence.py`), and the gate
+against the present champion (`champion/gate.py`).
 
 How a training uses time, at cut T:
 
@@ -13,10 +13,10 @@ How a training uses time, at cut T:
    would learn that everything is acted upon. Excluded alerts are never trained on, but are forecast.
 2. Inner cuts lie in the last third of the mature alerts (rolling origin). At an inner cut c every contender is fitted
    on alerts that were mature at c and not excluded by a flag decided by c, and forecasts the alerts raised between c
-   and the next inner cut. Contenders are the calibrated blend of trees (once there are outcomes enough), the linear
+   and the next inner cut. Contenders are the blend of trees (once there are outcomes enough), the linear
    model, and the simple rates in `PRIOR_WEIGHTS`; every baseline forecasts as well, for the evidence.
-3. Every decision (candidates, number of trees, calibration, weights) is made for each inner cut from the forecasts of
-   the inner cuts *before* it, as production would have made it. The forecasts made with these decisions are the
+3. Every decision (weights, and whether a map serves) is made for each inner cut from the forecasts of the inner cuts
+   *before* it, as production would have made it. The forecasts made with these decisions are the
    evidence: nothing in them was chosen with hindsight. A map over the pool serves only once such maps have paid on
    later alerts.
 4. For production the same decisions are made once more from all inner cuts, and the contenders that have weight are
@@ -39,8 +39,6 @@ from dagster_project.triage.features.keys import COLUMNS
 from dagster_project.triage.features.matrix import plan_columns
 from dagster_project.triage.learning.baselines import LOGISTIC, Baseline, fit_baselines
 from dagster_project.triage.learning.calibration import Calibration, choose_calibration, uninfluenced
-from dagster_project.triage.learning.candidates import LearningSettings
-from dagster_project.triage.learning.competition import Choice, Competition, rounded
 from dagster_project.triage.learning.mixture.dense import dense_columns
 from dagster_project.triage.learning.mixture.facts import plan_facts
 from dagster_project.triage.learning.mixture.linear import (
@@ -58,6 +56,8 @@ from dagster_project.triage.learning.mixture.weights import roll
 from dagster_project.triage.learning.model import MIXTURE, PRIOR, Model
 from dagster_project.triage.learning.past import Past, horizon_ends, join, known_alerts, usable_alerts
 from dagster_project.triage.learning.reasons.counts import count_outcomes
+from dagster_project.triage.learning.settings import LearningSettings
+from dagster_project.triage.learning.tree_blend import TreeBlend
 
 # Weights until outcomes speak. On two sets of real alerts trees with 0.6 to 0.7 of the weight were best (log-loss 0.559
 # and 0.500; with 0.4, 0.561 and 0.521; alone, 0.562 and 0.497). The first weeks of a company belong to the rates: a
@@ -154,13 +154,10 @@ class _Training:
         forecasts = baselines | self.linear.forecasts()
         kept = np.flatnonzero(~past.excluded)
         fitted = self._fit_baselines(past.mature.iloc[kept], past.acted[kept])
-        competition, choice, without = self._trees(forecasts)
-        fixed = dict(PRIOR_WEIGHTS if competition else PRIOR_WITHOUT_TREES)
-        if competition:
+        blend, without = self._trees(forecasts)
+        fixed = dict(PRIOR_WEIGHTS if blend else PRIOR_WITHOUT_TREES)
+        if blend:
             fixed[TREES] *= self.counts["mature"] / (self.counts["mature"] + TREES_LEARN_SLOWLY)
-        if competition and past.influenced.any():
-            # Where shown scores changed outcomes, the level comes from the other alerts. Only trees have a map for it.
-            fixed = {TREES: 1.0}
         if self.counts["mature"] < FEWEST:
             fixed = {CONSTANT: 1.0}
         names = [name for name in fixed if name in (*fitted, MEAN_OF_RATES, LINEAR, TREES)]
@@ -169,18 +166,14 @@ class _Training:
         table = self._table({MODEL: published, **baselines}) if past.folds else pd.DataFrame()
         heavy = {n: float(w) for n, w in zip(names, weights, strict=True) if w >= LEAST_WEIGHT}
         heavy = {n: w / sum(heavy.values()) for n, w in heavy.items()}
-        if competition is None:
+        if blend is None:
             plan = plan_columns(past.mature, settings.features, ~past.excluded, settings.withheld)
             matrix = plan.matrix(past.mature)
         else:
-            plan, matrix = competition.plan, competition.matrix
+            plan, matrix = blend.plan, blend.matrix
         trees: dict[str, Any] = {}
-        if competition is not None and choice is not None and TREES in heavy:
-            trees = {
-                "calibration": choice.calibration,
-                "booster_text": competition.final_trees(choice),
-                "members": len(choice.members),
-            }
+        if blend is not None and TREES in heavy:
+            trees = {"booster_text": blend.final_trees(), "members": len(blend.recipes)}
         linears = self.linear.final([recipe.name for recipe in RECIPES if recipe.name in heavy])
         shown = ", ".join(f"{name} {weight:.0%}" for name, weight in sorted(heavy.items(), key=lambda x: -x[1])[:4])
         model = Mixture(
@@ -201,25 +194,18 @@ class _Training:
         )
         return Learned(model, table)
 
-    def _trees(self, forecasts: dict[str, np.ndarray]) -> tuple[Competition | None, Choice | None, str]:
-        """Adds the trees' forecasts; (the competition and its choice, or why there are none)."""
+    def _trees(self, forecasts: dict[str, np.ndarray]) -> tuple[TreeBlend | None, str]:
+        """Adds the trees' forecasts; (the blend of trees, or why there is none)."""
         settings, past, counts = self.settings, self.past, self.counts
         few = "; no trees, too little to learn from: "
         if counts["acted"] < settings.minimum_acted or counts["not_acted"] < settings.minimum_not_acted:
             few += f"{counts['acted']} acted and {counts['not_acted']} not acted outcomes are known, "
-            return None, None, f"{few}{settings.minimum_acted} and {settings.minimum_not_acted} are needed"
+            return None, f"{few}{settings.minimum_acted} and {settings.minimum_not_acted} are needed"
         if not past.folds:
-            return None, None, f"{few}the known outcomes lie too close in time to test a model on later ones"
-        competition = Competition(past)
-        forecasts[TREES] = competition.forecasts()
-        choice = competition.decide(len(past.folds))
-        self.evidence["candidates"] = competition.evidence(choice)
-        self.evidence["chosen"] = {
-            "candidates": [competition.candidates[i].name for i in choice.members],
-            "trees": list(choice.trees),
-            "calibration": choice.calibration.to_document(),
-        }
-        return competition, choice, ""
+            return None, f"{few}the known outcomes lie too close in time to test a model on later ones"
+        blend = TreeBlend(past)
+        forecasts[TREES] = blend.forecasts()
+        return blend, ""
 
     def _weigh(
         self, forecasts: dict[str, np.ndarray], names: list[str], prior: np.ndarray
@@ -236,7 +222,8 @@ class _Training:
             known[past.usable_at(past.folds[moment].cut)[rows] & (published_at < moment)] = moment
         y = past.acted[rows]
         # Contenders learn from all outcomes; what they are worth shows on those that no shown score touched.
-        known[~uninfluenced(past.influenced[rows], y)] = moments + 1
+        free = uninfluenced(past.influenced[rows], y)
+        known[~free] = moments + 1
         counted = known <= moments
         blocks = np.unique(past.blocks[rows], return_inverse=True)[1]
         importance = np.bincount(blocks)[blocks] ** -0.5
@@ -259,10 +246,12 @@ class _Training:
             """Whether maps have paid, beyond noise, on what came after they were fitted.
 
             A level that drifts makes a map wrong that was right a month ago: chosen freely, maps raised the log-loss on
-            the service desk from 0.549 to 0.576 in one fortnight, and on package alerts from 0.386 to 0.544.
+            the service desk from 0.549 to 0.576 in one fortnight, and on package alerts from 0.386 to 0.544. Where
+            shown scores changed outcomes, contenders learn a level that is not the alerts' own: there it has to come
+            from the others, proven or not.
             """
-            if len(names) == 1:  # its own map is enough
-                return False
+            if not free.all():
+                return True
             seen = known <= moment
             few = len(np.unique(blocks[seen])) < MAP_BLOCKS
             return not few and metrics.clearly_better(gain[seen], blocks[seen])
@@ -403,3 +392,8 @@ class _LinearContenders:
         recipes = [recipe for recipe in RECIPES if recipe.name in names]
         acted, prior = self.past.acted[rows], self.past.settings.prior
         return fit_linear(self.encoded, self.place[rows], acted, cut, recipes, weight, prior)
+
+
+def rounded(value: float) -> float | None:
+    """Six digits for the evidence; None for what JSON cannot hold."""
+    return round(float(value), 6) if np.isfinite(value) else None

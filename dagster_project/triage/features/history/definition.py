@@ -124,9 +124,3 @@ _MEANINGS = {
     "seconds_since_acted": "Seconds since an acted outcome of {subject} became known",
     "decayed_acted_rate": "Mean of the known outcomes of {subject}, newer ones weighing more",
 }
-
-
-def echo_windows(lag: timedelta, width: timedelta) -> tuple[timedelta, timedelta]:
-    """Two windows whose counts differ by what was raised within `width` / 2 of the time `lag` ago."""
-    half = timedelta(microseconds=microseconds(width) // 2)
-    return lag + half, lag - half

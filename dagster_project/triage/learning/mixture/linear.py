@@ -27,7 +27,6 @@ from dagster_project.errors import HeedError
 from dagster_project.triage.evaluation.metrics import clip_probability, expit, logit
 from dagster_project.triage.features.contract import FeatureSettings, histories_about
 from dagster_project.triage.features.matrix import RAISE_TIME_FACTS
-from dagster_project.triage.learning.candidates import YEAR
 from dagster_project.triage.learning.mixture.dense import (
     RAISE_TIME,
     DenseColumn,
@@ -37,6 +36,7 @@ from dagster_project.triage.learning.mixture.dense import (
     standard,
 )
 from dagster_project.triage.learning.mixture.facts import Facts, parts_of, sparse_facts
+from dagster_project.triage.learning.settings import YEAR
 
 if TYPE_CHECKING:
     from scipy import sparse

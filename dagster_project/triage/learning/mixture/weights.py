@@ -2,7 +2,7 @@
 
 Belongs here: the weights of contenders from what they forecast and what came of it, and how much worse than the best
 contender in hindsight the pool can be.
-Does not belong here: making forecasts (`linear.py`, `learning/baselines.py`, `learning/competition.py`), measuring them
+Does not belong here: making forecasts (`linear.py`, `learning/baselines.py`, `learning/tree_blend.py`), measuring them
 (`evaluation/evidence.py`), and the version that serves (`model.py`).
 
 The pool's log-odds are the weighted mean of the contenders' log-odds (a logarithmic opinion pool; Genest and Zidek
