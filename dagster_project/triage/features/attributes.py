@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 
 # Alerts whose attributes are parsed together: their objects take about 100 MB.
@@ -55,9 +56,12 @@ def _text(value: Any) -> str | None:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = orjson.loads(text)
     except ValueError:
-        return {}
+        try:
+            content = json.loads(text)  # takes what orjson does not: NaN, lone surrogates
+        except ValueError:
+            return {}
     return content if isinstance(content, dict) else {}
 
 
