@@ -131,8 +131,8 @@ def replayed(whole: pd.DataFrame, settings: Settings) -> Iterator[str]:
     served = scores.loc[mature, "status"].value_counts()
     yield (
         f"{len(scores):,} alerts scored at their own `raised_at`, {mature.sum():,} of them with their horizon over; "
-        f"{seconds:.0f} s. {served.get('model', 0):,} of the latter were scored by a version that had been significantly "
-        "better than the best simple rule in its own past. Intervals: bootstrap over rule-days."
+        f"{seconds:.0f} s. {served.get('model', 0):,} of the latter were scored by a version that was significantly "
+        "better than the best simple rule in its past. Intervals: bootstrap over rule-days."
     )
     for title, mask in (
         ("All alerts", mature),
