@@ -52,7 +52,7 @@ from dagster_project.triage.learning.mixture.linear import (
 )
 from dagster_project.triage.learning.mixture.model import LEAST_WEIGHT, TREES, Mixture
 from dagster_project.triage.learning.mixture.quotes import WordCounts, count_words
-from dagster_project.triage.learning.mixture.weights import roll
+from dagster_project.triage.learning.mixture.weights import roll, sharpen
 from dagster_project.triage.learning.model import MIXTURE, PRIOR, Model
 from dagster_project.triage.learning.past import Past, horizon_ends, join, known_alerts, usable_alerts
 from dagster_project.triage.learning.reasons.counts import count_outcomes
@@ -213,9 +213,10 @@ class _Training:
         self, forecasts: dict[str, np.ndarray], names: list[str], prior: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, Calibration]:
         """(what would have been published, the weights of the contenders `names` now, the map over their pool)."""
-        past = self.past
+        past, counts = self.past, self.counts
+        sharpened = sharpen(counts["mature"], counts["acted"] / counts["mature"])
         if not past.folds:
-            return np.zeros(0), prior, Calibration()
+            return np.zeros(0), prior, sharpened
         rows, moments = past.validation, len(past.folds)
         published_at = np.repeat(np.arange(moments), [len(fold.validation) for fold in past.folds])
         known = np.full(len(rows), moments + 1)
@@ -233,16 +234,21 @@ class _Training:
             np.column_stack([forecasts[name] for name in names]), y, published_at, known, moments, prior, importance
         )
         order = past.mature["raised_at"].astype("int64").to_numpy()[rows]
-
+        usual = [sharpen(len(fold.training), past.acted[fold.training].mean()) for fold in past.folds] + [sharpened]
         maps = [
             choose_calibration(rolled.probability[seen], y[seen], order[seen])[0]
             for seen in (known <= moment for moment in range(moments + 1))
         ]
-        mapped = rolled.probability.copy()
-        for moment in range(moments):
-            now = published_at == moment
-            mapped[now] = maps[moment].apply(mapped[now])
-        gain = metrics.log_losses(rolled.probability, y) - metrics.log_losses(mapped, y)
+
+        def through(chosen: list[Calibration]) -> np.ndarray:
+            """What the pool said, through the map that was chosen at each moment."""
+            said = rolled.probability.copy()
+            for moment in range(moments):
+                now = published_at == moment
+                said[now] = chosen[moment].apply(said[now])
+            return said
+
+        gain = metrics.log_losses(through(usual), y) - metrics.log_losses(through(maps), y)
 
         def proven(moment: int) -> bool:
             """Whether maps have paid, beyond noise, on what came after they were fitted.
@@ -258,10 +264,8 @@ class _Training:
             few = len(np.unique(blocks[seen])) < MAP_BLOCKS
             return not few and metrics.clearly_better(gain[seen], blocks[seen])
 
-        for moment in range(moments):
-            if not proven(moment):
-                mapped[published_at == moment] = rolled.probability[published_at == moment]
-        overall = maps[-1] if proven(moments) else Calibration()
+        serving = [maps[moment] if proven(moment) else usual[moment] for moment in range(moments + 1)]
+        mapped, overall = through(serving), serving[-1]
         losses = {name: rounded(metrics.log_loss(f[counted], y[counted])) for name, f in forecasts.items()}
         best = int(np.argmin(rolled.losses))
         total = max(1e-9, float(importance[counted].sum()))
