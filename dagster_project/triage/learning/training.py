@@ -15,10 +15,8 @@ How a training uses time, at cut T:
    on alerts that were mature at c and not excluded by a flag decided by c, and forecasts the alerts raised between c
    and the next inner cut. Contenders are the blend of trees (once there are outcomes enough), the linear
    model, and the simple rates in `PRIOR_WEIGHTS`; every baseline forecasts as well, for the evidence.
-3. Every decision (weights, and whether a map serves) is made for each inner cut from the forecasts of the inner cuts
-   *before* it, as production would have made it. The forecasts made with these decisions are the
-   evidence: nothing in them was chosen with hindsight. A map over the pool serves only once such maps have paid on
-   later alerts.
+3. The weights for each inner cut come from the forecasts of the inner cuts *before* it, as in production. The forecasts
+   of the pool with these weights are the evidence: nothing in them was chosen with hindsight.
 4. For production the same decisions are made once more from all inner cuts, and the contenders that have weight are
    fitted again on all mature alerts.
 """
@@ -71,8 +69,6 @@ TREES_LEARN_SLOWLY = 2_000
 MOST_FOR_TREES = 9.0
 # With fewer alerts of known outcome no rate is told from another: the overall rate serves alone.
 FEWEST = 20
-# Rule-days that a map over the pool needs to prove itself.
-MAP_BLOCKS = 20
 # The columns of facts that the linear model reads.
 FACTS = ("raised_at", *COLUMNS, "value", "threshold", "title", "attributes")
 # The final linear fits take at most so many alerts, every n-th in order of time: their cost grows with each alert,
@@ -233,39 +229,21 @@ class _Training:
         rolled = roll(
             np.column_stack([forecasts[name] for name in names]), y, published_at, known, moments, prior, importance
         )
-        order = past.mature["raised_at"].astype("int64").to_numpy()[rows]
-        usual = [sharpen(len(fold.training), past.acted[fold.training].mean()) for fold in past.folds] + [sharpened]
-        maps = [
-            choose_calibration(rolled.probability[seen], y[seen], order[seen])[0]
-            for seen in (known <= moment for moment in range(moments + 1))
-        ]
-
-        def through(chosen: list[Calibration]) -> np.ndarray:
-            """What the pool said, through the map that was chosen at each moment."""
-            said = rolled.probability.copy()
-            for moment in range(moments):
-                now = published_at == moment
-                said[now] = chosen[moment].apply(said[now])
-            return said
-
-        gain = metrics.log_losses(through(usual), y) - metrics.log_losses(through(maps), y)
-
-        def proven(moment: int) -> bool:
-            """Whether maps have paid, beyond noise, on what came after they were fitted.
-
-            A level that drifts makes a map wrong that was right a month ago: chosen freely, maps raised the log-loss on
-            the service desk from 0.549 to 0.576 in one fortnight, and on package alerts from 0.386 to 0.544. Where
-            shown scores changed outcomes, contenders learn a level that is not the alerts' own: there it has to come
-            from the others, proven or not.
-            """
-            if not free.all():
-                return True
-            seen = known <= moment
-            few = len(np.unique(blocks[seen])) < MAP_BLOCKS
-            return not few and metrics.clearly_better(gain[seen], blocks[seen])
-
-        serving = [maps[moment] if proven(moment) else usual[moment] for moment in range(moments + 1)]
-        mapped, overall = through(serving), serving[-1]
+        maps = [sharpen(len(fold.training), past.acted[fold.training].mean()) for fold in past.folds] + [sharpened]
+        if not free.all():
+            # Shown scores changed outcomes, and contenders learned a level that is not the alerts' own: here the level
+            # comes from the others. Elsewhere no map is fitted: a level that drifts makes a map wrong that was right a
+            # month ago. Even maps that had paid beyond noise on later alerts raised the log-loss on the service desk
+            # from 0.530 to 0.564 in one fortnight and from 0.482 to 0.498 in another.
+            order = past.mature["raised_at"].astype("int64").to_numpy()[rows]
+            maps = [
+                choose_calibration(rolled.probability[seen], y[seen], order[seen])[0]
+                for seen in (known <= moment for moment in range(moments + 1))
+            ]
+        mapped = rolled.probability.copy()
+        for moment in range(moments):
+            now = published_at == moment
+            mapped[now] = maps[moment].apply(mapped[now])
         losses = {name: rounded(metrics.log_loss(f[counted], y[counted])) for name, f in forecasts.items()}
         best = int(np.argmin(rolled.losses))
         total = max(1e-9, float(importance[counted].sum()))
@@ -281,7 +259,7 @@ class _Training:
                 "worse_than_it_by_at_most": rounded(rolled.bounds[best] / total),
             },
         }
-        return mapped, rolled.weights[-1], overall
+        return mapped, rolled.weights[-1], maps[-1]
 
     def _gain(self, published: np.ndarray, forecasts: dict[str, np.ndarray], counted: np.ndarray) -> dict[str, Any]:
         """By how much the log-loss of the best baseline is above what would have been published, with an interval.
