@@ -48,7 +48,7 @@ class Family:
     days: int
     acted: tuple[float, float]
     make: Callable[[np.random.Generator, np.ndarray], Columns]
-    judged_from: float = 0.6
+    judged_from: float = 0.65
     every_days: int = 28
     horizon_days: int = 14
     delay_days: tuple[float, float] = (0.02, 6.0)
@@ -268,7 +268,7 @@ def pure_noise(rng: np.random.Generator, day: np.ndarray) -> Columns:
     return {"day": day, **_names(_ordinary(rng, n)), "attributes": attributes, "probability": np.full(n, 0.3)}
 
 
-NOISE = Family("noise", "nothing: 30% of all alerts", 1_500, 120, (0.3, 0.05), pure_noise, 0.6, 14)
+NOISE = Family("noise", "nothing: 30% of all alerts", 1_500, 120, (0.3, 0.05), pure_noise, 0.65, 21)
 FAMILIES = (
     Family(
         "words", "words of the title; 95% of alerts have a rule never seen before",
@@ -277,12 +277,12 @@ FAMILIES = (
     Family("together", "two attributes together, neither alone", 6_000, 240, (0.4, 0.05), two_together),
     Family(
         "policy", "rule and source, until three teams of eight reverse what they do",
-        6_000, POLICY_DAYS, (0.45, 0.2), policy_flips, 0.55, 14, changes_at=POLICY_AT,
+        6_000, POLICY_DAYS, (0.45, 0.2), policy_flips, 0.54, changes_at=POLICY_AT,
     ),
     Family(
         "fan-outs",
         "rule and team; half of the alerts belong to causes of 50 to 250 entities, decided within two weeks",
-        8_000, 400, (0.4, 0.2), fan_outs, delay_days=(1.0, 14.0),
+        8_000, 400, (0.4, 0.2), fan_outs, 0.65, 47, delay_days=(1.0, 14.0),
     ),
     Family(
         "rare", "rule, entity and severity; 0.3% acted on",
@@ -294,11 +294,11 @@ FAMILIES = (
     ),
     Family(
         "weeks", "rule, entity and severity; answers take one to four weeks",
-        5_000, 280, (0.35, 0.05), effects(0.35, 1.2, 0.7, 0.5), horizon_days=28, delay_days=(7.0, 28.0),
+        5_000, 280, (0.35, 0.05), effects(0.35, 1.2, 0.7, 0.5), 0.7, horizon_days=28, delay_days=(7.0, 28.0),
     ),
     Family(
         "years", "rule and entity; a rule returns after one or two years",
-        7_000, 1_460, (0.4, 0.05), memory_of_years, 0.75, 56,
+        7_000, 1_460, (0.4, 0.05), memory_of_years, 0.75, 92,
     ),
     Family("weak", "three attributes, a little", 6_000, 240, (0.3, 0.05), weak_signal),
 )  # fmt: skip
