@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres faults equivalence soak benchmark-history benchmark-autoclose benchmark-engine benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-peers benchmark-reading benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
+.PHONY: help setup demo test test-postgres faults equivalence soak benchmark-history benchmark-autoclose benchmark-engine benchmark-families benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-peers benchmark-reading benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ benchmark-peers: .venv-peers/.installed ## heed and its peers on real alerts; ab
 
 benchmark-autoclose: setup ## does closing keep its word? about 17 minutes of one core; writes benchmarks/autoclose.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.autoclose
+
+benchmark-families: setup ## families of alerts with known truth that the simulator does not know; about an hour; writes benchmarks/families.md
+	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.families
 
 benchmark-flags: setup ## flags against known truth, in simulated companies; about 30 minutes
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.flags

@@ -79,9 +79,15 @@ def expected_loss(truth: np.ndarray, forecast: np.ndarray) -> float:
     return float(-(truth * np.log(q) + (1 - truth) * np.log1p(-q)).mean())
 
 
-def taught(past: pd.DataFrame, label: np.ndarray, week: pd.DataFrame, recipe: TreeRecipe) -> np.ndarray:
+def taught(
+    past: pd.DataFrame,
+    label: np.ndarray,
+    week: pd.DataFrame,
+    recipe: TreeRecipe,
+    features: FeatureSettings | None = None,
+) -> np.ndarray:
     """What the trees of a recipe say about `week`, trained on `label` (0 to 1) of `past`, with all columns."""
-    plan = plan_columns(past, FeatureSettings(keys=KEYS))
+    plan = plan_columns(past, features or FeatureSettings(keys=KEYS))
     binned = boosting.Binned(plan.matrix(past), label, boosting.safe_names(plan.names), plan.categorical, 1, 1)
     parameters = {**dict(recipe.parameters), "objective": "cross_entropy"}
     booster = binned.fit(np.arange(len(past)), np.ones(len(past)), parameters, range(len(plan.columns)), recipe.trees)
