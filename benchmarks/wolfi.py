@@ -116,7 +116,7 @@ HEADER = f"| contender | log-loss | skill over {HINDSIGHT} | AUC | decile error 
 
 
 def replayed(whole: pd.DataFrame, settings: Settings) -> Iterator[str]:
-    """The replay beside every baseline, in three parts of the same alerts."""
+    """The replay and every baseline, in three parts of the same alerts."""
     rules = pd.DataFrame(columns=["rule", "title", "team", "declared_visibility_only", "created_at"])
     days, learning = settings.learning.training_days, settings.learning_settings()
     began = time.perf_counter()
@@ -131,8 +131,8 @@ def replayed(whole: pd.DataFrame, settings: Settings) -> Iterator[str]:
     served = scores.loc[mature, "status"].value_counts()
     yield (
         f"{len(scores):,} alerts scored at their own `raised_at`, {mature.sum():,} of them with their horizon over; "
-        f"{seconds:.0f} s. Of the latter trees scored {served.get('model', 0):,}, and a baseline the rest, before "
-        "trees had beaten it beyond doubt. Intervals: bootstrap over rule-days."
+        f"{seconds:.0f} s. {served.get('model', 0):,} of the latter were scored by a version that was significantly "
+        "better than the best simple rule in its past. Intervals: bootstrap over rule-days."
     )
     for title, mask in (
         ("All alerts", mature),
@@ -189,7 +189,7 @@ def main() -> None:
         "Acted on means: the package was changed within 14 days. The settings are heed's own, nothing is chosen for "
         "these alerts.",
         "",
-        f"## Replay from {FIRST:%Y-%m-%d} to {UNTIL:%Y-%m-%d}, taught anew every {EVERY.days} days",
+        f"## Replay from {FIRST:%Y-%m-%d} to {UNTIL:%Y-%m-%d}, trained again every {EVERY.days} days",
         "",
         *replayed(whole, settings),
         "",

@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagster_project.errors import HeedError
-from dagster_project.triage.evaluation.metrics import log_losses
+from dagster_project.triage.evaluation.metrics import log_losses, logit
 from dagster_project.triage.learning.mixture.weights import (
     FLOOR,
+    SHARPEN,
     fit_weights,
     pool,
     roll,
+    sharpen,
     weights_from_document,
     weights_to_document,
 )
@@ -115,3 +117,19 @@ def test_an_outcome_known_at_its_own_forecast_is_refused() -> None:
     one = np.ones(1)
     with pytest.raises(ValueError, match="own forecast"):
         roll(np.full((1, 1), 0.5), one, np.zeros(1, int), np.zeros(1, int), 1, one, one)
+
+
+@given(
+    rate=st.floats(0.01, 0.99),
+    alerts=st.integers(0, 10**7),
+    forecasts=st.lists(st.floats(0.001, 0.999), min_size=2, max_size=20),
+)
+def test_sharpening_keeps_the_overall_rate_and_the_order(rate: float, alerts: int, forecasts: list[float]) -> None:
+    p = np.sort(np.array(forecasts))
+    sharpened = sharpen(alerts, rate).apply(p)
+    assert sharpen(alerts, rate).apply(np.array([rate]))[0] == pytest.approx(rate)
+    assert (np.diff(sharpened) >= 0).all()
+    moved = (logit(sharpened) - logit(np.array([rate]))) / np.where(p == rate, 1, logit(p) - logit(np.array([rate])))
+    away = np.abs(logit(p) - logit(np.array([rate]))) > 1e-6
+    assert (moved[away] >= 1 - 1e-6).all()
+    assert (moved[away] <= 1 + SHARPEN + 1e-6).all()

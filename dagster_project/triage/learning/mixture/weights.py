@@ -37,13 +37,19 @@ import numpy as np
 
 from dagster_project.errors import HeedError
 from dagster_project.triage.evaluation.metrics import clip_probability, expit, log_losses, logit
+from dagster_project.triage.learning.calibration import Calibration
 
 # In units of importance. Contenders had less to learn from at the inner cuts than they have now, and trees gain most
-# from more: weights that follow the inner cuts closely mislead. On package alerts the pool had a log-loss of 0.532 with
-# 100, and 0.521 with weights that never moved; on the service desk 0.562 and 0.561.
+# from more: weights that follow the inner cuts closely mislead. With 100 the pool had a log-loss of 0.463 on package
+# alerts and 0.532 on the service desk once trees took part, with 300 it had 0.459 and 0.532.
 STRENGTH = 300.0
 # No contender moves the pool by more than this: "nobody acts" must not outvote all others by itself.
 FLOOR = 1e-4
+# How far the pool is moved away from the overall rate where much is known, and how many alerts are much. On both real
+# sets, on five samples of them and on simulated companies of 3,000 to 30,000 alerts the log-loss fell by 0.0001 to
+# 0.010, on one sample of 100 to 1,000 alerts it rose by 0.0004.
+SHARPEN = 0.2
+SHARPEN_SLOWLY = 2_000
 
 
 def pool(forecasts: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -57,6 +63,18 @@ def pool(forecasts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """
     # Row by row the same sum in the same order, whatever the other rows are.
     return expit((np.ascontiguousarray(logit(clip_probability(forecasts, FLOOR))) * weights).sum(axis=1))
+
+
+def sharpen(alerts: int, rate: float) -> Calibration:
+    """The map over a pool that learned from so many alerts, of which the share `rate` was acted on.
+
+    A mean of log-odds is too timid: what one contender knows and another does not is halved, although it should add up
+    (Satopää et al. 2014). The log-odds of the overall rate, which all contenders know, stay; the distance from them
+    grows by up to `SHARPEN`. Where little is known contenders are too bold themselves, and the mean is left alone.
+    """
+    slope = 1 + SHARPEN * alerts / (alerts + SHARPEN_SLOWLY)
+    centre = float(logit(clip_probability(np.array([rate]), FLOOR))[0])
+    return Calibration("platt", {"intercept": (1 - slope) * centre, "slope": slope})
 
 
 def fit_weights(
