@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres faults equivalence soak benchmark-history benchmark-autoclose benchmark-engine benchmark-families benchmark-flags benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-peers benchmark-reading benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-wolfi fuzz up lock lint types clean
+.PHONY: help setup demo test test-postgres faults equivalence soak benchmark-autoclose benchmark-connect benchmark-engine benchmark-families benchmark-flags benchmark-history benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-peers benchmark-reading benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-webhooks benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ benchmark-peers: .venv-peers/.installed ## heed and its peers on real alerts; ab
 benchmark-autoclose: setup ## does closing keep its word? about 17 minutes of one core; writes benchmarks/autoclose.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.autoclose
 
+benchmark-connect: setup ## minutes from an export to scores, for each preset; about an hour; writes benchmarks/connect.md
+	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.connect
+
 benchmark-families: setup ## families of alerts with known truth that the simulator does not know; about an hour; writes benchmarks/families.md
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.families
 
@@ -103,6 +106,9 @@ benchmark-scoring: setup ## alerts scored a second, with and without exact contr
 
 benchmark-service: .venv-service/.installed ## the service with 100,000 open alerts, and 100,000 generated requests; about an hour
 	@.venv-service/bin/python -m benchmarks.service
+
+benchmark-webhooks: setup ## 10,000 webhooks at 200 a second through faults and kill -9: lost, wrong, doubled; about 3 minutes; writes benchmarks/webhooks.md
+	@$(BIN)/python -m benchmarks.webhooks
 
 benchmark-wolfi: setup ## real alerts, replayed beside every baseline; about 3 minutes, with the data beside the project
 	@$(BIN)/python -m benchmarks.wolfi

@@ -85,7 +85,10 @@ def examine() -> list[Finding]:
     else:
         findings.append(Finding("warehouse", "ok", f"{where}, version {version // 10000}"))
     unreadable: list[str] = []
-    for examination in (_connection, _rights, _raw, _rows, _files, _runs, _model, _scores, _notices, _deliveries):
+    for examination in (
+        *(_connection, _rights, _raw, _sources, _rows, _files),
+        *(_runs, _model, _scores, _notices, _deliveries),
+    ):
         try:
             findings += examination(warehouse, settings)
         except NotReadable as error:
@@ -177,6 +180,33 @@ def _raw(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         else:
             what = "is empty" if readable else "does not exist, or this login may not read it"
             yield Finding(name, "warn", f"{table} {what}", f"Load some: heed load --{name} FILE")
+
+
+def _sources(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
+    """When the sources of heed.toml were last pulled, and whether that is longer ago than `schedule.pull` says."""
+    from dagster_project.loading.pulls.pull import last_pulled
+    from dagster_project.serving.freshness import MISSED_REFRESHES, stale_before
+
+    if not settings.sources or _count(warehouse, "raw.pulls") is None:
+        return
+    oldest = stale_before(settings.schedule.pull, datetime.now(UTC))
+    for name, pulled in last_pulled(settings, warehouse).items():
+        remedy = f"`heed pull {name}` says why; keep `heed up` running, or set schedule.pull to when you pull"
+        if pulled is None:
+            yield Finding(f"source {name}", "warn", "it, or a list of it, was never pulled to its end", remedy)
+        elif pulled < oldest:
+            late = f"not pulled since {pulled:%Y-%m-%d %H:%M} UTC; {MISSED_REFRESHES} scheduled pulls have passed"
+            yield Finding(f"source {name}", "warn", late, remedy)
+        else:
+            yield Finding(f"source {name}", "ok", f"pulled at {pulled:%Y-%m-%d %H:%M} UTC")
+
+
+def stale_sources(warehouse: Warehouse, settings: Settings) -> list[Finding]:
+    """The sources that were not pulled for longer than expected; none where this login may not read when."""
+    try:
+        return [finding for finding in _sources(warehouse, settings) if finding.level != "ok"]
+    except NotReadable:
+        return []
 
 
 def _rows(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from dagster_project.commands.doctor import stale_sources
 from dagster_project.errors import HeedError, one_line
 from dagster_project.reporting.words import contender
 from dagster_project.resources.inputs.action_types import MEANINGS, SeenType, clean_types, unknown_in_words
@@ -16,6 +17,7 @@ from dagster_project.resources.inputs.undecodable import undecodable_rows
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.stores.scores import read_workload
 from dagster_project.resources.warehouse.connection import Warehouse
+from dagster_project.settings import load_settings
 from dagster_project.triage.evaluation.workload import PROMISES, Below, at_promise
 
 _TOP = """
@@ -53,6 +55,7 @@ def collect(warehouse: Warehouse) -> dict[str, Any]:
             "SELECT source, raw_rows, clean_rows, duplicate_rows, rejected_rows FROM marts.load_reconciliation "
             "ORDER BY source"
         ),
+        "stale_sources": [each.to_document() for each in stale_sources(warehouse, load_settings())],
         "rejected": undecodable_rows(warehouse)
         + read(
             "SELECT source, reason, count(*) AS rows FROM marts.rejected_rows GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 8"
@@ -119,6 +122,8 @@ def show(document: dict[str, Any]) -> None:
             *(plain(row[name]) for name in ("source", "raw_rows", "clean_rows", "duplicate_rows", "rejected_rows"))
         )
     console.print(loaded)
+    for row in document["stale_sources"]:
+        console.print(plain(f"  {row['what']}: {row['found']}. {row['remedy']}"))
     for row in document["rejected"]:
         console.print(plain(f"  rejected: {row['rows']} {row['source']}: {row['reason']}"))
     for row in document["fact_changes"]:

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from dagster_project.cli import main
+from dagster_project.loading.presets import preset_names
 from dagster_project.resources.dbt.project import write_docs
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.resources.warehouse.migrations import SCHEMA_FILE
@@ -406,3 +407,12 @@ def test_the_picture_is_small_self_contained_and_names_real_tables() -> None:
     }
     assert len(shown) > 20
     assert shown <= names | in_files | jobs
+
+
+def test_the_minutes_of_each_preset_are_those_that_were_measured() -> None:
+    page = (PROJECT / "benchmarks" / "connect.md").read_text(encoding="utf-8")
+    measured = dict(re.findall(r"^\| `([\w-]+)` \|.* \| ([\d.]+) \| [\d.]+ \|$", page, flags=re.MULTILINE))
+    table = (DOCS / "connect.md").read_text(encoding="utf-8")
+    quoted = dict(re.findall(r"^\| `([\w-]+)` \|.* \| ([\d.]+|–) \|$", table, flags=re.MULTILINE))
+    assert measured
+    assert quoted == {name: measured.get(name, "–") for name in preset_names()}

@@ -106,6 +106,20 @@ def test_a_second_pull_brings_what_changed(vendor: Vendor, store: Store) -> None
     assert (third.alerts, third.actions) == (0, 0)
 
 
+def test_a_pull_that_brings_nothing_is_a_pull(vendor: Vendor, store: Store) -> None:
+    before = "SELECT min(pulled_at) > now() - interval '1 day' FROM raw.pulls"
+    pulled(vendor, store)  # of a system without alerts
+    assert store.rows(before) == [(True,)]
+    vendor.raise_some(3)
+    assert pulled(vendor, store).alerts == 3
+    kept = store.rows("SELECT stream, position FROM raw.pulls ORDER BY 1")
+    store.rows("UPDATE raw.pulls SET pulled_at = now() - interval '2 days'")
+    assert pulled(vendor, store).alerts == 0
+    assert store.rows(before) == [(True,)]
+    if vendor.kind not in ("pagerduty", "sentry"):  # whose position is the time of the pull
+        assert store.rows("SELECT stream, position FROM raw.pulls ORDER BY 1") == kept
+
+
 def test_what_changes_during_a_pull_is_not_passed_over(vendor: Vendor, store: Store) -> None:
     vendor.raise_some(40)
 

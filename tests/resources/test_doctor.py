@@ -12,9 +12,10 @@ from click.testing import CliRunner
 
 from dagster_project.automation import REFRESH, WAREHOUSE_TAG
 from dagster_project.cli import main
-from dagster_project.commands.doctor import STATUS, Finding, examine
+from dagster_project.commands.doctor import STATUS, Finding, examine, stale_sources
 from dagster_project.instance import dagster_instance
 from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehouse
+from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
 from tests.conftest import with_roles
 
@@ -110,3 +111,35 @@ def test_stale_scores_are_an_error(doctor: Any, warehouse: Warehouse) -> None:
     publish(datetime.now(UTC))
     status, findings = doctor()
     assert (status, findings["scores"]) == (0, "ok")
+
+
+def test_sources_that_are_not_pulled_any_more_are_named(
+    warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [f'[sources.{name}]\nkind = "dbt"\npath = "/opt/{name}"' for name in ("fresh", "stale", "never")]
+    (tmp_path / "heed.toml").write_text("\n".join(sources))
+    monkeypatch.setenv("HEED_HOME", str(tmp_path))
+    monkeypatch.setenv(URL_VARIABLE, warehouse.url())
+    prepare(warehouse)
+    kept = (("fresh", "results /opt/fresh", 1), ("stale", "results /opt/stale", 90), ("never", "another list", 1))
+    with warehouse.transaction() as cursor:
+        for source, stream, minutes in kept:
+            cursor.execute(
+                "INSERT INTO raw.pulls VALUES ($1, $2, '{}', now() - make_interval(mins => $3::int))",
+                parameters=(source, stream, minutes),
+            )
+    findings = {each.what: each for each in examine() if each.what.startswith("source ")}
+    assert {what: each.level for what, each in findings.items()} == {
+        "source fresh": "ok",
+        "source stale": "warn",
+        "source never": "warn",
+    }
+    assert "not pulled since" in findings["source stale"].found
+    assert "never" in findings["source never"].found
+    for name in ("stale", "never"):
+        assert f"heed pull {name}" in findings[f"source {name}"].remedy
+        assert "\n" not in findings[f"source {name}"].line()
+    settings = Settings.model_validate({"sources": {"stale": {"kind": "dbt", "path": "/opt/stale"}}})
+    assert [each.what for each in stale_sources(warehouse, settings)] == ["source stale"]
+    daily = settings.model_copy(update={"schedule": settings.schedule.model_copy(update={"pull": "0 6 * * *"})})
+    assert stale_sources(warehouse, daily) == []  # two hours are nothing to who pulls once a day

@@ -125,8 +125,22 @@ def pull(name: str, settings: Settings, warehouse: Warehouse, say: Callable[[str
             for page in stream.pages(asked, loading.position()):
                 loading.take(page)
                 say(f"{name}, {stream.name}: {report.records:,} records")
-            loading.flush()
+            loading.finish()
     return report
+
+
+def last_pulled(settings: Settings, warehouse: Warehouse) -> dict[str, datetime | None]:
+    """When each source of heed.toml was last pulled: its list that was pulled longest ago. None: a list never was."""
+    kept = {
+        (row["source"], row["stream"]): row["pulled_at"]
+        for row in warehouse.read_arrow("SELECT source, stream, pulled_at FROM raw.pulls").to_pylist()
+    }
+    result = {}
+    for name, source in settings.sources.items():
+        times = [kept.get((name, stream.name)) for stream in STREAMS[source.kind](source)]
+        pulled = [time for time in times if time is not None]
+        result[name] = min(pulled) if len(pulled) == len(times) else None
+    return result
 
 
 def _secret(name: str, source: PullSource) -> str:
@@ -162,6 +176,16 @@ class _Loading:
         self._report.records += len(page.records)
         if len(self._records) >= MOST_RECORDS:
             self.flush()
+
+    def finish(self) -> None:
+        """The list was read to its end, which counts as a pull also where it brought nothing."""
+        self.flush()
+        with self._warehouse.transaction() as cursor:
+            cursor.execute(
+                """INSERT INTO raw.pulls (source, stream, position) VALUES ($1, $2, '{}')
+                   ON CONFLICT (source, stream) DO UPDATE SET pulled_at = now()""",
+                parameters=self._key,
+            )
 
     def flush(self) -> None:
         """Load what was taken, then keep the position."""

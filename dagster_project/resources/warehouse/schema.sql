@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS raw.undecodable_rows (
     load_id bigint, file text, line bigint, reason text, content text, loaded_at timestamptz DEFAULT now()
 );
 -- How far each list of a source was pulled. Written after the rows, so that it never says more than raw holds.
+-- pulled_at: when the position moved, or the list was read to its end without anything new.
 CREATE TABLE IF NOT EXISTS raw.pulls (
     source text NOT NULL, stream text NOT NULL, position jsonb NOT NULL, pulled_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (source, stream)
