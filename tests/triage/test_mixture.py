@@ -14,6 +14,7 @@ from dagster_project.triage.evaluation.metrics import log_losses, logit
 from dagster_project.triage.learning.mixture.weights import (
     FLOOR,
     SHARPEN,
+    STRENGTHS,
     fit_weights,
     pool,
     roll,
@@ -41,17 +42,17 @@ CASES = given(
     moments=st.integers(1, 6),
     delay=st.integers(0, 3),
     skill=st.sampled_from([0.0, 0.5, 3.0]),
-    strength=st.sampled_from([0.5, 5.0, 50.0]),
+    strengths=st.sampled_from([(0.5,), (50.0, 5.0), (50.0, 5.0, 0.5)]),
 )
 
 
 @settings(max_examples=60)
 @CASES
 def test_never_worse_than_any_contender_by_more_than_the_bound(
-    seed: int, alerts: int, contenders: int, moments: int, delay: int, skill: float, strength: float
+    seed: int, alerts: int, contenders: int, moments: int, delay: int, skill: float, strengths: tuple[float, ...]
 ) -> None:
     forecasts, acted, published_at, known_at, prior, importance = _data(seed, alerts, contenders, moments, delay, skill)
-    rolled = roll(forecasts, acted, published_at, known_at, moments, prior, importance, strength)
+    rolled = roll(forecasts, acted, published_at, known_at, moments, prior, importance, strengths)
     seen = known_at <= moments
     own = [
         float(np.dot(importance[seen], log_losses(np.clip(f, FLOOR, 1 - FLOOR), acted[seen])))
@@ -67,13 +68,13 @@ def test_never_worse_than_any_contender_by_more_than_the_bound(
 @settings(max_examples=40)
 @CASES
 def test_an_outcome_changes_nothing_before_it_is_known(
-    seed: int, alerts: int, contenders: int, moments: int, delay: int, skill: float, strength: float
+    seed: int, alerts: int, contenders: int, moments: int, delay: int, skill: float, strengths: tuple[float, ...]
 ) -> None:
     forecasts, acted, published_at, known_at, prior, importance = _data(seed, alerts, contenders, moments, delay, skill)
-    before = roll(forecasts, acted, published_at, known_at, moments, prior, importance, strength)
+    before = roll(forecasts, acted, published_at, known_at, moments, prior, importance, strengths)
     late = known_at > moments // 2
     other = np.where(late, 1 - acted, acted)
-    after = roll(forecasts, other, published_at, known_at, moments, prior, importance, strength)
+    after = roll(forecasts, other, published_at, known_at, moments, prior, importance, strengths)
     early = published_at <= moments // 2
     assert np.array_equal(before.probability[early], after.probability[early])
 
@@ -101,6 +102,23 @@ def test_weights_find_what_pools_best_and_begin_at_the_prior() -> None:
     assert weights[2] < 0.05
     near = np.abs(fit_weights(forecasts[:20], acted[:20], np.ones(20), prior) - prior).max()
     assert near < 0.1, "twenty outcomes hardly move it"
+
+
+def test_weights_follow_quickly_only_where_the_same_contender_stays_best() -> None:
+    rng = np.random.default_rng(0)
+    alerts, moments = 1_200, 6
+    acted = (rng.random(alerts) < 0.5).astype(float)
+    published_at = np.repeat(np.arange(moments), alerts // moments)
+    knows = 1 / (1 + np.exp(-(3 * acted - 1.5 + rng.normal(0, 1, alerts))))
+    wrong = 1 / (1 + np.exp(-rng.normal(0, 2, alerts)))
+    prior, importance = np.array([0.2, 0.8]), np.full(alerts, 0.5)
+    steady = np.column_stack([knows, wrong])
+    drifting = np.where((published_at % 2 == 0)[:, None], steady, steady[:, ::-1])
+    by_strength = [
+        roll(forecasts, acted, published_at, published_at + 1, moments, prior, importance).strength
+        for forecasts in (steady, drifting)
+    ]
+    assert by_strength == [STRENGTHS[-1], STRENGTHS[0]]
 
 
 def test_weights_survive_storage_exactly_and_damage_is_named() -> None:

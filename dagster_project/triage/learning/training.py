@@ -50,7 +50,7 @@ from dagster_project.triage.learning.mixture.linear import (
 )
 from dagster_project.triage.learning.mixture.model import LEAST_WEIGHT, TREES, Mixture
 from dagster_project.triage.learning.mixture.quotes import WordCounts, count_words
-from dagster_project.triage.learning.mixture.weights import roll, sharpen
+from dagster_project.triage.learning.mixture.weights import pool, roll, sharpen
 from dagster_project.triage.learning.model import MIXTURE, PRIOR, Model
 from dagster_project.triage.learning.past import Past, horizon_ends, join, known_alerts, usable_alerts
 from dagster_project.triage.learning.reasons.counts import count_outcomes
@@ -226,9 +226,8 @@ class _Training:
         counted = known <= moments
         blocks = np.unique(past.blocks[rows], return_inverse=True)[1]
         importance = np.bincount(blocks)[blocks] ** -0.5
-        rolled = roll(
-            np.column_stack([forecasts[name] for name in names]), y, published_at, known, moments, prior, importance
-        )
+        said = np.column_stack([forecasts[name] for name in names])
+        rolled = roll(said, y, published_at, known, moments, prior, importance)
         maps = [sharpen(len(fold.training), past.acted[fold.training].mean()) for fold in past.folds] + [sharpened]
         if not free.all():
             # Shown scores changed outcomes, and contenders learned a level that is not the alerts' own: here the level
@@ -236,10 +235,11 @@ class _Training:
             # month ago. Even maps that had paid beyond noise on later alerts raised the log-loss on the service desk
             # from 0.530 to 0.564 in one fortnight and from 0.482 to 0.498 in another.
             order = past.mature["raised_at"].astype("int64").to_numpy()[rows]
-            maps = [
-                choose_calibration(rolled.probability[seen], y[seen], order[seen])[0]
-                for seen in (known <= moment for moment in range(moments + 1))
-            ]
+            maps = []
+            for moment, weights in enumerate(rolled.weights):
+                seen = known <= moment
+                # The level of the weights that serve: at earlier moments others did.
+                maps.append(choose_calibration(pool(said[seen], weights), y[seen], order[seen])[0])
         mapped = rolled.probability.copy()
         for moment in range(moments):
             now = published_at == moment
@@ -254,6 +254,7 @@ class _Training:
             "gain_over_best_baseline": self._gain(mapped, forecasts, counted),
             "mixture": {
                 "weights": {name: round(float(w), 4) for name, w in zip(names, rolled.weights[-1], strict=True)},
+                "strength": rolled.strength,
                 "best_in_hindsight": names[best],
                 "worse_than_it_by": rounded((rolled.loss - rolled.losses[best]) / total),
                 "worse_than_it_by_at_most": rounded(rolled.bounds[best] / total),
