@@ -19,11 +19,11 @@ from dagster_project.triage.audit import audit as auditing
 from dagster_project.triage.evaluation import evidence, metrics
 from dagster_project.triage.features.contract import FeatureSettings
 from dagster_project.triage.learning.calibration import Calibration
-from dagster_project.triage.learning.settings import CANDIDATES, LearningSettings
+from dagster_project.triage.learning.settings import TREE_RECIPES, LearningSettings
 from dagster_project.triage.learning.training import learn
 from tests.triage.learning_world import START, world
 
-LEARNING = LearningSettings(replicates=100, threads=1, candidates=(replace(CANDIDATES[0], trees=60),))
+LEARNING = LearningSettings(replicates=100, threads=1, tree_recipes=(replace(TREE_RECIPES[0], trees=60),))
 TAUGHT = START + pd.Timedelta(days=70)
 CUT = START + pd.Timedelta(days=120)
 
