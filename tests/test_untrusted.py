@@ -71,6 +71,7 @@ def test_the_summary_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch) ->
     summary.show(
         {
             "loaded": [],
+            "stale_sources": [],
             "rejected": [],
             "fact_changes": [],
             "reopened": 0,

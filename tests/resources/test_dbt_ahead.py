@@ -116,7 +116,12 @@ def test_what_is_killed_says_so_and_is_replaced(warehouse: Warehouse, tmp_path: 
 
 
 def test_an_interrupted_command_ends_and_its_server_waits_for_the_next(warehouse: Warehouse, tmp_path: Path) -> None:
-    server = prepared(warehouse)
+    prestarted._idle.clear()
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as in a process that a script started with `&`
+    try:
+        server = prepared(warehouse)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     process = begin(warehouse, tmp_path, "show", "--inline", "SELECT pg_sleep(100)")
     process.send_signal(signal.SIGINT)
     status, output = end(process)

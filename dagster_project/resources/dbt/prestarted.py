@@ -134,6 +134,8 @@ def _begin(server: _Server, request: Mapping[str, Any], output: int) -> int:
 def _serve(connection: Connection, starter: int) -> NoReturn:
     # Ctrl-C reaches the whole group of processes: the command stops, and its starter ends this process.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    # A script that starts heed with `&` ignores interrupts, Dagster then ignores SIGTERM too, and both are inherited.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _end_with(starter)
     from dbt.adapters.postgres import impl  # noqa: F401  (what the profile will ask for)
     from dbt.cli.main import dbtRunner  # noqa: F401
