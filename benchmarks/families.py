@@ -3,7 +3,7 @@
     python -m benchmarks.families          # the final seeds; about an hour on 2 cores; writes benchmarks/families.md
     python -m benchmarks.families --first 0 --seeds 2 --noise 4 --out /tmp/families.md     # a quick look
 
-Belongs here: a replay of each world beside every contender, what the same learners reach without the luck of outcomes,
+Belongs here: a replay of each world and of every contender, what the same learners reach without the luck of outcomes,
 and the page.
 Does not belong here: the worlds (`family_worlds.py`), learning and replaying (`dagster_project/triage`), heed's own
 simulator (`learning.py`), real alerts (`peers.py`, `wolfi.py`).
@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.family_worlds import BEGIN, FAMILIES, NOISE, Family, world
-from benchmarks.learning import expected_loss, taught
+from benchmarks.learning import expected_loss, fitted_on
 from dagster_project.settings import Outcome, Settings
 from dagster_project.triage import replay as replaying
 from dagster_project.triage.evaluation import metrics
@@ -132,11 +132,15 @@ def run(task: tuple[Family, int]) -> Run:
     p, q, y = (facts[name].to_numpy() for name in ("probability_true", "probability", "acted"))
     # A contender of no weight at some cut says nothing there, and is not compared.
     pool = pd.concat(parts, ignore_index=True).dropna(axis="columns").drop(columns=list(baselines), errors="ignore")
-    said = {"heed": q, "truth": p, **{str(name): column.to_numpy() for name, column in baselines.join(pool).items()}}
+    forecasts = {
+        "heed": q,
+        "truth": p,
+        **{str(name): column.to_numpy() for name, column in baselines.join(pool).items()},
+    }
     if family is not NOISE:
-        said |= without_luck(whole, first, every, len(models), learning)
-    losses = {name: expected_loss(p, forecast) for name, forecast in said.items()}
-    gain = metrics.log_losses(said[CONSTANT], y) - metrics.log_losses(q, y)
+        forecasts |= without_luck(whole, first, every, len(models), learning)
+    losses = {name: expected_loss(p, forecast) for name, forecast in forecasts.items()}
+    gain = metrics.log_losses(forecasts[CONSTANT], y) - metrics.log_losses(q, y)
     low, _ = metrics.interval(lambda w: float(np.dot(w, gain) / max(w.sum(), 1e-300)), rule_day_blocks(facts), 1_000, 0)
     bounds = [m.evidence["mixture"]["worse_than_it_by_at_most"] for m in models if "mixture" in m.evidence]
     shares = pd.DataFrame([m.weights for m in models if isinstance(m, Mixture)]).fillna(0).mean()
@@ -154,7 +158,7 @@ def run(task: tuple[Family, int]) -> Run:
         floods=float(facts["flood_at_scoring"].mean()),
         claims=bool((facts["status"] == "model").any()),
         gain_low=low,
-        phases=phases(family, facts["raised_at"], p, q, said[CONSTANT]),
+        phases=phases(family, facts["raised_at"], p, q, forecasts[CONSTANT]),
         weights={str(name): float(share) for name, share in shares.items()},
         seconds=time.process_time() - began,
     )
@@ -198,12 +202,12 @@ def without_luck(
             r for r in TREE_RECIPES
             if r.minimum_alerts <= len(past) and (r.maximum_alerts is None or len(past) < r.maximum_alerts)
         ]  # fmt: skip
-        trees = np.mean([metrics.logit(taught(past, label, later, r, features_of)) for r in recipes], axis=0)
+        trees = np.mean([metrics.logit(fitted_on(past, label, later, r, features_of)) for r in recipes], axis=0)
         both = pd.concat([past, later], ignore_index=True)
         encoded = encode(both, features_of, plan_facts(past))
         linear = fit_linear(encoded, np.arange(len(past)), label, cut)
-        said = log_odds_of({LINEAR: linear[LINEAR]}, encoded, np.arange(len(past), len(both)))[LINEAR]
-        parts.append(metrics.expit(np.column_stack([trees, said, (trees + said) / 2])))
+        linear_log_odds = log_odds_of({LINEAR: linear[LINEAR]}, encoded, np.arange(len(past), len(both)))[LINEAR]
+        parts.append(metrics.expit(np.column_stack([trees, linear_log_odds, (trees + linear_log_odds) / 2])))
     return dict(zip(WITHOUT_LUCK, np.concatenate(parts).T, strict=True))
 
 

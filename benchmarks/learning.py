@@ -79,7 +79,7 @@ def expected_loss(truth: np.ndarray, forecast: np.ndarray) -> float:
     return float(-(truth * np.log(q) + (1 - truth) * np.log1p(-q)).mean())
 
 
-def taught(
+def fitted_on(
     past: pd.DataFrame,
     label: np.ndarray,
     week: pd.DataFrame,
@@ -138,7 +138,7 @@ def run(config: WorldConfig) -> Found:
         rate = float(past["acted"].mean())
         outcomes = past["acted"].to_numpy(dtype=np.float64)
         without_luck, with_luck = (
-            share_reached(week["probability"].to_numpy(), taught(past, y, week, TREE_RECIPES[1]), rate)
+            share_reached(week["probability"].to_numpy(), fitted_on(past, y, week, TREE_RECIPES[1]), rate)
             for y in (label, outcomes)
         )
     return Found(

@@ -199,7 +199,8 @@ def main() -> None:
         + ", ".join(f"{name} {version(name)}" for name in libraries)
         + f". Everybody learns again every {EVERY.days} days, from the same alerts and outcomes; nothing is tuned for "
         "these alerts. All alerts count whose horizon was over, flagged ones included. Intervals: bootstrap over "
-        "rule-days, 95%.",
+        "rule-days, 95%. The recipes, starting weights and sharpening of heed's pool were chosen with these alerts in "
+        "view; peers were not tuned.",
         "",
     ]
     for name in arguments.sets:

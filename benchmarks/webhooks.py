@@ -335,12 +335,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--out", type=Path, default=PAGE)
     asked = parser.parse_args()
-    found = run(asked.webhooks, asked.rate, asked.seed)
-    asked.out.write_text(page(found, asked.rate, asked.seed), encoding="utf-8")
+    result = run(asked.webhooks, asked.rate, asked.seed)
+    asked.out.write_text(page(result, asked.rate, asked.seed), encoding="utf-8")
     print(asked.out.read_text(encoding="utf-8"))
-    bad = sum(table[what] for table in found["rows"].values() for what in ("lost", "wrong", "doubled"))
-    if bad or found["refused"]:
-        raise SystemExit(f"{bad} rows are not right; refused: {Counter(found['refused'])}")
+    bad = sum(table[what] for table in result["rows"].values() for what in ("lost", "wrong", "doubled"))
+    if bad or result["refused"]:
+        raise SystemExit(f"{bad} rows are not right; refused: {Counter(result['refused'])}")
 
 
 if __name__ == "__main__":

@@ -31,19 +31,19 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 
 def test_a_world_has_the_columns_of_a_replay_and_its_size(family: Family) -> None:
-    made = WORLDS[family.name]
-    assert set(made.columns) == {*CONTRACT, "probability"}
-    assert len(made) == family.alerts
-    assert made["alert_id"].is_unique
-    assert made["raised_at"].is_monotonic_increasing
-    assert str(made["raised_at"].dtype) == "datetime64[us, UTC]"
-    assert made["raised_at"].min() >= pd.Timestamp(BEGIN)
-    assert made["raised_at"].max() < pd.Timestamp(BEGIN) + pd.Timedelta(days=family.days)
+    alerts = WORLDS[family.name]
+    assert set(alerts.columns) == {*CONTRACT, "probability"}
+    assert len(alerts) == family.alerts
+    assert alerts["alert_id"].is_unique
+    assert alerts["raised_at"].is_monotonic_increasing
+    assert str(alerts["raised_at"].dtype) == "datetime64[us, UTC]"
+    assert alerts["raised_at"].min() >= pd.Timestamp(BEGIN)
+    assert alerts["raised_at"].max() < pd.Timestamp(BEGIN) + pd.Timedelta(days=family.days)
 
 
 def test_outcomes_are_draws_from_probabilities_within_zero_and_one(family: Family) -> None:
-    made = WORLDS[family.name]
-    p, acted = made["probability"].to_numpy(), made["acted"].to_numpy()
+    alerts = WORLDS[family.name]
+    p, acted = alerts["probability"].to_numpy(), alerts["acted"].to_numpy()
     assert ((p > 0) & (p < 1)).all()
     assert np.isin(acted, (0, 1)).all()
     share, within = family.acted
@@ -53,14 +53,14 @@ def test_outcomes_are_draws_from_probabilities_within_zero_and_one(family: Famil
 
 
 def test_outcomes_become_known_after_the_raise_and_within_the_horizon(family: Family) -> None:
-    made = WORLDS[family.name]
-    assert (made["horizon_ends_at"] - made["raised_at"] == pd.Timedelta(days=family.horizon_days)).all()
-    assert (made["known_at"] > made["raised_at"]).all()
-    assert (made["known_at"] <= made["horizon_ends_at"]).all()
-    waited = (made["known_at"] - made["raised_at"])[made["acted"] == 1] / pd.Timedelta(days=1)
+    alerts = WORLDS[family.name]
+    assert (alerts["horizon_ends_at"] - alerts["raised_at"] == pd.Timedelta(days=family.horizon_days)).all()
+    assert (alerts["known_at"] > alerts["raised_at"]).all()
+    assert (alerts["known_at"] <= alerts["horizon_ends_at"]).all()
+    waited = (alerts["known_at"] - alerts["raised_at"])[alerts["acted"] == 1] / pd.Timedelta(days=1)
     low, high = family.delay_days
     assert waited.between(low - 1e-6, high + 1e-6).all()
-    assert (made["known_at"] == made["horizon_ends_at"])[made["acted"] == 0].mean() > 0.4  # lapsed in silence
+    assert (alerts["known_at"] == alerts["horizon_ends_at"])[alerts["acted"] == 0].mean() > 0.4  # lapsed in silence
 
 
 def test_a_seed_gives_its_world_and_no_other(family: Family) -> None:
@@ -76,9 +76,9 @@ def explained(by: pd.Series, p: pd.Series) -> float:
 
 
 def test_neither_attribute_decides_alone() -> None:
-    made = WORLDS["together"]
-    columns = {name: pd.Series(values) for name, values in attribute_columns(made["attributes"]).items()}
-    p = made["probability"]
+    alerts = WORLDS["together"]
+    columns = {name: pd.Series(values) for name, values in attribute_columns(alerts["attributes"]).items()}
+    p = alerts["probability"]
     assert explained(columns["region"] + columns["product"], p) > 0.999
     assert max(explained(columns[name], p) for name in columns) < 0.1
 
@@ -90,13 +90,13 @@ def test_nearly_every_rule_is_new() -> None:
 
 
 def test_teams_reverse_what_they_do_overnight() -> None:
-    made, policy = WORLDS["policy"], family_named("policy")
+    alerts, policy = WORLDS["policy"], family_named("policy")
     assert policy.changes_at is not None
     change = pd.Timestamp(BEGIN) + pd.Timedelta(policy.changes_at * policy.days * DAY_US, unit="us")
-    of_rule = made["rule"] + made["attributes"]
+    of_rule = alerts["rule"] + alerts["attributes"]
     before, after = (
-        made[rows].groupby(of_rule[rows])["probability"].agg(["nunique", "first"])
-        for rows in (made["raised_at"] < change, made["raised_at"] >= change)
+        alerts[rows].groupby(of_rule[rows])["probability"].agg(["nunique", "first"])
+        for rows in (alerts["raised_at"] < change, alerts["raised_at"] >= change)
     )
     assert (before["nunique"] == 1).all()
     assert (after["nunique"] == 1).all()
@@ -105,17 +105,17 @@ def test_teams_reverse_what_they_do_overnight() -> None:
 
 
 def test_members_of_a_fan_out_share_their_outcome() -> None:
-    made = WORLDS["fan-outs"]
-    burst = made.groupby(["rule", "team", made["raised_at"].dt.floor("6h")])["acted"].agg(["size", "mean"])
+    alerts = WORLDS["fan-outs"]
+    burst = alerts.groupby(["rule", "team", alerts["raised_at"].dt.floor("6h")])["acted"].agg(["size", "mean"])
     bursts = burst[burst["size"] >= 40]
     assert len(bursts) > 10
     assert ((bursts["mean"] < 0.2) | (bursts["mean"] > 0.8)).mean() > 0.9
 
 
 def test_rules_come_back_after_a_year_or_two() -> None:
-    made = WORLDS["years"]
-    pauses = made.groupby("rule")["raised_at"].diff() / pd.Timedelta(days=1)
-    assert ((pauses > 300).groupby(made["rule"]).sum() >= 1).all()
+    alerts = WORLDS["years"]
+    pauses = alerts.groupby("rule")["raised_at"].diff() / pd.Timedelta(days=1)
+    assert ((pauses > 300).groupby(alerts["rule"]).sum() >= 1).all()
 
 
 def test_the_page_says_which_bars_are_missed() -> None:
@@ -137,8 +137,8 @@ def test_truth_beats_every_constant(family: Family) -> None:
     """The truth is what nobody can improve on: on outcomes it beats the best constant, beyond luck where it differs."""
     if family is NOISE:
         return
-    made = WORLDS[family.name]
-    p, acted = made["probability"].to_numpy(), made["acted"].to_numpy()
+    alerts = WORLDS[family.name]
+    p, acted = alerts["probability"].to_numpy(), alerts["acted"].to_numpy()
     gain = log_losses(np.full(len(p), acted.mean()), acted) - log_losses(p, acted)
     low, _ = interval(lambda w: float(np.dot(w, gain) / w.sum()), np.arange(len(p)), 200, 0)
     assert low > 0

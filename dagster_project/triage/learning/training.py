@@ -64,7 +64,7 @@ PRIOR_WEIGHTS = {LINEAR: 0.3, LOGISTIC: 0.3, MEAN_OF_RATES: 0.3, "rate_per_rule"
 # The weight of trees over that of all others is alerts / TREES_LEARN_SLOWLY, at most MOST_FOR_TREES. Trees lose to the
 # rates where little is known, and are best where much is: on samples of the two real sets with 100 to 1,000 alerts to
 # learn from, trees had 0.737 and 0.538 against 0.502 and 0.610 of the logistic regression on rates; on package alerts
-# (5,000) 0.426 against 0.634, and in simulated companies of 20,000 alerts 0.349 against 0.468.
+# (2,000 to 6,400) 0.426 against 0.634, and in simulated companies of 20,000 alerts 0.349 against 0.468.
 TREES_LEARN_SLOWLY = 2_000
 MOST_FOR_TREES = 9.0
 # With fewer alerts of known outcome no rate is told from another: the overall rate serves alone.
@@ -226,8 +226,8 @@ class _Training:
         counted = known <= moments
         blocks = np.unique(past.blocks[rows], return_inverse=True)[1]
         importance = np.bincount(blocks)[blocks] ** -0.5
-        said = np.column_stack([forecasts[name] for name in names])
-        rolled = roll(said, y, published_at, known, moments, prior, importance)
+        by_contender = np.column_stack([forecasts[name] for name in names])
+        rolled = roll(by_contender, y, published_at, known, moments, prior, importance)
         maps = [sharpen(len(fold.training), past.acted[fold.training].mean()) for fold in past.folds] + [sharpened]
         if not free.all():
             # Shown scores changed outcomes, and contenders learned a level that is not the alerts' own: here the level
@@ -239,7 +239,7 @@ class _Training:
             for moment, weights in enumerate(rolled.weights):
                 seen = known <= moment
                 # The level of the weights that serve: at earlier moments others did.
-                maps.append(choose_calibration(pool(said[seen], weights), y[seen], order[seen])[0])
+                maps.append(choose_calibration(pool(by_contender[seen], weights), y[seen], order[seen])[0])
         mapped = rolled.probability.copy()
         for moment in range(moments):
             now = published_at == moment
