@@ -30,7 +30,8 @@ def model(kind: str, cut: datetime, **changes: Any) -> Model:
     return replace(Model(kind, cut, contract(FEATURES), f"{kind} serves", baseline=baseline), **changes)
 
 
-CHAMPION, CANDIDATE = model(CONSTANT, TRAINED), model(REPEAT_LAST, CUT)
+CHAMPION = model(CONSTANT, TRAINED)
+CANDIDATE = model(REPEAT_LAST, CUT, evidence={"inner_cuts": [TRAINED.isoformat()]})
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,13 @@ def test_the_better_one_scores(frame: pd.DataFrame) -> None:
     assert "gained" in better.decision.reasons[0]
     assert (worse.decision.decision, worse.scores) == ("refused", CHAMPION)
     assert any("lost to the champion" in reason for reason in worse.decision.reasons)
+
+
+def test_what_a_version_says_that_knows_less_than_the_champion_refuses_nobody(frame: pd.DataFrame) -> None:
+    early = replace(CANDIDATE, evidence={"inner_cuts": [(TRAINED - timedelta(days=1)).isoformat()]})
+    outcome = decided(frame, Standing("old", CHAMPION), right=0.3, candidate=early, targets=Targets(minimum_skill=-9))
+    assert outcome.decision.decision == "promoted"
+    assert outcome.decision.evidence["compared_with_champion"] is None
 
 
 def test_a_champion_is_compared_without_its_recalibration(frame: pd.DataFrame) -> None:

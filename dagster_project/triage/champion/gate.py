@@ -70,13 +70,17 @@ class Decision:
 
 
 def compare(candidate: Model, forecasts: pd.DataFrame, champion: Model, frame: pd.DataFrame) -> Comparison | None:
-    """Compare on the alerts of the inner cuts that were raised after the champion was trained.
+    """Compare on the alerts of the inner cuts since the champion was trained.
+
+    The candidate's recipe speaks through versions that learned at those cuts, so they know as much as the champion at
+    least. At an earlier cut such a version knows less, and would lose for that: a candidate that has seen a change of
+    habits would be refused.
 
     forecasts : `Learned.forecasts` of the candidate. frame : the training frame it was trained on.
     Returns: None when there are too few such alerts (`EvaluationSettings`): no alert raised since last week has reached
         the end of its horizon, so a champion of last week cannot be compared yet.
     """
-    later = _later(forecasts, champion)
+    later = _later(candidate, forecasts, champion)
     if not len(later):
         return None
     facts = later[["alert_id"]].merge(frame, on="alert_id", how="left", validate="one_to_one")
@@ -90,16 +94,18 @@ def compare_published(
 
     published : `alert_id`, `probability` (at the raise, as first published by this champion), one row per alert.
     """
-    later = _later(forecasts, champion)
+    later = _later(candidate, forecasts, champion)
     later = later.merge(published[["alert_id", "probability"]], on="alert_id", how="inner", validate="one_to_one")
     return _compared(candidate, later, later["probability"].to_numpy(dtype=np.float64))
 
 
-def _later(forecasts: pd.DataFrame, champion: Model) -> pd.DataFrame:
-    """The unflagged alerts of the inner cuts that the champion was not trained on."""
+def _later(candidate: Model, forecasts: pd.DataFrame, champion: Model) -> pd.DataFrame:
+    """The unflagged alerts of the inner cuts that are not before the champion's."""
     if not len(forecasts):
         return pd.DataFrame({"alert_id": pd.Series([], dtype="str")})
-    return forecasts[(forecasts["raised_at"] >= pd.Timestamp(champion.cut)) & ~forecasts["excluded"]]
+    cuts = pd.to_datetime(pd.Series(candidate.evidence["inner_cuts"]), utc=True, format="ISO8601")
+    fair = forecasts["fold"].map(cuts >= pd.Timestamp(champion.cut))
+    return forecasts[fair.astype(bool) & ~forecasts["excluded"]]
 
 
 def _compared(candidate: Model, later: pd.DataFrame, champion: np.ndarray) -> Comparison | None:

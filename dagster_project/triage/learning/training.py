@@ -40,6 +40,7 @@ from dagster_project.triage.learning.calibration import Calibration, choose_cali
 from dagster_project.triage.learning.mixture.dense import dense_columns
 from dagster_project.triage.learning.mixture.facts import plan_facts
 from dagster_project.triage.learning.mixture.linear import (
+    EMPIRICAL_BAYES,
     LINEAR,
     MEAN_OF_RATES,
     RECIPES,
@@ -60,7 +61,14 @@ from dagster_project.triage.learning.tree_blend import TreeBlend
 # Weights until outcomes speak. The first weeks of a company belong to the rates: a coefficient fitted while histories
 # were short misleads once they are long (service desk, first window: log-loss 0.624 of the mean of rates, 0.658 of the
 # linear model).
-PRIOR_WEIGHTS = {LINEAR: 0.3, LOGISTIC: 0.3, MEAN_OF_RATES: 0.3, "rate_per_rule": 0.07, CONSTANT: 0.03}
+PRIOR_WEIGHTS = {
+    LINEAR: 0.3,
+    EMPIRICAL_BAYES: 0.3,
+    LOGISTIC: 0.3,
+    MEAN_OF_RATES: 0.3,
+    "rate_per_rule": 0.07,
+    CONSTANT: 0.03,
+}
 # The weight of trees over that of all others is alerts / TREES_LEARN_SLOWLY, at most MOST_FOR_TREES. Trees lose to the
 # rates where little is known, and are best where much is: on samples of the two real sets with 100 to 1,000 alerts to
 # learn from, trees had 0.737 and 0.538 against 0.502 and 0.610 of the logistic regression on rates; on package alerts
@@ -158,7 +166,8 @@ class _Training:
             fixed[TREES] = sum(fixed.values()) * min(MOST_FOR_TREES, self.counts["mature"] / TREES_LEARN_SLOWLY)
         if self.counts["mature"] < FEWEST:
             fixed = {CONSTANT: 1.0}
-        names = [name for name in fixed if name in (*fitted, MEAN_OF_RATES, LINEAR, TREES)]
+        # A baseline may be missing that reads withheld columns.
+        names = [name for name in fixed if name in fitted or name in forecasts]
         prior = np.array([fixed[name] for name in names])
         published, weights, overall = self._weigh(forecasts, names, prior / prior.sum())
         table = self._table({MODEL: published, **baselines}) if past.folds else pd.DataFrame()
@@ -186,7 +195,7 @@ class _Training:
             weights=heavy,
             baselines={name: baseline for name, baseline in fitted.items() if name in heavy},
             linears=linears,
-            words=self.linear.count_words(linears[LINEAR]) if LINEAR in linears else {},
+            words=self.linear.count_words([(linear, heavy[name]) for name, linear in linears.items()]),
             overall=overall,
             **trees,
         )
@@ -269,7 +278,7 @@ class _Training:
         hindsight would be an unfair opponent: nobody could have chosen it.
         """
         past, parts, end = self.past, [], 0
-        baselines = {name: p for name, p in forecasts.items() if name not in (TREES, LINEAR, MEAN_OF_RATES)}
+        baselines = {n: p for n, p in forecasts.items() if n != TREES and n not in {recipe.name for recipe in RECIPES}}
         for number, fold in enumerate(past.folds):
             seen, y, _ = past.seen(number)
             losses = {name: metrics.log_loss(p[: len(seen)][seen], y) for name, p in baselines.items()}
@@ -366,9 +375,9 @@ class _LinearContenders:
         """These recipes, fitted on all mature alerts that no flag excludes."""
         return self._fit(self.last, pd.Timestamp(self.past.cut), names) if names else {}
 
-    def count_words(self, linear: Linear) -> WordCounts:
+    def count_words(self, models: list[tuple[Linear, float]]) -> WordCounts:
         """How the alerts of the final fit with each word ended."""
-        return count_words(linear, self.encoded.facts, self.place[self.last], self.past.acted[self.last])
+        return count_words(models, self.encoded.facts, self.place[self.last], self.past.acted[self.last])
 
     def _fit(self, rows: np.ndarray, cut: pd.Timestamp, names: list[str]) -> dict[str, Linear]:
         """Alerts of one rule-day share the weight of the square root of their number: they are hardly independent."""

@@ -9,8 +9,12 @@ The model is log-odds = prior + history + facts. Prior: the plain mean of the lo
 rule, entity and team, which is a fair forecast before anything was learned. History: every rate, at every window, as
 log-odds shrunk towards the overall rate (of a pair of keys: towards its parts). Facts: names, pairs of names,
 attributes, words, times. All coefficients have a Gaussian prior around zero (ridge; the random effects of a
-mixed model), one spread for history and one for each family of facts. Method: Hoerl & Kennard 1970;
-Robinson 1991 (random effects as shrinkage).
+mixed model). Method: Hoerl & Kennard 1970; Robinson 1991 (random effects as shrinkage).
+
+How wide the priors are: in the contender `linear` one spread for history and one for each family of facts, fixed. In
+the contender `empirical_bayes` each kind of facts (rule, region, words of the title, ...) has a spread of its own,
+estimated from the past by maximum marginal likelihood: kinds that say nothing shrink to nothing, and one that decides
+may speak. MacKay 1992 (fixed point), Breslow & Clayton 1993 (variance components of a logistic regression).
 """
 
 from __future__ import annotations
@@ -49,6 +53,11 @@ NOTHING = 1e-3
 # The families of facts, each with its own spread.
 FAMILIES = ("names", "words", "time")
 TIME_SPREAD = 0.1
+# An estimated spread counts the fixed one as so many observed coefficients, and is estimated in so many steps: more of
+# them changed the log-loss in no set by more than 0.001, but for words that decide (0.002).
+SPREAD_PRIOR = 1.0
+SPREAD_STEPS = 2
+LEAST_SPREAD = 1e-3
 FLOOR = 1e-4
 KEYS_OF_PRIOR = ("rule", "entity", "team")
 
@@ -58,12 +67,14 @@ class Recipe:
     """One way to weigh.
 
     name : for the evidence. history, names, words : spreads of the coefficients (log-odds); 0 leaves a family out.
+    estimated : the spreads of facts are estimated from the past, kind by kind; these are where they begin.
     """
 
     name: str
     history: float = 0.0
     names: float = 0.0
     words: float = 0.0
+    estimated: bool = False
 
     @property
     def spreads(self) -> tuple[float, float, float]:
@@ -71,10 +82,15 @@ class Recipe:
         return self.names, self.words, TIME_SPREAD if self.names or self.history else 0.0
 
 
-MEAN_OF_RATES, LINEAR = "mean_of_rates", "linear"
-# One recipe for all alerts. Pooled with trees and rates, a second one of history alone gained 0.001 on the service desk
-# and cost 0.003 on package alerts; one of words alone cost 0.004 on both.
-RECIPES = (Recipe(MEAN_OF_RATES), Recipe(LINEAR, history=0.05, names=0.3, words=0.5))
+MEAN_OF_RATES, LINEAR, EMPIRICAL_BAYES = "mean_of_rates", "linear", "empirical_bayes"
+# Fixed and estimated spreads both take part: estimated ones had a log-loss of 0.578 instead of 0.587 on the service
+# desk, of 0.48 instead of 0.52 in simulated alerts whose words decide and of 0.620 instead of 0.632 in noise, but of
+# 0.517 instead of 0.497 on package alerts, whose habits drift.
+RECIPES = (
+    Recipe(MEAN_OF_RATES),
+    Recipe(LINEAR, history=0.05, names=0.3, words=0.5),
+    Recipe(EMPIRICAL_BAYES, history=0.05, names=0.3, words=0.5, estimated=True),
+)
 
 
 def family(kind: str) -> str:
@@ -286,6 +302,7 @@ class _Design:
     dense: np.ndarray
     facts: sparse.csr_matrix
     families: np.ndarray
+    kinds: np.ndarray
     kept: list[np.ndarray]
     mean: np.ndarray
     deviation: np.ndarray
@@ -306,10 +323,13 @@ class _Design:
                 wanted = np.sort(wanted[np.argsort(-count[wanted], kind="stable")[:FACT_LIMIT]])
             kept.append(wanted)
             parts.append(mine[:, wanted])
-            families += [FAMILIES.index(family(facts.name))] * len(wanted)
+            families.append(np.full(len(wanted), FAMILIES.index(family(facts.name))))
         facts_matrix = sparse.hstack(parts, format="csr") if parts else sparse.csr_matrix((len(rows), 0))
         dense = standard(raw, mean, deviation)
-        return cls(dense, facts_matrix, np.array(families, dtype=np.int64), kept, mean, deviation)
+        kinds = np.repeat(np.arange(len(kept)), [len(each) for each in kept])
+        return cls(
+            dense, facts_matrix, np.concatenate([np.zeros(0, np.int64), *families]), kinds, kept, mean, deviation
+        )
 
     @property
     def width(self) -> int:
@@ -331,28 +351,79 @@ class _Design:
         return by_kind
 
     def fit(self, y: np.ndarray, w: np.ndarray, offset: np.ndarray, recipe: Recipe) -> np.ndarray:
-        """The coefficients of the highest posterior density, by L-BFGS on columns scaled by their spreads."""
-        from scipy.optimize import minimize
-
+        """The coefficients of the highest posterior density; of estimated spreads, at the last estimate."""
         k = self.dense.shape[1] if recipe.history else 0
-        spreads = np.array(recipe.spreads)[self.families]
-        used = np.flatnonzero(spreads > 0)
-        facts = self.facts if len(used) == len(spreads) else self.facts[:, used]
-        turned = facts.T.tocsr()
-        dense = self.dense[:, :k]
-        scale = np.concatenate([[1.0], np.full(k, recipe.history), spreads[used]])
-
-        def objective(b: np.ndarray) -> tuple[float, np.ndarray]:
-            beta = b * scale
-            z = offset + beta[0] + dense @ beta[1 : 1 + k] + facts @ beta[1 + k :]
-            value = float(np.dot(w, np.logaddexp(0.0, z) - y * z) + 0.5 * np.dot(b, b))
-            error = w * (expit(z) - y)
-            gradient = np.concatenate([[error.sum()], dense.T @ error, turned @ error]) * scale + b
-            return value, gradient
-
-        options = {"maxiter": 200, "ftol": 1e-8, "gtol": 1e-4}
-        solved = minimize(objective, np.zeros(len(scale)), jac=True, method="L-BFGS-B", options=options).x * scale
+        fixed = np.array(recipe.spreads)[self.families]
+        used = np.flatnonzero(fixed > 0)
+        problem = _Problem.of(self.dense[:, :k], self.facts, used, y, w, offset)
+        spreads = fixed[used]
+        solved = problem.solve(recipe.history, spreads, np.zeros(1 + k + len(used)))
+        for _ in range(SPREAD_STEPS if recipe.estimated else 0):
+            spreads = problem.estimate_spreads(solved, spreads, fixed[used], self.kinds[used])
+            solved = problem.solve(recipe.history, spreads, solved)
         beta = np.zeros(self.width)
         beta[: 1 + k] = solved[: 1 + k]
         beta[1 + self.dense.shape[1] + used] = solved[1 + k :]
         return beta
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """One weighted logistic regression with an offset: columns, outcomes, weights. Coefficients are ordered as
+    intercept, dense columns, facts."""
+
+    dense: np.ndarray
+    facts: sparse.csr_matrix
+    transposed: sparse.csr_matrix
+    y: np.ndarray
+    w: np.ndarray
+    offset: np.ndarray
+
+    @classmethod
+    def of(
+        cls, dense: np.ndarray, facts: sparse.csr_matrix, used: np.ndarray, y: np.ndarray, w: np.ndarray,
+        offset: np.ndarray,
+    ) -> _Problem:  # fmt: skip
+        facts = facts if len(used) == facts.shape[1] else facts[:, used]
+        return cls(dense, facts, facts.T.tocsr(), y, w, offset)
+
+    def log_odds(self, beta: np.ndarray) -> np.ndarray:
+        k = self.dense.shape[1]
+        return self.offset + beta[0] + self.dense @ beta[1 : 1 + k] + self.facts @ beta[1 + k :]
+
+    def solve(self, history: float, spreads: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """The coefficients of the highest posterior density, by L-BFGS on columns scaled by their spreads."""
+        from scipy.optimize import minimize
+
+        scale = np.concatenate([[1.0], np.full(self.dense.shape[1], history), spreads])
+
+        def objective(b: np.ndarray) -> tuple[float, np.ndarray]:
+            z = self.log_odds(b * scale)
+            value = float(np.dot(self.w, np.logaddexp(0.0, z) - self.y * z) + 0.5 * np.dot(b, b))
+            error = self.w * (expit(z) - self.y)
+            gradient = np.concatenate([[error.sum()], self.dense.T @ error, self.transposed @ error]) * scale + b
+            return value, gradient
+
+        options = {"maxiter": 200, "ftol": 1e-8, "gtol": 1e-4}
+        solved: np.ndarray = minimize(objective, start / scale, jac=True, method="L-BFGS-B", options=options).x * scale
+        return solved
+
+    def estimate_spreads(
+        self, beta: np.ndarray, spreads: np.ndarray, fixed: np.ndarray, kinds: np.ndarray
+    ) -> np.ndarray:
+        """MacKay's fixed point, one step: the squared coefficients of a kind over how many of them the data determine.
+
+        spreads, fixed : the present and the fixed spread of each fact. kinds : of each fact. The posterior variance of
+        a coefficient is taken as if all others were known, which counts facts that go together as better determined
+        than they are: the estimates are rather too small.
+        """
+        p = expit(self.log_odds(beta))
+        squared = self.transposed.copy()
+        squared.data **= 2
+        variance = 1.0 / (1.0 / spreads**2 + squared @ (self.w * p * (1 - p)))
+        determined = np.bincount(kinds, 1.0 - variance / spreads**2)
+        of_kind = np.bincount(kinds, beta[1 + self.dense.shape[1] :] ** 2)
+        prior = np.zeros(len(of_kind))
+        prior[kinds] = SPREAD_PRIOR * fixed**2
+        estimate = np.sqrt((prior + of_kind) / (SPREAD_PRIOR + determined))
+        return np.maximum(estimate, LEAST_SPREAD)[kinds]

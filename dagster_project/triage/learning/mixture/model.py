@@ -21,7 +21,7 @@ from dagster_project.triage.learning import boosting
 from dagster_project.triage.learning.baselines import Baseline
 from dagster_project.triage.learning.calibration import Calibration
 from dagster_project.triage.learning.mixture.contributions import baseline_contributions, linear_contributions
-from dagster_project.triage.learning.mixture.linear import LINEAR, Linear, encode, log_odds_of
+from dagster_project.triage.learning.mixture.linear import Linear, encode, log_odds_of
 from dagster_project.triage.learning.mixture.quotes import (
     WordCounts,
     claims_of_words,
@@ -115,10 +115,10 @@ class Mixture(Model):
         """At most `top` reasons per alert, strongest first, in plain words."""
         settings = settings_from_contract(self.contract)
         told: list[list[str]] = []
-        linear = self.linears.get(LINEAR)
+        linears = [(model, self.weights[name]) for name, model in self.linears.items()]
         for some in in_batches(frame, explained=True):
             matrix = self.plan.matrix(some)
-            quoted = claims_of_words(some, linear, self.weights[LINEAR], self.words, self.usual) if linear else []
+            quoted = claims_of_words(some, linears, self.words, self.usual) if self.words else []
             told += reasons_from_pushes(
                 some, self.plan, matrix, self.pushes(some, matrix), self.counts, settings, self.usual,
                 self.predict(some), top, quoted,

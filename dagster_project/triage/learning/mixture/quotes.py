@@ -7,6 +7,7 @@ Does not belong here: reading texts (`facts.py`), the weight of a word (`linear.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -28,11 +29,25 @@ LEAST_COEFFICIENT = 0.1
 MOST_WORDS = 5_000
 
 
-def count_words(linear: Linear, facts: tuple[Facts, ...], rows: np.ndarray, acted: np.ndarray) -> WordCounts:
-    """How the alerts `rows` with each word that moves scores ended; acted : 0.0 or 1.0 for each of them."""
+def coefficients_of(models: Sequence[tuple[Linear, float]], kind: str) -> dict[str, float]:
+    """What each word of a kind adds to the log-odds: the mean over linear models by their weights in the pool."""
+    total, summed = sum(weight for _, weight in models), dict[str, float]()
+    for linear, weight in models:
+        for word, coefficient in linear.facts.get(kind, {}).items():
+            summed[word] = summed.get(word, 0.0) + coefficient * weight / total
+    return summed
+
+
+def count_words(
+    models: Sequence[tuple[Linear, float]], facts: tuple[Facts, ...], rows: np.ndarray, acted: np.ndarray
+) -> WordCounts:
+    """How the alerts `rows` with each word that moves scores ended.
+
+    models : the linear models, each with its weight in the pool. acted : 0.0 or 1.0 for each row.
+    """
     counted: WordCounts = {}
     for of_kind in facts:
-        weights = linear.facts.get(of_kind.name, {})
+        weights = coefficients_of(models, of_kind.name)
         if not of_kind.name.startswith(OF_WORDS) or parts_of(of_kind.name)[0] in NOT_QUOTED or not weights:
             continue
         present = of_kind.matrix[rows] > 0
@@ -51,15 +66,15 @@ def count_words(linear: Linear, facts: tuple[Facts, ...], rows: np.ndarray, acte
 
 
 def claims_of_words(
-    frame: pd.DataFrame, linear: Linear, weight: float, counted: WordCounts, usual: float
+    frame: pd.DataFrame, models: Sequence[tuple[Linear, float]], counted: WordCounts, usual: float
 ) -> list[Claim]:
     """One claim for each text: of each alert the word that moves its score most.
 
-    weight : of the linear model in the pool. usual : share of all alerts that is acted on.
+    models : the linear models, each with its weight in the pool. usual : share of all alerts that is acted on.
     """
-    claims = []
+    claims, weight = [], sum(weight for _, weight in models)
     for facts in sparse_facts(frame, list(counted)):
-        counts, weights = counted[facts.name], linear.facts.get(facts.name, {})
+        counts, weights = counted[facts.name], coefficients_of(models, facts.name)
         coefficient = np.array([weights.get(v, 0.0) if v in counts else 0.0 for v in facts.values], dtype=np.float64)
         entries = facts.matrix.tocoo()
         push = weight * entries.data * coefficient[entries.col]
