@@ -10,6 +10,7 @@ takes the one closer to the raise.
 from __future__ import annotations
 
 import re
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -36,6 +37,13 @@ _LOOKS = re.compile(
     r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\b\d{8}|(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b.*\d",
     re.IGNORECASE,
 )
+# What each directive of a form can stand for. Less strict than parsing: it only spares most forms the parsing.
+_DIRECTIVES = {
+    "%Y": r"\d{4}",
+    **dict.fromkeys(("%y", "%m", "%d", "%H", "%I", "%M", "%S"), r"\d{1,2}"),
+    "%f": r"\d+",
+    **dict.fromkeys(("%b", "%B", "%p"), r"[^\W\d_]+"),
+}
 SAMPLE = 200
 ENOUGH = 0.9
 
@@ -57,7 +65,10 @@ def read_moments(texts: np.ndarray, near: pd.Series) -> pd.Series | None:
     if np.mean([bool(_LOOKS.search(t)) and len(t) <= 60 for t in sample]) < ENOUGH:
         return None
     plain, _ = _plain(sample)
-    forms = [form for form in _forms() if _parsed(plain, form).notna().mean() >= ENOUGH]
+    # Of a form that reads enough of the sample, one of the first texts beyond the tolerated share can be read.
+    first = plain.iloc[: int(len(plain) * (1 - ENOUGH)) + 1]
+    possible = [form for form, pattern in _patterns().items() if any(map(pattern.fullmatch, first))]
+    forms = [form for form in possible if _parsed(plain, form).notna().mean() >= ENOUGH]
     if not forms:
         return None
     codes = np.append(np.where(readable, np.cumsum(readable) - 1, -1), -1)[codes]
@@ -76,6 +87,17 @@ def read_moments(texts: np.ndarray, near: pd.Series) -> pd.Series | None:
         if best is None or distance < best[0]:
             best = (distance, mine)
     return None if best is None else pd.Series(best[1]).dt.tz_localize("UTC")
+
+
+@cache
+def _patterns() -> dict[str, re.Pattern[str]]:
+    """A pattern that each form's texts match, and few others."""
+
+    def pattern(form: str) -> str:
+        parts = re.split(r"(%[a-zA-Z])", form)
+        return "".join(_DIRECTIVES.get(part, re.escape(part)) for part in parts)
+
+    return {form: re.compile(pattern(form), re.IGNORECASE) for form in _forms()}
 
 
 def _forms() -> list[str]:
