@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-postgres faults equivalence soak benchmark-autoclose benchmark-connect benchmark-engine benchmark-families benchmark-flags benchmark-history benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-peers benchmark-reading benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-webhooks benchmark-wolfi fuzz up lock lint types clean
+.PHONY: help setup demo test test-slow test-postgres faults equivalence soak benchmark-autoclose benchmark-connect benchmark-engine benchmark-families benchmark-flags benchmark-history benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-peers benchmark-reading benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-webhooks benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,8 +22,13 @@ setup: .venv/.installed ## the environment only
 demo: setup ## a simulated company, from raw alerts to scores, with a summary
 	@$(BIN)/heed demo
 
-test: setup lint types ## formatting, lint, types and all tests
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder --ignore tests/faults
+PYTEST_ON_TWO := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
+test: setup lint types ## formatting, lint, types and the tests that take no more than ten minutes together on 2 cores
+	@$(PYTEST_ON_TWO) --ignore tests/faults -m "not slow"
+
+test-slow: setup ## the other tests: whole jobs and dbt projects, run again and again; about 15 minutes on 2 cores
+	@$(PYTEST_ON_TWO) --ignore tests/faults -m slow
 
 faults: setup ## killed processes, servers, disks and files, for real; prints what was lost; about 10 minutes
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/faults

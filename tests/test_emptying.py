@@ -26,6 +26,8 @@ from dagster_project.resources.warehouse.reset import holds_nothing, reset_demo,
 from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 COMPANY = {"alerts": 3, "days": 1, "seed": 0, "end": "2025-06-01T00:00:00+00:00"}
 OTHER = "scoring.alert_scores"
 

@@ -17,6 +17,8 @@ from dagster_project.resources.warehouse.migrations import tables_of_dbt
 from dagster_project.resources.warehouse.schema import prepare
 from tests.conftest import PROJECT
 
+pytestmark = pytest.mark.slow
+
 BUILT = """
 SELECT nspname || '.' || relname AS name, attname AS column, col_description(pg_class.oid, attnum) AS description
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN pg_attribute ON attrelid = pg_class.oid

@@ -15,6 +15,8 @@ from dagster_project.resources.dbt.incremental import CLEAN_VARIABLE, FULL, NEW,
 from dagster_project.settings import Outcome, Settings, Source
 from tests.dbt.conftest import Dbt, require_kept_is_what_stands
 
+pytestmark = pytest.mark.slow
+
 BEGIN = datetime(2025, 3, 1, tzinfo=UTC)
 TABLES = (
     *("alerts", "actions", "alert_outcomes", "daily_alert_volume", "rejected_rows", "rules", "load_reconciliation"),

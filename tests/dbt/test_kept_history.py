@@ -19,6 +19,8 @@ from dagster_project.triage.flags.floods.sources import MARK
 from tests.dbt.conftest import Dbt, require_kept_is_what_stands
 from tests.dbt.test_dbt_only_new import clean
 
+pytestmark = pytest.mark.slow
+
 BEGIN = datetime(2025, 3, 1, tzinfo=UTC)
 
 

@@ -15,6 +15,8 @@ from dagster_project.instance import dagster_instance
 from dagster_project.resources.warehouse.connection import Warehouse
 from tests.conftest import PASSWORD, Company
 
+pytestmark = pytest.mark.slow
+
 TABLES = """
 SELECT format('%I.%I', nspname, relname) FROM pg_class JOIN pg_namespace AS space ON space.oid = relnamespace
 WHERE relkind = 'r' AND nspname IN ('raw', 'staging', 'marts', 'quality', 'training', 'scoring') ORDER BY 1

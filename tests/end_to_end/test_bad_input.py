@@ -25,6 +25,8 @@ from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehou
 from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 START = datetime(2025, 1, 1, tzinfo=UTC)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import numpy as np
 import pandas as pd
+import pytest
 from upath import UPath
 
 from dagster_project.assets.quality import FLOOD_DAYS, flags
@@ -16,6 +17,8 @@ from dagster_project.resources.stores.history import read_history
 from dagster_project.triage.features.contract import contract
 from dagster_project.triage.flags.exclusion import flag_alerts
 from tests.conftest import Company
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_views_say_what_the_deciding_function_says(company: Company) -> None:

@@ -4,6 +4,7 @@ import os
 from datetime import timedelta
 
 import dagster as dg
+import pytest
 from upath import UPath
 
 from dagster_project.definitions import build_defs
@@ -13,6 +14,8 @@ from dagster_project.resources.stores.features import FeatureStore
 from dagster_project.resources.stores.watermarks import unchecked_rows
 from dagster_project.triage.features.contract import contract
 from tests.conftest import Company
+
+pytestmark = pytest.mark.slow
 
 FEATURES = dg.AssetKey(["features", "alert_features"])
 DAYS = 14  # outcome.horizon_days: what a refresh covers

@@ -19,6 +19,8 @@ from dagster_project.resources.warehouse.schema import prepare
 from dagster_project.settings import Learning, Settings
 from dagster_project.simulator import WorldConfig, simulate
 
+pytestmark = pytest.mark.slow
+
 END = datetime(2025, 6, 1, tzinfo=UTC)
 
 

@@ -14,6 +14,8 @@ from dagster_project.resources.stores.history import read_history
 from dagster_project.resources.warehouse.schema import prepare
 from tests.end_to_end.changes import SETTINGS, Clusters, Sequence, build_clean
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sequence(open_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sequence]:

@@ -19,6 +19,8 @@ from dagster_project.resources.dbt.project import DBT_PROJECT
 from dagster_project.resources.warehouse.connection import Warehouse
 from tests.conftest import PASSWORD, Company
 
+pytestmark = pytest.mark.slow
+
 PLANTED = PASSWORD.partition("%")[0]  # the part that is the same in an address and behind it
 
 

@@ -102,6 +102,7 @@ def test_floods_are_flagged_and_incidents_are_not(company: Company) -> None:
     assert flags["flood"].to_numpy()[incident].mean() < 0.1
 
 
+@pytest.mark.slow
 def test_parts_give_the_features_and_scores_of_the_whole(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     """150 alerts come at once, derived, checked, scored and published by 70; taken as a whole they say nothing new."""
     store = FeatureStore(UPath(company.home) / "features", contract(company.settings.feature_settings())["hash"])
@@ -153,6 +154,7 @@ def test_what_happens_later_does_not_change_an_earlier_moment(company: Company) 
     pd.testing.assert_frame_equal(read_history(company.warehouse, earlier), cut)
 
 
+@pytest.mark.slow
 def test_an_earlier_as_of_uses_no_later_model(company: Company) -> None:
     store = ModelStore(company.warehouse)
     assert store.champion(company.end) is not None
@@ -179,6 +181,7 @@ class ForgetfulStore(ModelStore):
         return ForgetfulModel(super().load(model_version))  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 def test_a_failing_check_stops_publication_and_says_which_rows(company: Company) -> None:
     before = company.warehouse.value("SELECT count(*) FROM scoring.alert_scores")
     job = build_defs(
@@ -204,6 +207,7 @@ def test_a_failing_check_stops_publication_and_says_which_rows(company: Company)
     assert company.warehouse.value("SELECT count(*) FROM scoring.alert_scores") == before
 
 
+@pytest.mark.slow
 def test_a_damaged_model_is_refused_in_one_line(company: Company) -> None:
     before = company.warehouse.value("SELECT count(*) FROM scoring.alert_scores")
     version = company.warehouse.value("SELECT model_version FROM training.champion_decisions LIMIT 1")

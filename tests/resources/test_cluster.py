@@ -23,6 +23,8 @@ from dagster_project.triage.learning.settings import TREE_RECIPES, LearningSetti
 from dagster_project.triage.learning.training import train
 from tests.triage.learning_world import START, facts
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = FeatureSettings()
 DEEP = ("all facts and names, deep", "few facts and names, deep")  # the two that score where much is known
 WANTED = history_features_for(SETTINGS)

@@ -16,6 +16,8 @@ from dagster_project.resources.dbt.project import DBT_PROJECT, dbt_vars
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 SEEDS = ("ls", "--resource-type", "seed")
 
 

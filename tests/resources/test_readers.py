@@ -25,6 +25,8 @@ from dagster_project.resources.warehouse.run_lock import RUN_LOCK_VARIABLE
 from dagster_project.resources.warehouse.schema import prepare, stored_version
 from tests.conftest import Company
 
+pytestmark = pytest.mark.slow
+
 RELATIONS = """
 SELECT format('%I.%I', nspname, relname) FROM pg_class JOIN pg_namespace AS space ON space.oid = relnamespace
 WHERE nspname IN ('raw', 'staging', 'marts', 'quality', 'training', 'scoring', 'reporting') AND relkind IN ('r', 'v')

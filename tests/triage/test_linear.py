@@ -15,9 +15,9 @@ from dagster_project.triage.evaluation.metrics import log_loss
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.features.history import history_features
 from dagster_project.triage.features.keys import key_values
+from dagster_project.triage.learning.mixture import linear
 from dagster_project.triage.learning.mixture.facts import plan_facts
 from dagster_project.triage.learning.mixture.linear import (
-    EMPIRICAL_BAYES,
     LINEAR,
     MEAN_OF_RATES,
     RECIPES,
@@ -72,11 +72,14 @@ def test_it_reads_titles_where_they_decide(frame: pd.DataFrame) -> None:
     assert min(told, key=lambda word: told[word]) == "quota"
 
 
-def test_estimated_spreads_let_speak_what_decides_and_silence_the_rest(frame: pd.DataFrame) -> None:
-    """Words move the log-odds by 3 each way, which a fixed spread of 0.5 hardly allows; entities say nothing."""
+def test_kinds_that_decide_speak_and_the_others_are_silent(
+    frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words move the log-odds by 3 each way, which the first spread of 0.5 hardly allows; entities say nothing."""
     frame = frame.assign(entity=[f"host-{i % 40}" for i in range(len(frame))])
-    models, later = _fit(frame, 700), frame.iloc[700:]
-    fixed, estimated = models[LINEAR], models[EMPIRICAL_BAYES]
+    later, estimated = frame.iloc[700:], _fit(frame, 700)[LINEAR]
+    monkeypatch.setattr(linear, "SPREAD_STEPS", 0)
+    fixed = _fit(frame, 700)[LINEAR]
     assert estimated.facts["words of title"]["deadlock"] > 1.5 * fixed.facts["words of title"]["deadlock"]
     of_hosts = [sum(abs(b) for b in m.facts.get("entity", {}).values()) for m in (fixed, estimated)]
     assert of_hosts[1] < 0.7 * of_hosts[0], of_hosts
@@ -85,18 +88,18 @@ def test_estimated_spreads_let_speak_what_decides_and_silence_the_rest(frame: pd
 
 
 def test_reasons_quote_words_with_counts_that_are_true(frame: pd.DataFrame) -> None:
-    before, later, linear = frame.iloc[:700], frame.iloc[700:], _fit(frame, 700)[LINEAR]
+    before, later, model = frame.iloc[:700], frame.iloc[700:], _fit(frame, 700)[LINEAR]
     encoded = encode(frame, SETTINGS, plan_facts(before))
-    counted = count_words([(linear, 0.5)], encoded.facts, np.arange(700), before["acted"].to_numpy())
+    counted = count_words([(model, 0.5)], encoded.facts, np.arange(700), before["acted"].to_numpy())
     with_it = before["title"].str.contains("deadlock")
     assert counted["words of title"]["deadlock"] == (with_it.sum(), before["acted"][with_it].sum())
     assert counts_from_document(json.loads(json.dumps(counts_to_document(counted)))) == counted
     usual = float(before["acted"].mean())
-    told = convincing(claims_of_words(later, [(linear, 0.5)], counted, usual), usual, np.full(len(later), 0.9), 3)
+    told = convincing(claims_of_words(later, [(model, 0.5)], counted, usual), usual, np.full(len(later), 0.9), 3)
     quoting = [reasons for reasons, title in zip(told, later["title"], strict=True) if "deadlock" in title and reasons]
     assert quoting
     assert any('"deadlock" in the title' in reason.text for reasons in quoting for reason in reasons)
-    assert claims_of_words(later.drop(columns="title"), [(linear, 0.5)], counted, usual)[0].push.any() == 0
+    assert claims_of_words(later.drop(columns="title"), [(model, 0.5)], counted, usual)[0].push.any() == 0
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 50])

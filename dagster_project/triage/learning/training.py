@@ -40,7 +40,6 @@ from dagster_project.triage.learning.calibration import Calibration, choose_cali
 from dagster_project.triage.learning.mixture.dense import dense_columns
 from dagster_project.triage.learning.mixture.facts import plan_facts
 from dagster_project.triage.learning.mixture.linear import (
-    EMPIRICAL_BAYES,
     LINEAR,
     MEAN_OF_RATES,
     RECIPES,
@@ -63,7 +62,6 @@ from dagster_project.triage.learning.tree_blend import TreeBlend
 # linear model).
 PRIOR_WEIGHTS = {
     LINEAR: 0.3,
-    EMPIRICAL_BAYES: 0.3,
     LOGISTIC: 0.3,
     MEAN_OF_RATES: 0.3,
     "rate_per_rule": 0.07,
