@@ -11,7 +11,8 @@ than usual themselves, so genuine alerts of other rules on that day are not flag
 
 Time. Everything about a day's band comes from earlier days. A flood is *suspected* at `detected_at`, when
 the running count of the day passes the band, and *confirmed* or *cleared* at `decided_at`, when enough outcomes
-are known. So one pass over a long history contains every past view:
+are known. Where people acted on too many earlier bursts (`record.py`), none is suspected; those that turn out to be
+bugs are still confirmed. So one pass over a long history contains every past view:
 `exclusion.known_by(floods, T)` equals `detect_floods(history, T)` (only `volume` and `score` still
 grow during the day itself).
 

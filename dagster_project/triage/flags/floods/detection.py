@@ -42,6 +42,7 @@ from dagster_project.triage.flags.floods.levels import (
 )
 from dagster_project.triage.flags.floods.members import membership_text, rules_in
 from dagster_project.triage.flags.floods.overrides import overrule
+from dagster_project.triage.flags.floods.record import Record
 
 FLOOD_COLUMNS = [
     "day",
@@ -115,6 +116,7 @@ def detect_floods(
         rule_starts = np.searchsorted(cells.scope, np.arange(len(h.rules) + 1))
         excluded_from = np.full(len(h.raised), NEVER)
         excluded_until = np.zeros(len(h.raised), np.int64)
+        record = Record()
         for flood in sorted(floods, key=lambda f: f.slot):
             find_burst(h, cells, rule_starts, flood, settings.window_days)
             usual, support = usual_share_of(h, (excluded_from, excluded_until), cells, rule_starts, flood)
@@ -124,7 +126,11 @@ def detect_floods(
                 early = cleared_early(h, flood, usual_in_bin, usual, support, 5.0 * settings.decision_odds)
                 if early:
                     status, (decided, share) = "cleared", early
-            if flood.detected == NEVER:
+            if flood.detected != NEVER:
+                flood.unsuspicious = record.genuine_bursts(flood)
+                if status != "suspected" and len(in_burst(h, flood)):
+                    record.add(flood, status == "cleared", decided)
+            if flood.detected == NEVER or flood.unsuspicious:
                 if status != "confirmed":
                     continue
                 flood.detected = decided
@@ -227,11 +233,11 @@ def _row(h: History, flood: Flood, status: str, decided: int, share: float, usua
         f"{flood.needed} alerts by {pd.Timestamp(flood.detected, unit='us'):%H:%M} UTC, where "
         f"{flood.expected:.3g} a day are usual for {scope}; {flagged}"
     )
-    if flood.needed == 0:
-        evidence = (
-            f"{volume} alerts, where {flood.genuine:.3g} are usual at these hours for {scope}: too few to be suspected "
-            f"by volume alone; {flagged}"
-        )
+    if flood.needed == 0 or flood.unsuspicious:
+        why = "too few to be suspected by volume alone"
+        if flood.unsuspicious:
+            why = "not suspected on its day, since people act on many bursts here"
+        evidence = f"{volume} alerts, where {flood.genuine:.3g} are usual at these hours for {scope}: {why}; {flagged}"
     decision = None
     if status != "suspected" and volume == 0:
         decision = "all its alerts belong to floods of single rules"

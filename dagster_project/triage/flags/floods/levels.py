@@ -116,6 +116,7 @@ class Flood:
     chance: float = 0.0  # log of how many times more likely its volume is by chance than is allowed
     genuine: float = 0.0  # alerts during the burst that would have come anyway
     within: tuple[np.ndarray, int] | None = None  # scope of every alert, and which one is this flood's
+    unsuspicious: bool = False  # by the record of earlier bursts
 
 
 def rule_floods(h: History, cells: Cells) -> list[Flood]:
