@@ -177,5 +177,8 @@ def test_the_scanner_sweep_is_confirmed_and_the_busy_day_cleared(real_alerts: Pa
     assert flood[quiet].mean() > 0.8
     busy = day == "2024-09-10"
     assert busy.sum() == 978
-    assert set(floods.loc[floods["day"].astype(str) == "2024-09-10", "status"]) == {"cleared"}
+    # Cleared, or not even suspected, since people had acted on earlier bursts.
+    assert set(floods.loc[floods["day"].astype(str) == "2024-09-10", "status"]) <= {"cleared"}
+    at_raise = flag_alerts(history, floods, None, as_of="at_raise")["flood"]
+    assert at_raise.mean() < 0.1, "bursts of updates are no bugs"
     assert not flood[busy].any()

@@ -51,6 +51,28 @@ def test_a_busy_day_that_is_acted_on_is_cleared():
     assert not flag_alerts(history, found, None)["flood"].any()
 
 
+GENUINE = tuple((day, day % 5, 10.0) for day in range(30, 60, 5))
+
+
+def test_where_people_act_on_bursts_none_is_suspected_and_a_bug_is_still_confirmed():
+    history = company(5, days=110, rules=9, incidents=GENUINE, floods=((80, 7, 10.0),))
+    on_its_day = detect_floods(history, at_day(81))
+    assert "suspected" not in set(on_its_day["status"])
+    assert 0 < len(on_its_day) < len(GENUINE), "the first bursts are suspected, the later ones are not"
+    later = detect_floods(history, LATE)
+    confirmed = later[later["status"] == "confirmed"]
+    assert confirmed[["day", "scope"]].values.tolist() == [[day_of(80), "rule 7"]]
+    assert "people act on many bursts here" in confirmed["evidence"].iloc[0]
+    assert (confirmed["detected_at"] == confirmed["decided_at"]).all(), "flagged from the verdict on, not before"
+
+
+def test_bugs_keep_bursts_suspicious():
+    bugs = tuple((day, day % 5, 10.0) for day in range(30, 75, 5))
+    history = company(6, days=110, rules=9, floods=bugs, incidents=((76, 8, 10.0),))
+    for number, _, _ in bugs:
+        assert "suspected" in set(detect_floods(history, at_day(number + 1))["status"]), number
+
+
 def test_genuine_alerts_of_other_rules_stay_on_a_flood_day():
     history = company(3, floods=((60, 4, 10.0), (60, 5, 10.0)), incidents=((60, 7, 8.0),))
     flags = flag_alerts(history, detect_floods(history, LATE), None)
@@ -145,7 +167,7 @@ def test_one_pass_holds_every_past_view(seed, early, late, mean, acted):
         mean=mean,
         acted=acted,
         floods=((30, 1, 9.0), (31, 1, 9.0), (50, 2, 20.0), (50, 5, 9.0), (50, 8, 4.0)),
-        incidents=((40, 3, 9.0), (50, 0, 15.0), (51, 6, 5.0)),
+        incidents=((20, 3, 9.0), (24, 4, 9.0), (28, 0, 9.0), (40, 3, 9.0), (50, 0, 15.0), (51, 6, 5.0)),
     )
     overrides = pd.DataFrame(
         [
