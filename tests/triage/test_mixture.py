@@ -121,6 +121,23 @@ def test_weights_follow_quickly_only_where_the_same_contender_stays_best() -> No
     assert by_strength == [STRENGTHS[-1], STRENGTHS[0]]
 
 
+@pytest.mark.parametrize(("better", "follows"), [(3.0, True), (0.1, False)])
+def test_where_no_moment_can_tell_weights_follow_only_what_is_better_by_far(better: float, follows: bool) -> None:
+    rng = np.random.default_rng(2)
+    acted = (rng.random(600) < 0.4).astype(float)
+    side = 2 * acted - 1
+    say_little = rng.normal(-0.4, 0.1, (600, 2))
+    forecasts = 1 / (1 + np.exp(-np.column_stack([better * side + rng.normal(-0.4, 0.3 * better, 600), say_little])))
+    published_at = np.repeat(np.arange(3), 200)
+    # All outcomes are known at the end only.
+    rolled = roll(
+        forecasts, acted, published_at, np.full(600, 3), 3, np.array([0.1, 0.45, 0.45]), np.ones(600), STRENGTHS
+    )
+    assert (rolled.strength < STRENGTHS[0]) == follows
+    assert (rolled.weights[-1][0] > 0.5) == follows
+    assert np.allclose(rolled.weights[:-1], rolled.weights[0]), "nothing was known before"
+
+
 def test_weights_survive_storage_exactly_and_damage_is_named() -> None:
     weights = np.random.default_rng(1).dirichlet(np.ones(3))
     names, read = weights_from_document(json.loads(json.dumps(weights_to_document(["a", "b", "c"], weights))))

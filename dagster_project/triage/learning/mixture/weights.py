@@ -18,7 +18,9 @@ rule-day of n alerts counts as sqrt(n), because its alerts are hardly independen
 The strength. Averages of forecasts are hard to beat (Clemen 1989), and where habits drift, what was best in one month
 is not in the next: there the prior must hold. Where nothing drifts, one contender can be better than all others, and
 weights must follow. The past tells which: at each moment the smallest strength serves whose weights have been better
-than those of the largest at every moment that could tell, at least `TELLING` times.
+than those of the largest at every moment that could tell, at least `TELLING` times. Where outcomes take long, few
+moments can tell; there the outcomes known so far are walked through in `BLOCKS`, and a smaller strength has to be
+better in each, by much.
 
 The guarantee. Outcomes arrive in batches b = 1, 2, ..., each after its alerts were published with the weights u_b of an
 earlier moment; w_b are the weights that know batches 1 to b, of strength S_b. For every contender i with prior weight
@@ -49,6 +51,12 @@ from dagster_project.triage.learning.calibration import Calibration
 # 0.452 and 0.526.
 STRENGTHS = (300.0, 100.0, 30.0, 10.0)
 TELLING = 2
+# Blocks and the least share of the loss that a smaller strength must save, where few moments can tell. With 2% instead
+# the log-loss on the service desk rose from 0.551 to 0.557; with 5% it fell from 0.60 to 0.50 in simulated alerts with
+# 1,000 outcomes that two attributes decide together.
+BLOCKS = 3
+LEAST_SAVED = 0.05
+FEWEST_IN_BLOCK = 20
 # No contender moves the pool by more than this: "nobody acts" must not outvote all others by itself.
 FLOOR = 1e-4
 # How far the pool is moved away from the overall rate where much is known, and how many alerts are much. On both real
@@ -145,7 +153,7 @@ def roll(
 
     Parameters
     ----------
-    forecasts : [alerts, contenders], each made with what was known at the alert's moment.
+    forecasts : [alerts, contenders], in order of time, each made with what was known at the alert's moment.
     acted : 0.0 or 1.0. published_at : the moment of each alert, from 0. known_at : the moment from which on its outcome
         may be used, after `published_at`; `moments` is the end, and outcomes of later ones are never used.
     strengths : to choose from, the largest first.
@@ -162,7 +170,12 @@ def roll(
     published = np.array([_published(forecasts, published_at, path) for path in paths])
     losses_by_path = np.array([log_losses(p, acted) for p in published])
     ahead = importance * (losses_by_path[0] - losses_by_path)
-    chosen = [_chosen(ahead[:, rows], published_at[rows]) for rows in seen]
+    chosen = []
+    for rows in seen:
+        path = _chosen(ahead[:, rows], published_at[rows])
+        if path is None:
+            path = _chosen_in_blocks(forecasts[rows], acted[rows], importance[rows], prior, strengths)
+        chosen.append(path)
     weights = [paths[path][moment] for moment, path in enumerate(chosen)]
     probability = _published(forecasts, published_at, weights)
     from scipy.special import rel_entr
@@ -191,16 +204,46 @@ def _published(forecasts: np.ndarray, published_at: np.ndarray, weights: Sequenc
     return probability
 
 
-def _chosen(ahead: np.ndarray, published_at: np.ndarray) -> int:
-    """The path of the smallest strength that was ahead of the first at every moment that could tell.
+def _chosen(ahead: np.ndarray, published_at: np.ndarray) -> int | None:
+    """The path of the smallest strength that was ahead of the first at every moment that could tell; None if too few
+    moments could.
 
     ahead : float64 [paths, alerts], by how much the loss was lower than that of the first path.
     """
-    best = 0
+    best = None
     for path in range(1, len(ahead)):
         by_moment = np.bincount(published_at, ahead[path])
         telling = by_moment[np.abs(by_moment) > 1e-9]
-        if len(telling) >= TELLING and (telling > 0).all():
+        if len(telling) >= TELLING:
+            best = path if (telling > 0).all() else (best or 0)
+    return best
+
+
+def _chosen_in_blocks(
+    forecasts: np.ndarray, acted: np.ndarray, importance: np.ndarray, prior: np.ndarray, strengths: Sequence[float]
+) -> int:
+    """The path of the smallest strength whose weights, fitted on the blocks before, lose clearly less in every block.
+
+    Clearly: by `LEAST_SAVED` of the loss, and by two standard errors.
+    """
+    if len(acted) < BLOCKS * FEWEST_IN_BLOCK:
+        return 0
+    mass = np.cumsum(importance)
+    block = np.minimum((mass / mass[-1] * BLOCKS).astype(np.int64), BLOCKS - 1)
+
+    def losses(strength: float) -> np.ndarray:
+        later = []
+        for number in range(1, BLOCKS):
+            past, now = block < number, block == number
+            weights = fit_weights(forecasts[past], acted[past], importance[past], prior, strength)
+            later.append(importance[now] * log_losses(pool(forecasts[now], weights), acted[now]))
+        return np.concatenate(later)
+
+    first, best = losses(strengths[0]), 0
+    for path in range(1, len(strengths)):
+        saved = first - losses(strengths[path])
+        clearly = saved.sum() > max(LEAST_SAVED * first.sum(), 2 * np.sqrt(np.dot(saved, saved)))
+        if clearly and (np.bincount(block[block > 0], saved)[1:] > 0).all():
             best = path
     return best
 
