@@ -7,7 +7,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 export DAGSTER_DISABLE_TELEMETRY := yes
 
-.PHONY: help setup demo test test-slow test-postgres faults equivalence soak benchmark-autoclose benchmark-connect benchmark-engine benchmark-families benchmark-flags benchmark-history benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-load benchmark-monitoring benchmark-peers benchmark-reading benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-webhooks benchmark-wolfi fuzz up lock lint types clean
+.PHONY: help setup demo test test-slow test-postgres faults equivalence soak benchmark-autoclose benchmark-connect benchmark-engine benchmark-families benchmark-flags benchmark-history benchmark-influence benchmark-influenced benchmark-job benchmark-learning benchmark-learning-curve benchmark-load benchmark-monitoring benchmark-peers benchmark-reading benchmark-refresh benchmark-scoring benchmark-service benchmark-trust benchmark-webhooks benchmark-wolfi fuzz up lock lint types clean
 
 help: ## what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -93,6 +93,9 @@ benchmark-job: setup ## the whole job on a million simulated alerts: seconds and
 
 benchmark-learning: setup ## learning against known truth, in simulated companies; about 40 minutes
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning
+
+benchmark-learning-curve: setup ## heed after 50 to 20,000 outcomes, beside its contenders; about 20 minutes; writes benchmarks/learning_curve.md
+	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning_curve
 
 benchmark-load: setup ## a thousand readers, a year backfilled, and a day of ten million alerts; about an hour
 	@$(BIN)/python -m benchmarks.load

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dagster_project.triage.flags.exclusion import out_of_learning
+from dagster_project.triage.flags.exclusion import flag_alerts, known_by, out_of_learning
 
 if TYPE_CHECKING:
     from dagster_project.triage.learning.model import Model
@@ -34,7 +34,8 @@ def training_frame(
     """The training frame at `cut`: alerts raised in [cut - training_days, cut) whose outcome is known by then.
 
     Returns the features with `acted` (0.0 or 1.0), `known_at`, and `excluded` and `excluded_since` of
-    `out_of_learning`: excluded rows are kept because evaluation shows both sides, and `train` leaves them out.
+    `out_of_learning`: excluded rows are kept because evaluation shows both sides, and `train` leaves them out. `flood`
+    (bool) : of a flood that is suspected or confirmed at the cut; only audits go without these alerts.
     """
     as_of = pd.Timestamp(cut)
     known = history.loc[
@@ -49,7 +50,8 @@ def training_frame(
     # Selected by their ids alone: the features are wide, and are copied only once.
     frame = features[chosen].reset_index(drop=True)
     outcomes = known[["acted", "known_at"]].iloc[place[chosen]].reset_index(drop=True)
-    return pd.concat([frame, outcomes, out_of_learning(frame, flood_days, visibility_only, as_of)], axis=1)
+    flood = flag_alerts(frame, known_by(flood_days, as_of), None, as_of)["flood"]
+    return pd.concat([frame, outcomes, out_of_learning(frame, flood_days, visibility_only, as_of), flood], axis=1)
 
 
 def at_most_of_a_burst(

@@ -174,6 +174,11 @@ def test_clean_real_columns_are_not_accused_and_partial_leaks_are(real_alerts: P
     cut = pd.Timestamp("2025-01-15", tz="UTC")
     history, frame = real_case(read_wolfi(real_alerts), cut)
     assert withhold(frame, history, cut.to_pydatetime(warn=False), SETTINGS) == Withholding()
+    # Two weeks after the scanner sweep, whose alerts have a few names and one outcome, and in a burst of today.
+    after_sweep = pd.Timestamp("2025-03-24", tz="UTC")
+    later, of_sweep = real_case(read_wolfi(real_alerts), after_sweep)
+    assert of_sweep["flood"].sum() > 1_000
+    assert withhold(of_sweep, later, after_sweep.to_pydatetime(warn=False), SETTINGS) == Withholding()
     acted, chance = (frame["acted"] == 1).to_numpy(), np.random.default_rng(0).random(len(frame))
     latest = frame.drop(columns="excluded_since")
     learner = reference_learner(SETTINGS.features, rounds=40)

@@ -16,6 +16,7 @@ from dagster_project.triage.audit.leakage import AuditSettings, audit_leakage
 from dagster_project.triage.audit.scorecard import ScorecardSettings, team_scorecard
 from dagster_project.triage.audit.shortcut import ShortcutAudit, ShortcutSettings, audit_shortcut
 from dagster_project.triage.audit.single_feature import IDENTITY, without
+from dagster_project.triage.audit.withholding import without_bugs
 from dagster_project.triage.evaluation.contenders import MODEL, REPEAT_LAST
 from dagster_project.triage.evaluation.evidence import contenders
 from dagster_project.triage.features.build import build_features
@@ -69,7 +70,7 @@ def audit(
         return build_features(past, known_by(flood_days, cut), known_by(visibility_only, cut), first, until, features)
 
     findings = audit_leakage(
-        frame.drop(columns=["excluded_since", "influenced"], errors="ignore"),
+        without_bugs(frame),
         flagged,
         pd.Timestamp(cut),
         rebuild=rebuild,

@@ -82,7 +82,7 @@ def known_later(
     too, honestly. And the youngest alerts, all of them, against mature ones of the same rules, with the week-to-week
     scatter as the measure: a fact that came into use some day differs here too, honestly. Accused when both do, in
     the same direction ('leak'), or when the first difference is nearly total (`TOTAL`; 'leak' for being there,
-    'suspicious' for a value).
+    'suspicious' for a value). A value that the alerts of one burst share, raised yesterday and open, accuses nobody.
     """
     past = history[history["raised_at"] < cut].sort_values("raised_at", kind="stable", ignore_index=True)
     age = cut - past["raised_at"]
@@ -105,6 +105,8 @@ def known_later(
             difference, z = _mantel_haenszel(flag[recent], decided[recent], stratum[recent])
             if abs(z) < 4 or abs(difference) < 0.1:
                 continue
+            if words != THERE and _of_one_burst(flag & recent & (decided == (difference > 0)), past, rule):
+                continue
             shift, shift_z = _young_shift(flag, young, mature, week, rule)
             # Filled in with decisions: the young have less of what the decided have more of.
             both = shift_z * np.sign(difference) < -3 and abs(shift) >= 0.05
@@ -125,6 +127,16 @@ def known_later(
         return findings
     text = f"{len(facts)} facts are the same among open and decided alerts of the same age, or do not fill in with age"
     return [Finding(KNOWN_LATER, "facts", text, 0.0, 0.1, CLEAN)]
+
+
+def _of_one_burst(flag: np.ndarray, past: pd.DataFrame, rule: np.ndarray) -> bool:
+    """Whether most of the flagged alerts were raised by two rules on one day: by one cause, which counts once."""
+    rows = np.flatnonzero(flag)
+    if not len(rows):
+        return False
+    day = past["raised_at"].iloc[rows].dt.floor("D").astype("int64").to_numpy()
+    count = np.sort(np.unique(np.column_stack([day, rule[rows]]), axis=0, return_counts=True)[1])
+    return bool(count[-2:].sum() > 0.5 * len(rows))
 
 
 def _percent(flag: np.ndarray) -> str:
