@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import numpy as np
 import pandas as pd
+import pytest
 from upath import UPath
 
 from dagster_project.assets.training import CANDIDATE_MODEL, CHAMPION_MODEL, TRAINING_SET, champion_model
@@ -22,6 +23,8 @@ from dagster_project.triage.learning.calibration import Calibration
 from dagster_project.triage.learning.settings import TREE_RECIPES, LearningSettings
 from dagster_project.triage.learning.training import learn
 from tests.triage.learning_world import START, world
+
+pytestmark = pytest.mark.slow
 
 LEARNING = LearningSettings(replicates=100, threads=1, tree_recipes=(replace(TREE_RECIPES[0], trees=60),))
 TAUGHT = START + pd.Timedelta(days=70)

@@ -223,6 +223,7 @@ def test_action_within_the_clock_skew_counts_as_at_the_raise_moment(messy):
     ]
 
 
+@pytest.mark.slow
 def test_refresh_equals_a_rebuild_and_keeps_what_depends_on_it(messy):
     """Late, corrected and deleted rows: what the refresh leaves is what a full refresh builds."""
     tables = [
@@ -263,6 +264,7 @@ def test_refresh_equals_a_rebuild_and_keeps_what_depends_on_it(messy):
     assert contents() == refreshed
 
 
+@pytest.mark.slow
 def test_typed_tables_of_users_say_the_same_as_text(dbt_database):
     """Typed columns, no optional ones, other names, no table of rules; and what is missing is said in one line."""
     made = dbt_database()

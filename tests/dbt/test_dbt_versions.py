@@ -25,6 +25,8 @@ from dagster_project.resources.stores.history import shared_ids_in_words
 from dagster_project.settings import Settings
 from tests.dbt.conftest import PROJECT, Dbt
 
+pytestmark = pytest.mark.slow
+
 DAY_1 = datetime(2026, 5, 4, tzinfo=UTC)
 RAISED = [datetime(2026, 5, 1, 8, tzinfo=UTC) + timedelta(hours=n) for n in range(12)]
 LATE = datetime(2026, 7, 1, tzinfo=UTC)

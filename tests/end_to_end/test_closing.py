@@ -26,6 +26,8 @@ from dagster_project.resources.warehouse.connection import URL_VARIABLE, Warehou
 from dagster_project.triage.autoclose import DOUBTED
 from tests.conftest import PASSWORD, Company
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2025, 6, 1, tzinfo=UTC)  # the company's end
 DAY = timedelta(days=1)
 LOWER = 7  # of 40 acted alerts: enough for a doubt, too few to stop
