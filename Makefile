@@ -24,7 +24,7 @@ demo: setup ## a simulated company, from raw alerts to scores, with a summary
 
 PYTEST_ON_TWO := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
-test: setup lint types ## formatting, lint, types and the tests that take no more than ten minutes together on 2 cores
+test: setup lint types ## formatting, lint, types and the fast tests; about 12 minutes on 2 cores
 	@$(PYTEST_ON_TWO) --ignore tests/faults -m "not slow"
 
 test-slow: setup ## the other tests: whole jobs and dbt projects, run again and again; about 15 minutes on 2 cores
@@ -94,7 +94,7 @@ benchmark-job: setup ## the whole job on a million simulated alerts: seconds and
 benchmark-learning: setup ## learning against known truth, in simulated companies; about 40 minutes
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning
 
-benchmark-learning-curve: setup ## heed after 50 to 20,000 outcomes, beside its contenders; about 20 minutes; writes benchmarks/learning_curve.md
+benchmark-learning-curve: setup ## heed after 50 to 20,000 outcomes, compared with its contenders; about 20 minutes; writes benchmarks/learning_curve.md
 	@OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning_curve
 
 benchmark-load: setup ## a thousand readers, a year backfilled, and a day of ten million alerts; about an hour

@@ -1,4 +1,4 @@
-"""How good the score is after 50, 100, ..., 20,000 outcomes, beside every contender of the pool.
+"""How good the score is after 50, 100, ..., 20,000 outcomes, compared with every contender of the pool.
 
     python -m benchmarks.learning_curve       # about 20 minutes of a core; writes benchmarks/learning_curve.md
 
@@ -6,8 +6,9 @@ Belongs here: cuts at which so many outcomes are known, the losses on the alerts
 Does not belong here: the worlds (`family_worlds.py`, `dagster_project/simulator`), long replays (`families.py`,
 `peers.py`), learning (`dagster_project/triage`).
 
-At each cut exactly so many alerts are old enough to learn from. The model learns as in production and scores the next
-500 alerts. Losses are expected log-losses where the probabilities are known, and log-losses on real alerts.
+At each cut so many alerts are old enough to learn from, flagged ones among them. The model learns as in production and
+scores the next 500 alerts. Losses are expected log-losses where the probabilities are known, and log-losses on real
+alerts.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def points(task: tuple[str, int, tuple[int, ...]]) -> list[Point]:
     learning = replace(settings.learning_settings(), threads=1)
     end = history["raised_at"].max() + pd.Timedelta(seconds=1)
     flags = find_flags(history, rules, end)
-    found = []
+    measured = []
     for outcomes in wanted:
         if outcomes + SCORED > len(history):
             continue
@@ -116,8 +117,8 @@ def points(task: tuple[str, int, tuple[int, ...]]) -> list[Point]:
         p = truth.loc[later["alert_id"]].to_numpy(dtype=np.float64)
         losses = {str(name): expected_loss(p, forecast) for name, forecast in forecasts.items()}
         bound = model.evidence.get("mixture", {}).get("worse_than_it_by_at_most")
-        found.append(Point(source, seed, outcomes, losses, float("nan") if bound is None else float(bound)))
-    return found
+        measured.append(Point(source, seed, outcomes, losses, float("nan") if bound is None else float(bound)))
+    return measured
 
 
 def best_on_average(some: list[Point]) -> str:
@@ -130,12 +131,14 @@ def page(found: list[Point]) -> str:
     """The committed page."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "pandas", "lightgbm"))
     sources = list(dict.fromkeys(point.source for point in found))
+    seeds = sorted({point.seed for point in found if point.source != DESK})
+    worlds = [f"simulated, seeds {seeds[0]} to {seeds[-1]}"] if seeds else []
+    worlds += [f"the service desk, {PARTS} parts of its rules and all of it"] if DESK in sources else []
     lines = [
         "# The first outcomes",
         "",
         f"Made by `make benchmark-learning-curve` on {datetime.now(UTC):%Y-%m-%d}; {platform.machine()}, Python "
-        f"{platform.python_version()}, {packages}. {SEEDS} worlds of each simulated kind (seeds {FIRST} to "
-        f"{FIRST + SEEDS - 1}), and the service desk: {PARTS} parts of its rules, and all of it. Differences of "
+        f"{platform.python_version()}, {packages}. Worlds: {'; '.join(worlds)}. Differences of "
         "log-loss in nats; negative: heed is better. Intervals: Student's t over worlds.",
         "",
         "| known outcomes | worlds | heed less the constant | heed less the contender that is best on average, in "

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.audit_worlds import AuditWorld, audit_world
 from benchmarks.planted_leaks import PLANTED, Case
+from dagster_project.triage.audit.columns.filled_in_later import _of_one_burst
 from dagster_project.triage.audit.moments import read_moments
 from dagster_project.triage.audit.one_outcome import one_outcome
 from dagster_project.triage.audit.recomputation import changed_later
@@ -148,6 +149,15 @@ def test_times_are_read_whatever_country_wrote_them(form: str) -> None:
 @pytest.mark.parametrize("text", ["10.0.0.1", "v1.2.3", "CVE-2024-1234", "443/tcp 80", "go1.23.4", "55/170", "2024"])
 def test_other_texts_are_no_times(text: str) -> None:
     assert read_moments(np.array([text] * 60, dtype=object), RAISED) is None
+
+
+@pytest.mark.parametrize(("days", "one_burst"), [(1, True), (30, False)])
+def test_the_alerts_of_two_rules_on_one_day_count_as_one_burst(days: int, one_burst: bool) -> None:
+    rows = np.arange(300)
+    raised = pd.Timestamp("2025-03-01", tz="UTC") + pd.to_timedelta(rows % days, unit="D")
+    past = pd.DataFrame({"raised_at": raised})
+    assert _of_one_burst(rows < 290, past, rows % 2) == one_burst
+    assert not _of_one_burst(rows < 0, past, rows % 2)
 
 
 def real_case(alerts: pd.DataFrame, cut: pd.Timestamp) -> tuple[pd.DataFrame, pd.DataFrame]:
