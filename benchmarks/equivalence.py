@@ -2,6 +2,7 @@
 
     python -m benchmarks.equivalence                       # 200 sequences; writes benchmarks/equivalence.md
     python -m benchmarks.equivalence --sequences 20 --first 1000 --minutes 30 --out /tmp/page.md
+    python -m benchmarks.equivalence --keep FOLDER         # goes on where another run ended, or beside one
 
 Belongs here: how many sequences, their seeds, and the page. Does not belong here: what can happen and what is compared
 (`tests/end_to_end/changes.py`).
@@ -12,6 +13,7 @@ Exit status 1 when a sequence differs; the page names its seed, which draws the 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -19,60 +21,90 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 PAGE = Path(__file__).with_suffix(".md")
 
 
-def measure(sequences: int, first: int, minutes: float, out: Path) -> int:
-    """Run the sequences, and write the page after each of them. Returns how many differed."""
+@dataclass(frozen=True)
+class Compared:
+    """One sequence: what happened, what its runs read, and how many rows were compared after it."""
+
+    seed: int
+    seconds: float
+    operations: dict[str, int] = field(default_factory=dict)
+    reads: dict[str, int] = field(default_factory=dict)
+    rows: int = 0
+    differs: str | None = None
+
+
+def measure(seeds: range, minutes: float, out: Path, keep: Path | None) -> int:
+    """Run the sequences, and write the page after each of them. Returns how many differ.
+
+    keep : one file per sequence. Sequences that have one already, or that another process began, are not run again.
+    """
     folder = Path(tempfile.mkdtemp(prefix="heed-equivalence-"))
     folder.chmod(0o755)  # the server runs under an account of its own
+    results = keep or folder / "results"
+    results.mkdir(parents=True, exist_ok=True)
     os.environ.update(HEED_HOME=str(folder), GX_ANALYTICS_ENABLED="false", DBT_SEND_ANONYMOUS_USAGE_STATS="false")
     from tests.end_to_end.changes import Clusters, Differs, happen
 
     clusters = Clusters(folder / "clusters")
-    operations, reads, seconds = Counter[str](), Counter[str](), list[float]()
-    rows, wrong = 0, list[str]()
     until = time.monotonic() + 60 * minutes
     try:
-        for seed in range(first, first + sequences):
+        for seed in seeds:
             if time.monotonic() > until:
                 break
+            result = results / f"{seed}.json"
+            try:
+                result.touch(exist_ok=False)
+            except FileExistsError:
+                continue
             started = time.monotonic()
             try:
-                sequence, compared = happen(clusters, folder / f"sequence-{seed}", seed)
-                operations.update(sequence.done)
-                reads.update(sequence.reads)
-                rows += compared
+                sequence, rows = happen(clusters, folder / f"sequence-{seed}", seed)
+                compared = Compared(
+                    seed, time.monotonic() - started, Counter(sequence.done), dict(sequence.reads), rows
+                )
             except Differs as error:
-                wrong.append(f"seed {seed}: {' '.join(str(error).split())[:600]}")
+                why = " ".join(str(error).split())[:600]
+                compared = Compared(seed, time.monotonic() - started, differs=f"seed {seed}: {why}")
+            except BaseException:
+                result.unlink()
+                raise
             finally:
                 shutil.rmtree(folder / f"sequence-{seed}", ignore_errors=True)
-            seconds.append(time.monotonic() - started)
-            print(f"seed {seed}: {seconds[-1]:.0f} s, {len(wrong)} differ so far", file=sys.stderr, flush=True)
-            out.write_text(page(first, sequences, operations, reads, rows, wrong, seconds), encoding="utf-8")
+            result.write_text(json.dumps(asdict(compared)), encoding="utf-8")
+            print(f"seed {seed}: {compared.seconds:.0f} s, {compared.differs or 'equal'}", file=sys.stderr, flush=True)
+            out.write_text(page(read_results(results, seeds), len(seeds)), encoding="utf-8")
+        return sum(each.differs is not None for each in read_results(results, seeds))
     finally:
         clusters.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    return len(wrong)
 
 
-def page(
-    first: int,
-    wanted: int,
-    operations: Counter[str],
-    reads: Counter[str],
-    rows: int,
-    wrong: list[str],
-    seconds: list[float],
-) -> str:
+def read_results(folder: Path, seeds: range) -> list[Compared]:
+    """The results of the sequences that ended, by seed. An empty file is a sequence that still runs."""
+    texts = [path.read_text(encoding="utf-8") for seed in seeds if (path := folder / f"{seed}.json").exists()]
+    return [Compared(**json.loads(text)) for text in texts if text]
+
+
+def page(results: list[Compared], wanted: int) -> str:
     """The page: what was compared, and what differed."""
     from tests.end_to_end.changes import COMPARED
 
+    operations, reads = Counter[str](), Counter[str]()
+    for each in results:
+        operations.update(each.operations)
+        reads.update(each.reads)
+    rows = sum(each.rows for each in results)
+    seconds = [each.seconds for each in results]
+    wrong = [each.differs for each in results if each.differs]
+    ran = len(results)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
-    ran = len(seconds)
     fewer = f" ({wanted} were asked for)" if ran < wanted else ""
     table = "\n".join(f"| {name.replace('_', ' ')} | {number} |" for name, number in operations.most_common())
     differing = "\n## What differed\n\n" + "\n".join(f"- {line}" for line in wrong) + "\n" if wrong else ""
@@ -83,7 +115,7 @@ what is new leaves what `heed run --full` leaves on a copy with an empty home. `
 
 **{ran} sequences{fewer}, {operations.total()} operations, {rows:,} rows compared: {len(wrong)} sequences differ.**
 
-Seeds {first} to {first + max(ran, 1) - 1}, {datetime.now(UTC).date()}, {os.cpu_count()} cores, {memory:.0f} GB of
+Seeds {results[0].seed} to {results[-1].seed}, {datetime.now(UTC).date()}, {os.cpu_count()} cores, {memory:.0f} GB of
 memory; {statistics.median(seconds):.0f} s for a sequence (median).
 
 Of the incremental runs, {reads["what is new"]} read what was new and {reads["everything"]} everything, because
@@ -108,8 +140,10 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--minutes", type=float, default=600, help="no sequence begins after so many")
     parser.add_argument("--out", type=Path, default=PAGE)
-    given = parser.parse_args()
-    return 1 if measure(given.sequences, given.first, given.minutes, given.out) else 0
+    parser.add_argument("--keep", type=Path, help="a folder for the results, which several processes can share")
+    arguments = parser.parse_args()
+    seeds = range(arguments.first, arguments.first + arguments.sequences)
+    return 1 if measure(seeds, arguments.minutes, arguments.out, arguments.keep) else 0
 
 
 if __name__ == "__main__":
