@@ -67,7 +67,7 @@ def measure(seeds: range, minutes: float, out: Path, keep: Path | None) -> int:
             try:
                 sequence, rows = happen(clusters, folder / f"sequence-{seed}", seed)
                 compared = Compared(
-                    seed, time.monotonic() - started, Counter(sequence.done), dict(sequence.reads), rows
+                    seed, time.monotonic() - started, dict(Counter(sequence.done)), dict(sequence.reads), rows
                 )
             except Differs as error:
                 why = " ".join(str(error).split())[:600]
