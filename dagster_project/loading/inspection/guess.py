@@ -10,14 +10,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from dagster_project.loading.inspection.meanings import closed_by_itself, meanings_of
 from dagster_project.loading.inspection.names import (
     ACTOR,
     CHANGED_AT,
     DECIDED_AT,
     DECISION,
+    DURATION,
     FEW,
     MACHINES,
     NAMES,
+    UNITS,
+    decision_of,
     is_later,
     is_later_time,
     score,
@@ -25,6 +29,9 @@ from dagster_project.loading.inspection.names import (
 )
 from dagster_project.loading.inspection.profile import Column, Profile
 from dagster_project.loading.records.times import DAY_FIRST, MONTH_FIRST
+
+_CODE = re.compile(r"[A-Za-z]{0,12}[-_#]?\d{1,20}|[0-9a-fA-F]{8,64}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_NUMBER = re.compile(r"[-+]?[\d.,' ]+(?:[eE][-+]?\d+)?")
 
 
 @dataclass
@@ -35,14 +42,20 @@ class Guess:
     ----------
     roles : contract column -> column, or columns of an id. why : contract column -> reason. decisions : (time, type or
     "", fixed type, actor or ""). machines : time column -> column -> texts that are no people; no columns: always.
+    spans : time column of a decision that holds how long after the raise it was -> its unit. words : type -> (what it
+    means here, why), where its name alone does not say it.
     later : column -> why it was probably filled after the raise. formats : time column -> time_format to write, empty
-    where the file does not settle it. asks : what only a person can say.
+    where the file does not settle it. where : column -> the texts of the rows that count. asks : what only a person can
+    say.
     """
 
     roles: dict[str, list[str]] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
     decisions: list[tuple[str, str, str, str]] = field(default_factory=list)
     machines: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    spans: dict[str, str] = field(default_factory=dict)
+    words: dict[str, tuple[str, str]] = field(default_factory=dict)
+    where: dict[str, list[str]] = field(default_factory=dict)
     later: dict[str, str] = field(default_factory=dict)
     formats: dict[str, str] = field(default_factory=dict)
     asks: list[str] = field(default_factory=list)
@@ -104,11 +117,15 @@ def _guess_alerts(seen: Profile, columns: list[Column], times: list[Column], out
 
     unique = [c for c in columns if c.is_unique() and c.filled >= 0.99 * seen.rows and c.name not in used]
     ident = _pick((score(c.name, NAMES["alert_id"]), c) for c in unique if not c.is_time() or "id" in c.name.lower())
+    why = "different in every row, and named like an id"
+    if ident is None:
+        ident = next((c for c in unique if not c.is_time() and all(map(_CODE.fullmatch, c.values))), None)
+        why = "different in every row, and written like an id"
     if ident is None or "." in ident.name:  # an id inside an object is one of the object
         moment = [raised, *([clock] if clock else [])] if raised is not None and ident is None else []
         _compose_id(seen, columns, moment, out)
     if ident is not None and "alert_id" not in out.roles:
-        _take(out, "alert_id", ident, "different in every row, and named like an id")
+        _take(out, "alert_id", ident, why)
     used |= set(out.roles.get("alert_id", ()) if ident is not None else ())
 
     decided = [c for c in times if c is not raised and score(c.name, DECIDED_AT) > 0]
@@ -119,6 +136,15 @@ def _guess_alerts(seen: Profile, columns: list[Column], times: list[Column], out
         if not c.is_time() and len(c.values) <= FEW and c.name not in used and score(c.name, DECISION) > 0
     ]
     _decide(seen, columns, decided, changed, words, out)
+    if raised is not None and all(decision_of(time) == "acknowledged" for time, *_ in out.decisions):
+        _by_duration(columns, raised, out)
+    for time, word, _, _ in out.decisions:
+        if word:
+            out.words |= meanings_of(word, seen.columns[word].values)
+            automatic = [text for text in seen.columns[word].values if closed_by_itself(text)]
+            if automatic and not (time in out.machines and not out.machines[time]):
+                out.machines.setdefault(time, {})[word] = automatic
+                out.words = {text: what for text, what in out.words.items() if text not in automatic}
     taken = used | {name for decision in out.decisions for name in decision if name}
 
     def named(role: str, allowed: Iterable[Column]) -> Column | None:
@@ -141,7 +167,7 @@ def _guess_alerts(seen: Profile, columns: list[Column], times: list[Column], out
         _take(out, role, column, "by its name")
         taken |= {column.name} if column else set()
     for role in ("value", "threshold"):
-        numbers = [c for c in facts if all(re.fullmatch(r"[-+]?[\d.,' ]+(?:[eE][-+]?\d+)?", v) for v in c.values)]
+        numbers = [c for c in facts if all(map(_NUMBER.fullmatch, c.values))]
         column = named(role, numbers)
         _take(out, role, column, "numbers, and by its name")
         taken |= {column.name} if column else set()
@@ -179,16 +205,18 @@ def _decide(
 ) -> None:
     word = _pick((score(c.name, DECISION) * _says(c), c) for c in words)
     actors = [c for c in columns if not c.is_time() and score(c.name, ACTOR) > 0]
+    # A column that is filled where nobody decided says who is responsible.
+    rows = set().union(*(c.rows for c in decided)) if decided else set()
+    actors = [c for c in actors if not rows or len(c.rows - rows) <= 0.5 * max(1, seen.rows - len(rows))]
     for column in decided:
-        stem = next((w for w in words_of(column.name) if w in DECIDED_AT), "resolved")
-        same = [c for c in words if stem in words_of(c.name)]
+        stem = decision_of(column.name)
+        same = [c for c in words if decision_of(c.name) == stem]
         own = _pick((score(c.name, DECISION) + 0.01, c) for c in same if not c.name.lower().endswith("by"))
         several = len(decided) > 1
         use = own or (None if several else word)
-        by = _pick((1.0 + score(c.name, ACTOR), c) for c in actors if stem in words_of(c.name))
+        by = _pick((1.0 + score(c.name, ACTOR), c) for c in actors if decision_of(c.name) == stem)
         by = by or (None if several else _pick((score(c.name, ACTOR), c) for c in actors))
-        fixed = {"close": "closed", "resolve": "resolved", "ack": "acknowledged"}.get(stem, stem)
-        out.decisions.append((column.name, use.name if use else "", fixed, by.name if by else ""))
+        out.decisions.append((column.name, use.name if use else "", stem, by.name if by else ""))
         _machines(columns, column, by, several, out)
     if not decided and changed and word is not None:
         by = _pick((score(c.name, ACTOR), c) for c in actors)
@@ -197,6 +225,22 @@ def _decide(
         out.asks.append(
             f"{changed[0].name} changes with every edit: if a column says when {word.name} was set, use that one"
         )
+
+
+def _by_duration(columns: list[Column], raised: Column, out: Guess) -> None:
+    """A decision whose moment is so long after the raise, where no column says when it was."""
+    numbers = [c for c in columns if not c.is_time() and all(map(_NUMBER.fullmatch, c.values))]
+    span = _pick((score(c.name, DURATION), c) for c in numbers)
+    if span is None:
+        return
+    actors = [c for c in columns if decision_of(c.name) not in ("", "acknowledged") and score(c.name, ACTOR) > 0]
+    by = _pick((score(c.name, ACTOR), c) for c in actors)
+    unit = next((UNITS[word] for word in reversed(words_of(span.name)) if word in UNITS), "")
+    if not unit:
+        out.asks.append(f"{span.name} may be in seconds, ms, minutes or hours; seconds are assumed")
+    out.spans[span.name] = unit or "s"
+    out.decisions.append((span.name, "", "closed" if by is None else decision_of(by.name), by.name if by else ""))
+    _machines(columns, span, by, False, out)
 
 
 def _machines(columns: list[Column], time: Column, by: Column | None, several: bool, out: Guess) -> None:
@@ -208,6 +252,8 @@ def _machines(columns: list[Column], time: Column, by: Column | None, several: b
     for column in columns:
         words = words_of(column.name)
         kind_of_actor = "by" in words and words[-1] in ("type", "kind") and len(column.values) <= FEW
+        if column is time:
+            continue
         if column is by or kind_of_actor:
             texts = sorted({value for value in column.values if MACHINES.search(value)})[:20]
         elif "auto" in words and not several and not column.is_time():

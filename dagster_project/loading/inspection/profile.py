@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,18 +119,7 @@ def _profile(path: Path, layout: Layout) -> Profile:
             seen.undecodable += len(block.rejected)
             foreign += sum("UTF-8" in row.reason for row in block.rejected)
             for _, record in block.records:
-                row = seen.rows
-                seen.rows += 1
-                seen.records.append(record)
-                for name, value in _cells(record):
-                    column = seen.columns.setdefault(name, Column(name))
-                    text = text_of(value)
-                    if text is None:
-                        continue
-                    if text in empty:
-                        seen.placeholders[text] += 1
-                    else:
-                        column.add(row, text)
+                _count(seen, record, empty)
             if seen.rows >= MOST_ROWS:
                 break
     finally:
@@ -137,6 +127,31 @@ def _profile(path: Path, layout: Layout) -> Profile:
     if not layout.encoding and foreign and foreign >= 0.01 * max(seen.rows, 1):
         raise HeedError(f"{path} is not UTF-8", "say which encoding it has")
     return seen
+
+
+def narrowed(seen: Profile, keeps: Callable[[Record], bool]) -> Profile:
+    """The same file with some of its rows only."""
+    out = Profile(seen.path, list_at=seen.list_at, encoding=seen.encoding)
+    empty = set(PLACEHOLDERS)
+    for record in seen.records:
+        if keeps(record):
+            _count(out, record, empty)
+    return out
+
+
+def _count(seen: Profile, record: Record, empty: set[str]) -> None:
+    row = seen.rows
+    seen.rows += 1
+    seen.records.append(record)
+    for name, value in _cells(record):
+        column = seen.columns.setdefault(name, Column(name))
+        text = text_of(value)
+        if text is None:
+            continue
+        if text in empty:
+            seen.placeholders[text] += 1
+        else:
+            column.add(row, text)
 
 
 def _no_header(names: object) -> HeedError | None:

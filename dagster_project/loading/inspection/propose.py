@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dagster_project.errors import HeedError
 from dagster_project.loading.contract import REQUIRED, Kind
+from dagster_project.loading.inspection.event_log import event_log
 from dagster_project.loading.inspection.guess import Guess, guess
 from dagster_project.loading.inspection.profile import Profile, profile
 from dagster_project.loading.inspection.trial import about_decisions, try_mapping
@@ -47,8 +48,8 @@ def propose(paths: list[Path], zone: str, time_format: str = "") -> Proposal:
     if len(paths) > 2:
         raise HeedError(f"{len(paths)} files are too many", "inspect one file of alerts, and one of actions at most")
     seen = [profile(path) for path in paths]
-    parts = [(one, guess(one)) for one in seen]
-    if len(parts) == 2:
+    parts = (event_log(seen[0]) if len(seen) == 1 else []) or [(one, guess(one)) for one in seen]
+    if len(seen) == 2:
         parts = _as_pair(parts)
     for _, one in parts:
         if time_format:

@@ -126,6 +126,12 @@ def about_decisions(alerts: list[Trial], actions: list[Trial]) -> list[str]:
     if unknown:
         some = ", ".join(f"{count:,} {shown(word, 30)}" for word, count in unknown.most_common(8))
         lines.append(f"  WARNING: words with unknown meaning, neutral until [words] in the mapping says more: {some}")
+    if not meanings["acted"]:
+        some = ", ".join(f"{count:,} {shown(word, 30)}" for word, count in words.most_common(8))
+        lines.append(
+            f"  WARNING: no decision counts as acted, so heed would learn that nobody ever acts; the types are {some}: "
+            'say in [words] which of them are work done for an alert, such as "Acknowledged" = "acted"'
+        )
     unmatched = sum(alert not in ids for alert, _ in acted)
     if unmatched:
         lines.append(f"  WARNING: {unmatched:,} of {len(acted):,} decisions belong to no alert in these files")

@@ -36,6 +36,12 @@ def mapping_text(parts: list[tuple[Profile, Guess]], time_zone: str) -> str:
     for seen, guess in parts:
         kind: Kind = "actions" if guess.is_actions else "alerts"
         lines += _table(seen, guess, kind, time_zone)
+    words = {text: what for _, guess in parts for text, what in guess.words.items()}
+    if words:
+        lines += [
+            "[words]",
+            *(f"{_q(text)} = {_q(meaning)}  # {_comment(why)}" for text, (meaning, why) in words.items()),
+        ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -55,6 +61,9 @@ def _table(seen: Profile, guess: Guess, kind: Kind, time_zone: str) -> list[str]
         lines.append(f"encoding = {_q(seen.encoding)}  # it is not UTF-8; look whether names with accents are right")
     if seen.placeholders:
         lines.append(f"null_values = {_list(seen.placeholders)}  # these texts mean that a cell is empty")
+    if guess.where:
+        parts = [f"{_q(column)} = {_list(texts)}" for column, texts in guess.where.items()]
+        lines.append(f"where = {{ {', '.join(parts)} }}  # the file has a row for each event")
     order = ("alert_id", "action_id") if kind == "alerts" else ("action_id", "alert_id")
     for name in dict.fromkeys((*(n for n in order if n in COLUMNS[kind]), *COLUMNS[kind])):
         if name == "attributes":
@@ -88,8 +97,10 @@ def _table(seen: Profile, guess: Guess, kind: Kind, time_zone: str) -> list[str]
         for name, why in guess.later.items():
             lines.append(f"#   {_comment(name)}: {why}")
         lines.append(f"ignore = {_list(guess.later)}")
+    raised = next(iter(guess.roles.get("raised_at", ())), "")
     for time, word, fixed, actor in guess.decisions:
-        lines += ["", f"[[{kind}.decision]]", f"time = {_q(time)}"]
+        span = f'{{ column = {_q(time)}, after = {_q(raised)}, unit = "{guess.spans.get(time)}" }}'
+        lines += ["", f"[[{kind}.decision]]", f"time = {span if time in guess.spans else _q(time)}"]
         if word:
             lines.append(f"type = {_q(word)}")
         if fixed:
@@ -99,6 +110,6 @@ def _table(seen: Profile, guess: Guess, kind: Kind, time_zone: str) -> list[str]
         if time in guess.machines:
             shows = [f"{{ {_q(column)} = {_list(texts)} }}" for column, texts in guess.machines[time].items()]
             lines.append(f"by_machine = [{', '.join(shows)}]  # no people" if shows else "by_machine = true")
-    if kind == "alerts" and not guess.decisions:
+    if kind == "alerts" and not guess.decisions and not guess.where:
         lines.append("# No column says when somebody decided: load actions from another file, with --actions.")
     return [*lines, ""]

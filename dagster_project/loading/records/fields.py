@@ -156,7 +156,7 @@ class Field:
         Several groups are joined as ids are.
     texts : text -> text, compared without regard to case. mask : words with digits in them become #, so that titles
         that name a host or a number share a text. otherwise : where to look if there is nothing here.
-    after, unit : the value is not a time but how long after the time at this path, in seconds, ms or minutes.
+    after, unit : the value is not a time but how long after the time at this path, in seconds, ms, minutes or hours.
     moments : paths of an id that hold times. Systems write one time in several ways; the id has it in UTC, to the
         millisecond, which is what the coarsest of them keep.
     """
@@ -222,14 +222,14 @@ def _group(match: re.Match[str]) -> str | None:
 
 
 _NUMBERED = re.compile(r"[^\s,;:()\[\]{}'\"=/]*\d[^\s,;:()\[\]{}'\"=/]*")
-_UNITS = {"s": 1.0, "ms": 0.001, "minutes": 60.0}
+UNITS = {"s": 1.0, "ms": 0.001, "minutes": 60.0, "hours": 3600.0}
 
 
 def _shifted(start: str | None, span: str, unit: str) -> str | None:
     """A moment so long after another, as ISO 8601; None where either cannot be read."""
     moment = None if start is None else TimeColumn("", TimeRule()).iso(start, 0)
     try:
-        seconds = float(span) * _UNITS[unit]
+        seconds = float(span) * UNITS[unit]
         return (datetime.fromisoformat(moment or "") + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
     except (ValueError, OverflowError):
         return None

@@ -13,7 +13,7 @@ from typing import Any
 from dagster_project.errors import HeedError
 from dagster_project.loading.contract import COLUMNS, OWN_COLUMNS, Kind, nearest, normal_name, shown
 from dagster_project.loading.records.conditions import Condition, read_conditions
-from dagster_project.loading.records.fields import Field, roots
+from dagster_project.loading.records.fields import UNITS, Field, roots
 from dagster_project.loading.records.times import NAMED, TimeRule, zone_in_name, zone_named
 
 TIME_COLUMNS = ("raised_at", "acted_at", "created_at")
@@ -25,7 +25,6 @@ _FIELD_KEYS = (
     *("column", "first", "join", "id", "with", "value", "pattern", "texts", "mask", "or", "after", "unit", "moments"),
     *TIME_SETTINGS,
 )
-_UNITS = ("s", "ms", "minutes")
 _DECISION_KEYS = ("time", "type", "fixed_type", "actor", "when", "by_machine", "each", "link", *TIME_SETTINGS)
 
 
@@ -149,8 +148,8 @@ def read_field(value: Any, where: str, *, several: str = "first") -> Field:
         raise HeedError(f"moments of {where} are no columns of its id", 'write moments = ["startsAt"], from id = [...]')
     if not isinstance(texts, dict) or not isinstance(pattern, str):
         raise HeedError(f"texts or pattern of {where} cannot be read", 'write texts = { "1" = "high" }')
-    if value.get("unit", "s") not in _UNITS:
-        raise HeedError(f"unit of {where} is {shown(value['unit'])}", f"use one of {', '.join(_UNITS)}")
+    if value.get("unit", "s") not in UNITS:
+        raise HeedError(f"unit of {where} is {shown(value['unit'])}", f"use one of {', '.join(UNITS)}")
     try:
         re.compile(pattern)
     except re.error as error:
