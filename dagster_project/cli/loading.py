@@ -214,6 +214,7 @@ def _warn_of_unknown_types(warehouse: Warehouse) -> None:
     from dagster_project.resources.inputs.action_types import (
         MOST_UNKNOWN,
         how_to_explain,
+        nothing_acted_in_words,
         raw_types,
         unknown_in_words,
         unknown_share,
@@ -222,6 +223,8 @@ def _warn_of_unknown_types(warehouse: Warehouse) -> None:
 
     settings = load_settings()
     types = raw_types(warehouse, settings)
+    if words := nothing_acted_in_words(types):
+        click.echo(one_line(f"heed: warning: {words}: {how_to_explain(settings)}."), err=True)
     if words := unknown_in_words(types):
         share = unknown_share(types)
         refused = f"; these are {share:.0%} of the actions that may decide, and nothing is learned" * (

@@ -237,6 +237,7 @@ def _meanings(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         MOST_UNKNOWN,
         clean_types,
         how_to_explain,
+        nothing_acted_in_words,
         unknown_in_words,
         unknown_share,
     )
@@ -253,6 +254,8 @@ def _meanings(warehouse: Warehouse, settings: Settings) -> Iterator[Finding]:
         named = ", ".join(f"{row['name'][:60]} of {row['alerts']} alerts" for row in changes)
         yield Finding("facts that changed after the raise", "ok", f"{named}: heed uses the first-seen values")
     types = clean_types(warehouse)
+    if words := nothing_acted_in_words(types):
+        yield Finding("meaning of actions", "warn", words, how_to_explain(settings))
     if words := unknown_in_words(types):
         refused = unknown_share(types) > MOST_UNKNOWN
         yield Finding(

@@ -12,7 +12,13 @@ from typing import Any
 from dagster_project.commands.doctor import stale_sources
 from dagster_project.errors import HeedError, one_line
 from dagster_project.reporting.words import contender
-from dagster_project.resources.inputs.action_types import MEANINGS, SeenType, clean_types, unknown_in_words
+from dagster_project.resources.inputs.action_types import (
+    MEANINGS,
+    SeenType,
+    clean_types,
+    nothing_acted_in_words,
+    unknown_in_words,
+)
 from dagster_project.resources.inputs.undecodable import undecodable_rows
 from dagster_project.resources.stores.models import ModelStore
 from dagster_project.resources.stores.scores import read_workload
@@ -204,6 +210,8 @@ def _show_meanings(console: Any, types: list[SeenType], plain: Any) -> None:
             named = ", ".join(f"{each.action_type[:40]} {each.actions:,}" for each in words[:_WORDS_SHOWN])
             more = f" and {len(words) - _WORDS_SHOWN} more" if len(words) > _WORDS_SHOWN else ""
             console.print(plain(f"  {meaning}: {named}{more}"))
+    if none_acted := nothing_acted_in_words(types):
+        console.print(plain(f"  WARNING: {none_acted}, with `heed action-types`"))
     if unknown := unknown_in_words(types):
         console.print(plain(f"  {unknown}"))
     for each in types:

@@ -2,7 +2,7 @@
 
 import psycopg2
 
-from dagster_project.resources.inputs.action_types import raw_types, unknown_in_words
+from dagster_project.resources.inputs.action_types import SeenType, nothing_acted_in_words, raw_types, unknown_in_words
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 from tests.conftest import with_roles
@@ -27,3 +27,13 @@ def test_a_login_that_only_loads_can_name_unknown_types(warehouse: Warehouse) ->
         ("sung", "neutral", 1),
     ]
     assert "danced (2, for example 1)" in unknown_in_words(types)
+    assert not nothing_acted_in_words(types)
+
+
+def test_actions_none_of_which_counts_as_acted_are_named() -> None:
+    closed, odd = SeenType("closed", "neutral", "project", 5, "1"), SeenType("odd", None, None, 2, "2")
+    words = nothing_acted_in_words([closed, odd, SeenType("dismissed", "dismissed", "project", 9, "3")])
+    assert words.startswith("no action counts as acted")
+    assert "closed (5), odd (2)" in words
+    assert not nothing_acted_in_words([closed, SeenType("fixed", "acted", "project", 1, "4")])
+    assert not nothing_acted_in_words([])

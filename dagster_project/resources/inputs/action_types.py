@@ -140,6 +140,18 @@ def unknown_in_words(types: Sequence[SeenType]) -> str:
     return f"action types that nobody explained, counted as neutral: {named}{more}"
 
 
+def nothing_acted_in_words(types: Sequence[SeenType]) -> str:
+    """What heed would learn where no action counts as acted, with the types that may; empty: some action does."""
+    neutral = [each for each in types if each.meaning in ("neutral", None)]
+    if not neutral or any(each.meaning == "acted" for each in types):
+        return ""
+    named = ", ".join(f"{each.action_type[:60]} ({each.actions:,})" for each in neutral[:SHOWN])
+    return (
+        f"no action counts as acted, so heed would learn that nobody ever acts; neutral are {named}. Say which of them "
+        "are work done for an alert"
+    )
+
+
 def how_to_explain(settings: Settings) -> str:
     """The remedy, as an instruction."""
     schema = settings.source.database_schema
