@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from loading_records import actions_of, alerts_of, rows_and_notes
 
+from dagster_project.errors import HeedError
 from dagster_project.loading import read_mapping
 from dagster_project.loading.inspection.meanings import closed_by_itself, meanings_of
 from dagster_project.loading.inspection.propose import Proposal, propose
@@ -164,7 +165,58 @@ def offenses(folder: Path) -> Path:
     return folder / "offenses.json"
 
 
-@pytest.mark.parametrize("export", [on_call, yes_or_no, put_together, two_times, in_german, offenses])
+def detections(folder: Path) -> Path:
+    """The span to the resolution, with its unit in the name, and the verdict as the state."""
+    says = {"acted": "true_positive", "dismissed": "false_positive", "machine": "automated", "open": "new"}
+    rows = [
+        [
+            f"ldt:{a.number:x}:12",
+            a.rule,
+            a.host,
+            a.raised.isoformat(),
+            says[a.how],
+            60 * int(spent(a)) if a.ended else "N/A",
+        ]
+        for a in ALERTS
+    ]
+    header = "DetectionId|Tactic & Technique|Hostname|Detect Date|Status|Time to Resolved (s)"
+    return table(folder / "detections.csv", header, rows)
+
+
+def findings(folder: Path) -> Path:
+    """Objects in objects, names with slashes as ids, and a resource's name that is no rule."""
+    documents = [
+        {
+            "finding": {
+                "name": f"organizations/1/findings/{a.number:032x}",
+                "category": a.rule,
+                "resourceName": a.host,
+                "createTime": a.raised.isoformat(),
+                "muteUpdateTime": a.ended.isoformat() if a.ended and a.how == "dismissed" else None,
+                "mute": "MUTED" if a.how == "dismissed" else "UNMUTED",
+            },
+            "resolution": {"at": a.ended.isoformat() if a.ended and a.how == "acted" else None},
+        }
+        for a in ALERTS
+    ]
+    (folder / "findings.json").write_text(json.dumps(documents), encoding="utf-8")
+    return folder / "findings.json"
+
+
+def two_columns(folder: Path) -> Path:
+    """The day in one column, and the time of day in another."""
+    rows = [
+        [a.number, f"{a.raised:%Y/%m/%d}", f"{a.raised:%H:%M:%S}", a.rule, a.host]
+        + ([f"{a.ended:%Y/%m/%d}", f"{a.ended:%H:%M:%S}", a.how, a.who] if a.ended else [""] * 4)
+        for a in ALERTS
+    ]
+    rows = [[{"acted": "fixed", "dismissed": "noise", "machine": "fixed"}.get(c, c) for c in row] for row in rows]
+    return table(folder / "days.csv", "Nr|Date|Time|Alarm|Machine|Close date|Close time|Close reason|Closed by", rows)
+
+
+@pytest.mark.parametrize(
+    "export", [on_call, yes_or_no, put_together, two_times, in_german, offenses, detections, findings, two_columns]
+)
 def test_one_row_for_each_alert(tmp_path, export):
     path = export(tmp_path)
     proposal, mapping = proposed(tmp_path, path)
@@ -182,7 +234,7 @@ def test_one_row_for_each_alert(tmp_path, export):
     dismissed = 0 if export is on_call else TRUTH["dismissed"]
     assert (meanings["acted"], meanings["dismissed"], meanings["unknown"]) == (acted, dismissed, 0)
     by_machine = sum(row["action_type"] == BY_MACHINE for row in actions)
-    assert by_machine == (0 if export in (yes_or_no, two_times) else TRUTH["machine"])
+    assert by_machine == (0 if export in (yes_or_no, two_times, findings) else TRUTH["machine"])
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
@@ -225,6 +277,17 @@ def test_a_span_instead_of_a_time_of_closing(tmp_path):
     assert ended == {f"n{a.number}": f"{a.ended:%Y-%m-%dT%H:%M}" for a in ALERTS if a.ended}
     # "closed" says nothing about what was done, and heed says so before it learns that nobody ever acts.
     assert any("no decision counts as acted" in line for line in proposal.lines)
+
+
+def test_what_only_a_person_can_say(tmp_path):
+    rows = [[a.number, a.raised.isoformat(), a.rule, int(a.how == "acted")] for a in ALERTS]
+    path = table(tmp_path / "labels.csv", "alert_id|timestamp|signature|escalated", rows)
+    assert propose([path], "UTC").questions == ["escalated seems to say what was decided, and no column says when"]
+    keyed = {str(a.number): {"rule": a.rule, "created": a.raised.isoformat()} for a in ALERTS}
+    (tmp_path / "keyed.json").write_text(json.dumps(keyed), encoding="utf-8")
+    with pytest.raises(HeedError, match="60 objects of the same form, not a list") as refusal:
+        propose([tmp_path / "keyed.json"], "UTC")
+    assert "to_entries" in refusal.value.remedy
 
 
 def test_what_words_say():

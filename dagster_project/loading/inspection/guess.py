@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dagster_project.loading.inspection.meanings import closed_by_itself, meanings_of
+from dagster_project.loading.inspection.meanings import closed_by_itself, is_yes_or_no, meanings_of
 from dagster_project.loading.inspection.names import (
     ACTOR,
     CHANGED_AT,
@@ -30,8 +30,12 @@ from dagster_project.loading.inspection.names import (
 from dagster_project.loading.inspection.profile import Column, Profile
 from dagster_project.loading.records.times import DAY_FIRST, MONTH_FIRST
 
-_CODE = re.compile(r"[A-Za-z]{0,12}[-_#]?\d{1,20}|[0-9a-fA-F]{8,64}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+# An id holds a digit and no blank, and is no decimal number, time or address.
+_CODE = re.compile(r"(?!\d+\.\d+$)(?!\d+\.\d+\.\d+\.\d+$)(?=\S*\d)\S{1,200}")
 _NUMBER = re.compile(r"[-+]?[\d.,' ]+(?:[eE][-+]?\d+)?")
+
+
+_SAYS_NOTHING = 0.2  # of `_says`: no word with a meaning
 
 
 @dataclass
@@ -42,17 +46,18 @@ class Guess:
     ----------
     roles : contract column -> column, or columns of an id. why : contract column -> reason. decisions : (time, type or
     "", fixed type, actor or ""). machines : time column -> column -> texts that are no people; no columns: always.
-    spans : time column of a decision that holds how long after the raise it was -> its unit. words : type -> (what it
-    means here, why), where its name alone does not say it.
-    later : column -> why it was probably filled after the raise. formats : time column -> time_format to write, empty
-    where the file does not settle it. where : column -> the texts of the rows that count. asks : what only a person can
-    say.
+    clocks : time column of a decision that holds days -> column of its time of day. spans : time column of a decision
+    that holds how long after the raise it was -> its unit. words : type -> (what it means here, why), where the type
+    alone does not say it. later : column -> why it was probably filled after the raise. formats : time column ->
+    time_format to write, empty where the file does not settle it. where : column -> the texts of the rows that count.
+    asks : what only a person can say.
     """
 
     roles: dict[str, list[str]] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)
     decisions: list[tuple[str, str, str, str]] = field(default_factory=list)
     machines: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    clocks: dict[str, str] = field(default_factory=dict)
     spans: dict[str, str] = field(default_factory=dict)
     words: dict[str, tuple[str, str]] = field(default_factory=dict)
     where: dict[str, list[str]] = field(default_factory=dict)
@@ -119,9 +124,12 @@ def _guess_alerts(seen: Profile, columns: list[Column], times: list[Column], out
     ident = _pick((score(c.name, NAMES["alert_id"]), c) for c in unique if not c.is_time() or "id" in c.name.lower())
     why = "different in every row, and named like an id"
     if ident is None:
-        ident = next((c for c in unique if not c.is_time() and all(map(_CODE.fullmatch, c.values))), None)
+        codes = (c for c in unique if not c.is_time() and not is_later(c.name) and all(map(_CODE.match, c.values)))
+        ident = next((c for c in codes if not score(c.name, (*NAMES["value"], *NAMES["threshold"]))), None)
         why = "different in every row, and written like an id"
-    if ident is None or "." in ident.name:  # an id inside an object is one of the object
+    if ident is None or (
+        "." in ident.name and why.endswith("named like an id")
+    ):  # an id inside an object is one of the object
         moment = [raised, *([clock] if clock else [])] if raised is not None and ident is None else []
         _compose_id(seen, columns, moment, out)
     if ident is not None and "alert_id" not in out.roles:
@@ -137,7 +145,10 @@ def _guess_alerts(seen: Profile, columns: list[Column], times: list[Column], out
     ]
     _decide(seen, columns, decided, changed, words, out)
     if raised is not None and all(decision_of(time) == "acknowledged" for time, *_ in out.decisions):
-        _by_duration(columns, raised, out)
+        _by_duration(columns, words, raised, out)
+    if not out.decisions:
+        labels = [c.name for c in words if is_yes_or_no(c.values) or _says(c) > _SAYS_NOTHING]
+        out.asks += [f"{name} seems to say what was decided, and no column says when" for name in labels[:1]]
     for time, word, _, _ in out.decisions:
         if word:
             out.words |= meanings_of(word, seen.columns[word].values)
@@ -145,15 +156,18 @@ def _guess_alerts(seen: Profile, columns: list[Column], times: list[Column], out
             if automatic and not (time in out.machines and not out.machines[time]):
                 out.machines.setdefault(time, {})[word] = automatic
                 out.words = {text: what for text, what in out.words.items() if text not in automatic}
-    taken = used | {name for decision in out.decisions for name in decision if name}
+    taken = used | {name for decision in out.decisions for name in decision if name} | set(out.clocks.values())
 
     def named(role: str, allowed: Iterable[Column]) -> Column | None:
-        # A name says more to people than a number inside an object, and is as good for the model.
-        return _pick(
-            (score(c.name, NAMES[role]) * (0.5 if words_of(c.name)[-1:] in (["id"], ["type"]) else 1.0), c)
-            for c in allowed
-            if c.name not in taken
-        )
+        # A name says more to people than a number inside an object, and is as good for the model. A resource's name is
+        # no rule.
+        def fits(column: Column) -> float:
+            fit = score(column.name, NAMES[role])
+            less = words_of(column.name)[-1:] in (["id"], ["type"])
+            less |= role == "rule" and score(column.name, NAMES["entity"]) > 0.8 * fit
+            return fit * (0.5 if less else 1.0)
+
+        return _pick((fits(c), c) for c in allowed if c.name not in taken)
 
     facts = [c for c in columns if not c.is_time() and not is_later(c.name)]
     texts = [c for c in facts if c.filled >= 0.5 * seen.rows and c.longest <= 400]
@@ -217,6 +231,9 @@ def _decide(
         by = _pick((1.0 + score(c.name, ACTOR), c) for c in actors if decision_of(c.name) == stem)
         by = by or (None if several else _pick((score(c.name, ACTOR), c) for c in actors))
         out.decisions.append((column.name, use.name if use else "", stem, by.name if by else ""))
+        if column.days == column.filled:
+            clock = next((c for c in columns if c.clocks >= 0.95 * c.filled and decision_of(c.name) == stem), None)
+            out.clocks |= {column.name: clock.name} if clock else {}
         _machines(columns, column, by, several, out)
     if not decided and changed and word is not None:
         by = _pick((score(c.name, ACTOR), c) for c in actors)
@@ -227,7 +244,7 @@ def _decide(
         )
 
 
-def _by_duration(columns: list[Column], raised: Column, out: Guess) -> None:
+def _by_duration(columns: list[Column], words: list[Column], raised: Column, out: Guess) -> None:
     """A decision whose moment is so long after the raise, where no column says when it was."""
     numbers = [c for c in columns if not c.is_time() and all(map(_NUMBER.fullmatch, c.values))]
     span = _pick((score(c.name, DURATION), c) for c in numbers)
@@ -239,7 +256,9 @@ def _by_duration(columns: list[Column], raised: Column, out: Guess) -> None:
     if not unit:
         out.asks.append(f"{span.name} may be in seconds, ms, minutes or hours; seconds are assumed")
     out.spans[span.name] = unit or "s"
-    out.decisions.append((span.name, "", "closed" if by is None else decision_of(by.name), by.name if by else ""))
+    word = _pick((score(c.name, DECISION) * _says(c), c) for c in words)
+    fixed = decision_of(span.name) or (decision_of(by.name) if by else "closed")
+    out.decisions.append((span.name, word.name if word else "", fixed, by.name if by else ""))
     _machines(columns, span, by, False, out)
 
 

@@ -25,6 +25,12 @@ def closed_by_itself(text: str) -> bool:
     return _BY_ITSELF.search(text.replace("_", " ")) is not None
 
 
+def is_yes_or_no(texts: Iterable[str]) -> bool:
+    """Whether a column says yes and no, and nothing else."""
+    said = {text.strip().casefold() for text in texts}
+    return bool(said & _YES) and bool(said & _NO) and said <= _YES | _NO
+
+
 def meanings_of(column: str, texts: Iterable[str]) -> dict[str, tuple[str, str]]:
     """(meaning, why) of the types that the list of known words does not have, as far as the column and they say it."""
     from dagster_project.resources.inputs.action_types import project_types, type_key

@@ -48,7 +48,24 @@ NAMES: dict[str, tuple[str, ...]] = {
         *("rule", "rule_name", "rule_id", "alert_name", "alertname", "alert_rule", "monitor", "monitor_name", "check"),
         *("check_name", "signature", "detection", "condition", "condition_name", "policy", "policy_name", "trigger"),
         *("alert_type", "event_type", "problem", "title", "name", "summary", "short_description", "subject", "message"),
-        *("description", "category", "type", "regel", "betreff", "titel", "titre", "sujet", "titulo", "asunto"),
+        *(
+            "description",
+            "category",
+            "type",
+            "alert",
+            "alarm",
+            "alarm_name",
+            "alarm_text",
+            "technique",
+            "text",
+            "regel",
+            "betreff",
+            "titel",
+            "titre",
+            "sujet",
+            "titulo",
+            "asunto",
+        ),
     ),
     "entity": (
         *("entity", "host", "hostname", "host_name", "node", "instance", "resource", "resource_id", "resource_name"),
@@ -98,17 +115,21 @@ DECIDED: dict[str, str] = {
     **{word: word for word in ("dismissed", "fixed", "remediated", "mitigated", "completed", "solved", "handled")},
     **{word: word for word in ("ended", "actioned", "acted", "suppressed", "archived", "reviewed", "done", "cleared")},
     **{word: word for word in ("ignored", "rejected", "silenced", "waived", "snoozed")},
+    **{word: "muted" for word in ("muted", "mute")},
     **{word: "fixed" for word in ("behoben", "erledigt", "solucionado")},
 }
 DECIDED_AT = tuple(DECIDED)
-DURATION = ("duration", "ttr", "mttr", "time_to_resolve", "time_to_close", "open_for", "elapsed", "dauer", "duree")
+DURATION = (
+    *("duration", "ttr", "mttr", "time_to_resolve", "time_to_resolved", "time_to_resolution", "time_to_close"),
+    *("time_to_closed", "time_to_closure", "open_for", "elapsed", "dauer", "duree"),
+)
 UNITS = {
     **{word: "s" for word in ("s", "sec", "secs", "second", "seconds")},
     **{word: "ms" for word in ("ms", "msec", "millis", "milliseconds")},
     **{word: "minutes" for word in ("m", "min", "mins", "minute", "minutes")},
     **{word: "hours" for word in ("h", "hr", "hrs", "hour", "hours")},
 }
-CHANGED_AT = ("updated", "modified", "changed", "last_change", "last_update", "touched")
+CHANGED_AT = ("updated", "modified", "changed", "last_change", "last_update", "update", "touched")
 DECISION = (
     *("resolution", "close_code", "closure_code", "resolution_code", "disposition", "outcome", "verdict", "decision"),
     *("classification", "close_reason", "dismissed_reason", "reason", "resolution_type", "closure", "determination"),
@@ -124,7 +145,7 @@ DECISION = (
         "statut",
         "estado",
     ),
-    *("actionable", "true_positive", "false_positive"),
+    *("actionable", "true_positive", "false_positive", "escalated", "muted", "mute"),
 )
 ACTOR = (
     *("resolved_by", "closed_by", "dismissed_by", "acknowledged_by", "handled_by", "actor", "closer", "resolver"),

@@ -23,6 +23,7 @@ from dagster_project.loading.records.times import TimeColumn, TimeRule, is_time
 # Enough to see which columns are filled for few alerts; more rows change no answer, and cost a second per 20,000.
 MOST_ROWS = 50_000
 _DISTINCT = 20_000
+_SAME_OBJECTS = 4  # of one form in a document without a list: each is a record
 _TIMES = 0.95  # of the filled values: a few broken ones are a matter for the load
 
 
@@ -124,6 +125,12 @@ def _profile(path: Path, layout: Layout) -> Profile:
                 break
     finally:
         source.close()
+    objects = [value for value in seen.records[0].values() if isinstance(value, dict)] if seen.rows == 1 else []
+    if len(objects) >= _SAME_OBJECTS and len({tuple(sorted(one)) for one in objects}) <= len(objects) / 2:
+        raise HeedError(
+            f"{path} is one object with {len(objects)} objects of the same form, not a list",
+            "make it a list, with the keys as ids: jq 'to_entries | map(.value + {id: .key})'",
+        )
     if not layout.encoding and foreign and foreign >= 0.01 * max(seen.rows, 1):
         raise HeedError(f"{path} is not UTF-8", "say which encoding it has")
     return seen

@@ -99,8 +99,12 @@ def _table(seen: Profile, guess: Guess, kind: Kind, time_zone: str) -> list[str]
         lines.append(f"ignore = {_list(guess.later)}")
     raised = next(iter(guess.roles.get("raised_at", ())), "")
     for time, word, fixed, actor in guess.decisions:
-        span = f'{{ column = {_q(time)}, after = {_q(raised)}, unit = "{guess.spans.get(time)}" }}'
-        lines += ["", f"[[{kind}.decision]]", f"time = {span if time in guess.spans else _q(time)}"]
+        when = _q(time)
+        if time in guess.spans:
+            when = f'{{ column = {_q(time)}, after = {_q(raised)}, unit = "{guess.spans[time]}" }}'
+        elif time in guess.clocks:
+            when = f"{{ join = {_list((time, guess.clocks[time]))} }}"
+        lines += ["", f"[[{kind}.decision]]", f"time = {when}"]
         if word:
             lines.append(f"type = {_q(word)}")
         if fixed:
