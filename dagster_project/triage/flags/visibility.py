@@ -13,6 +13,7 @@ not inferred again after every quiet spell, unless the quiet spell is so long th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -137,7 +138,7 @@ def declare_visibility_only(
         elif o.until > o.created:
             own = [*own, _flagged_episode(record, o, settings)]
             episodes[o.scope] = own
-    rows = [{"rule": rule, **e} for rule, own in episodes.items() for e in own]
+    rows = [{"rule": rule, **e} for rule, own in episodes.items() for e in _one_of_each(own)]
     return _table([row for row in rows if row["detected_at"] <= now], warnings, now)
 
 
@@ -357,6 +358,19 @@ def _without(episode: dict[str, Any], o: Override) -> list[dict[str, Any]]:
     if o.until < end:
         left.append({**episode, "detected_at": o.until})
     return left
+
+
+def _one_of_each(episodes: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """Of episodes that begin at the same time for the same reason, the one that holds longest; of equals, the last.
+
+    Two people may flag a rule at the same time, and episodes that one person interrupts go on at the same time.
+    """
+    longest: dict[tuple[int, str], dict[str, Any]] = {}
+    for episode in episodes:
+        key = episode["detected_at"], episode["basis"]
+        if key not in longest or longest[key]["released_at"] <= episode["released_at"]:
+            longest[key] = episode
+    return longest.values()
 
 
 def _table(rows: list[dict[str, Any]], warnings: list[str], now: int) -> pd.DataFrame:
