@@ -69,8 +69,9 @@ def measure(seeds: range, minutes: float, out: Path, keep: Path | None) -> int:
                 compared = Compared(
                     seed, time.monotonic() - started, dict(Counter(sequence.done)), dict(sequence.reads), rows
                 )
-            except Differs as error:
-                why = " ".join(str(error).split())[:600]
+            except Exception as error:  # a run that stops is a finding too
+                how = "" if isinstance(error, Differs) else "stopped: "
+                why = how + " ".join(str(error).split())[:600]
                 compared = Compared(seed, time.monotonic() - started, differs=f"seed {seed}: {why}")
             except BaseException:
                 result.unlink()
