@@ -24,7 +24,7 @@ demo: setup ## a simulated company, from raw alerts to scores, with a summary
 
 PYTEST_ON_TWO := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
-test: setup lint types ## formatting, lint, types and the fast tests; about 12 minutes on 2 cores
+test: setup lint types ## formatting, lint, types and the fast tests; about 9 minutes on 2 cores
 	@$(PYTEST_ON_TWO) --ignore tests/faults -m "not slow"
 
 test-slow: setup ## the other tests: whole jobs and dbt projects, run again and again; about 15 minutes on 2 cores
