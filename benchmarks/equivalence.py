@@ -2,7 +2,7 @@
 
     python -m benchmarks.equivalence                       # 200 sequences; writes benchmarks/equivalence.md
     python -m benchmarks.equivalence --sequences 20 --first 1000 --minutes 30 --out /tmp/page.md
-    python -m benchmarks.equivalence --keep FOLDER         # goes on where another run ended, or beside one
+    python -m benchmarks.equivalence --keep FOLDER         # goes on after an end, or shares the work
 
 Belongs here: how many sequences, their seeds, and the page. Does not belong here: what can happen and what is compared
 (`tests/end_to_end/changes.py`).

@@ -118,7 +118,7 @@ def load(
             for warning in report.warnings:
                 click.echo(one_line(f"  {'note' if warning.is_note else 'WARNING'}: {warning.line()}"))
     if any(kind in ("actions", "action_types") for kind, _, _ in steps):
-        _warn_of_unknown_types(warehouse)
+        _warn_of_meanings(warehouse)
     if json_output:
         click.echo(json.dumps([report.to_document() for report in reports]))
 
@@ -202,7 +202,7 @@ def pull(names: tuple[str, ...], json_output: bool) -> None:
     if json_output:
         click.echo(json.dumps([report.to_document() for report in reports]))
     if any(report.actions for report in reports):
-        _warn_of_unknown_types(warehouse)
+        _warn_of_meanings(warehouse)
     for name, failure in failures[:-1]:
         click.echo(one_line(f"heed: {name}: {failure.cause}; {failure.remedy}"), err=True)
     if failures:
@@ -210,7 +210,7 @@ def pull(names: tuple[str, ...], json_output: bool) -> None:
         raise HeedError(f"{name}: {failure.cause}", failure.remedy)
 
 
-def _warn_of_unknown_types(warehouse: Warehouse) -> None:
+def _warn_of_meanings(warehouse: Warehouse) -> None:
     from dagster_project.resources.inputs.action_types import (
         MOST_UNKNOWN,
         how_to_explain,

@@ -172,10 +172,10 @@ def test_two_overrides_at_one_time_are_one_episode():
     history = answers([1.0] * 300)
     short, long = override(action="flag", until=at_day(70)), override(action="flag", who="Ben")
     for both in (pd.concat([short, long]), pd.concat([long, short]), pd.concat([short, short])):
-        found = declare_visibility_only(history, None, at_day(90), overrides=both)
+        episodes = declare_visibility_only(history, None, at_day(90), overrides=both)
         # What holds longest counts, as it would if only one of them were there.
-        assert found["status"].to_list() == ["released" if both["until"].notna().all() else "declared"]
-        assert len(found) == 1
+        assert episodes["status"].to_list() == ["released" if both["until"].notna().all() else "declared"]
+        assert len(episodes) == 1
 
 
 def test_interrupted_overrides_go_on_as_one_episode():
@@ -187,9 +187,9 @@ def test_interrupted_overrides_go_on_as_one_episode():
             override(created_at=at_day(50), until=at_day(60)),
         ]
     )
-    found = declare_visibility_only(history, None, at_day(90), overrides=overrides)
-    assert not found.duplicated(["rule", "detected_at", "basis"]).any()
-    assert found[found["detected_at"] == at_day(60)]["status"].to_list() == ["declared"]
+    episodes = declare_visibility_only(history, None, at_day(90), overrides=overrides)
+    assert not episodes.duplicated(["rule", "detected_at", "basis"]).any()
+    assert episodes[episodes["detected_at"] == at_day(60)]["status"].to_list() == ["declared"]
 
 
 def test_an_override_for_an_unknown_rule_is_named_and_harms_nothing():

@@ -27,8 +27,8 @@ def closed_by_itself(text: str) -> bool:
 
 def is_yes_or_no(texts: Iterable[str]) -> bool:
     """Whether a column says yes and no, and nothing else."""
-    said = {text.strip().casefold() for text in texts}
-    return bool(said & _YES) and bool(said & _NO) and said <= _YES | _NO
+    answers = {text.strip().casefold() for text in texts}
+    return bool(answers & _YES) and bool(answers & _NO) and answers <= _YES | _NO
 
 
 def meanings_of(column: str, texts: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -82,7 +82,7 @@ NAMES: dict[str, tuple[str, ...]] = {
             "cmdb_ci",
         ),
         *("configuration_item", "object", "target", "application", "app", "package", "system", "cluster", "user", "ip"),
-        *("source", "src", "gerat", "rechner", "dienst", "serveur", "equipo_informatico", "servidor", "dispositivo"),
+        *("source", "src", "gerat", "rechner", "dienst", "serveur", "servidor", "dispositivo"),
     ),
     "team": (
         *(

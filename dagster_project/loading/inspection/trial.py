@@ -106,32 +106,27 @@ def _moment(text: str, local: ZoneInfo) -> datetime | None:
 
 def about_decisions(alerts: list[Trial], actions: list[Trial]) -> list[str]:
     """What the actions of files say about the alerts: matches, order, words. In words, each with its count."""
-    from dagster_project.resources.inputs.action_types import project_types, type_key
+    from dagster_project.resources.inputs.action_types import SeenType, nothing_acted_in_words, project_types, type_key
 
     ids = {alert: moment for trial in alerts for alert, moment in trial.ids.items()}
     acted = [pair for trial in actions for pair in trial.acted]
     if not acted:
         return []
-    words = Counter[str]()
+    counts = Counter[str]()
     for trial in actions:
-        words.update(trial.words)
+        counts.update(trial.words)
+    known = project_types()
+    types = [SeenType(word, known.get(type_key(word)), None, count, None) for word, count in counts.most_common()]
     meanings: Counter[str] = Counter()
-    unknown: Counter[str] = Counter()
-    for word, count in words.items():
-        meaning = project_types().get(type_key(word))
-        meanings[meaning or "unknown"] += count
-        if meaning is None:
-            unknown[word] += count
+    for each in types:
+        meanings[each.meaning or "unknown"] += each.actions
+    unknown = [each for each in types if each.meaning is None]
     lines = ["decisions: " + ", ".join(f"{count:,} {meaning}" for meaning, count in meanings.most_common())]
     if unknown:
-        some = ", ".join(f"{count:,} {shown(word, 30)}" for word, count in unknown.most_common(8))
+        some = ", ".join(f"{each.actions:,} {shown(each.action_type, 30)}" for each in unknown[:8])
         lines.append(f"  WARNING: words with unknown meaning, neutral until [words] in the mapping says more: {some}")
-    if not meanings["acted"]:
-        some = ", ".join(f"{count:,} {shown(word, 30)}" for word, count in words.most_common(8))
-        lines.append(
-            f"  WARNING: no decision counts as acted, so heed would learn that nobody ever acts; the types are {some}: "
-            'say in [words] which of them are work done for an alert, such as "Acknowledged" = "acted"'
-        )
+    if words := nothing_acted_in_words(types):
+        lines.append(f"  WARNING: {words}, in [words]")
     unmatched = sum(alert not in ids for alert, _ in acted)
     if unmatched:
         lines.append(f"  WARNING: {unmatched:,} of {len(acted):,} decisions belong to no alert in these files")
