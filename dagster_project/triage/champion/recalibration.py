@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from dagster_project.triage.evaluation.contenders import MODEL
+from dagster_project.triage.evaluation.metrics import rule_day_blocks
 from dagster_project.triage.learning.calibration import Calibration, choose_calibration, uninfluenced
 from dagster_project.triage.learning.model import LIGHTGBM, MIXTURE, Model, Recalibration
 from dagster_project.triage.learning.past import horizon_ends
@@ -97,4 +98,8 @@ def _map(alerts: pd.DataFrame, probability: np.ndarray) -> Calibration:
     if "influenced" in alerts:
         free = uninfluenced(alerts["influenced"].to_numpy(dtype=bool), acted)
         alerts, probability, acted = alerts[free], probability[free], acted[free]
-    return choose_calibration(probability, acted, alerts["raised_at"].astype("int64").to_numpy())[0]
+    # Alerts of one rule-day share the weight of the square root of their number, as in learning. A burst of hundreds
+    # would otherwise move the level of all others.
+    block = rule_day_blocks(alerts)
+    order = alerts["raised_at"].astype("int64").to_numpy()
+    return choose_calibration(probability, acted, order, np.bincount(block)[block] ** -0.5)[0]
