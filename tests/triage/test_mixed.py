@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from dagster_project.errors import HeedError
+from dagster_project.resources.stores.models import ModelStore
+from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.triage.champion.gate import Targets, judge
 from dagster_project.triage.evaluation import evidence
 from dagster_project.triage.evaluation.contenders import MODEL
@@ -18,6 +20,7 @@ from dagster_project.triage.evaluation.metrics import log_loss
 from dagster_project.triage.features.contract import FeatureSettings, history_features_for
 from dagster_project.triage.features.history import history_features
 from dagster_project.triage.features.keys import key_values
+from dagster_project.triage.learning.calibration import Calibration
 from dagster_project.triage.learning.mixture.model import Mixture, read_model
 from dagster_project.triage.learning.settings import LearningSettings, TreeRecipe
 from dagster_project.triage.learning.training import Learned, learn
@@ -123,3 +126,11 @@ def test_reasons_come_from_every_contender(frame: pd.DataFrame, learned: Learned
     z = np.log(linear.predict(some) / (1 - linear.predict(some)))
     assert np.allclose(sum(alone.pushes(some, matrix).values()) + linear.intercept, z, atol=1e-6)
     assert all(0 < len(sentences) <= 3 for sentences in model.reasons(some))
+
+
+def test_a_version_with_a_negative_zero_comes_back_from_the_warehouse(learned: Learned, warehouse: Warehouse) -> None:
+    """JSON in PostgreSQL has no negative zero."""
+    model = replace(learned.model, overall=Calibration("platt", {"intercept": -0.0, "slope": 1.0}))
+    store = ModelStore(warehouse)
+    version = store.save(model, model.cut)
+    assert store.load(version).version == version == model.version

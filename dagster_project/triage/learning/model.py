@@ -98,7 +98,7 @@ class Model:
     @property
     def version(self) -> str:
         """Deterministic name: the kind, the cut and a hash of everything in the stored form."""
-        text = json.dumps(self._document(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(_storable(self._document()), sort_keys=True, separators=(",", ":"), allow_nan=False)
         digest = hashlib.sha256((text + "\n" + (self.booster_text or "")).encode()).hexdigest()[:12]
         return f"{self.kind}-{self.cut.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest}"
 
@@ -167,7 +167,7 @@ class Model:
 
     def to_document(self) -> tuple[str | None, dict[str, Any]]:
         """(LightGBM's text format or None, a JSON-able document) for `from_document`."""
-        return self.booster_text, {**self._document(), "version": self.version}
+        return self.booster_text, {**_storable(self._document()), "version": self.version}
 
     @classmethod
     def from_document(cls, booster_text: str | None, document: Any, threads: int = 2) -> Model:
@@ -244,6 +244,15 @@ def fields_of(document: Any) -> dict[str, Any]:
         "counts": PastCounts.from_document(document.get("counts", {})),
         "recalibration": Recalibration.from_document(recalibrated) if recalibrated is not None else None,
     }
+
+
+def _storable(value: Any) -> Any:
+    """The document as JSON in PostgreSQL gives it back: its numbers have no negative zero."""
+    if isinstance(value, dict):
+        return {key: _storable(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(part) for part in value]
+    return 0.0 if isinstance(value, float) and value == 0 else value
 
 
 # The trees parsed last, so that scoring in batches parses their text only once.
