@@ -138,7 +138,7 @@ def run(config: WorldConfig) -> Found:
         rate = float(past["acted"].mean())
         outcomes = past["acted"].to_numpy(dtype=np.float64)
         without_luck, with_luck = (
-            share_reached(week["probability"].to_numpy(), fitted_on(past, y, week, TREE_RECIPES[1]), rate)
+            share_reached(week["probability"].to_numpy(), fitted_on(past, y, week, TREE_RECIPES[2]), rate)
             for y in (label, outcomes)
         )
     return Found(
