@@ -133,7 +133,7 @@ class _Json(RecordSource):
     """JSON documents, or one object a line."""
 
     def __init__(self, source: SourceFile, layout: Layout) -> None:
-        self._source, self._layout = source, layout
+        self._source = source
         stream = source.stream()
         first = source.read(stream).removeprefix(BYTE_ORDER_MARK)
         lines = [line for line in first.split(b"\n", 50)[:50] if line.strip()]
@@ -147,10 +147,6 @@ class _Json(RecordSource):
             self._found = (self.list_at,) if self.list_at else ()
         else:
             self._found = ()
-
-    def prefer_whole_documents(self) -> None:
-        """Each document is a record, whatever lists it holds."""
-        self._found, self.list_at = (), ""
 
     def _open(self) -> JsonStream:
         stream = self._source.stream()

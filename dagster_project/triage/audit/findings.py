@@ -14,7 +14,6 @@ import pandas as pd
 COLUMNS = ("check", "subject", "finding", "value", "limit", "verdict")
 CLEAN, SUSPICIOUS, LEAK, NOT_CHECKED = "clean", "suspicious", "leak", "not checked"
 WITHHELD, VOUCHED = "withheld", "vouched"
-VERDICTS = (CLEAN, SUSPICIOUS, LEAK, NOT_CHECKED, WITHHELD, VOUCHED)
 
 
 @dataclass(frozen=True)

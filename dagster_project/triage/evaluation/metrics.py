@@ -21,10 +21,6 @@ import pandas as pd
 # A probability closer to 0 or 1 than this claims more than data can show: it is clipped before its log-loss is taken.
 PROBABILITY_FLOOR = 1e-6
 
-
-# How many cluster-robust standard errors a change must gain before it replaces the default.
-BEYOND_NOISE = 2.0
-
 # Standard deviations of a normal distribution that hold 95% of it.
 Z95 = 1.959964
 
@@ -290,13 +286,6 @@ def interval(
     """
     values = np.array([statistic(w[blocks]) for w in bootstrap_weights(blocks, replicates, seed)])
     return percentile_interval(values, level)
-
-
-def clearly_better(gain: np.ndarray, blocks: np.ndarray) -> bool:
-    """Whether the mean of a per-alert gain is above zero by `BEYOND_NOISE` cluster-robust standard errors."""
-    total = np.bincount(blocks, gain - gain.mean())
-    error = np.sqrt(np.dot(total, total)) / len(gain)
-    return bool(gain.mean() > BEYOND_NOISE * error and gain.mean() > 0)
 
 
 def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:

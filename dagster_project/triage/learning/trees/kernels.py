@@ -24,7 +24,7 @@ BLOCK = 256
 FEW = 32
 
 I1, I4, I8 = read_only(types.int8), read_only(types.int32), read_only(types.int64)
-U1, U4, U8 = read_only(types.uint8), read_only(types.uint32), read_only(types.uint64)
+U1, U8 = read_only(types.uint8), read_only(types.uint64)
 F4, F8 = read_only(types.float32), read_only(types.float64)
 MATRIX, DOWN = read_only(types.float32, 2), read_only(types.float64, 2)
 SPLITS = (I4, I1, F4, U1, I8)  # feature, kind, threshold, members, members_start
