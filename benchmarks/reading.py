@@ -82,7 +82,8 @@ def with_outcomes(shown: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     from 0; flagged alerts come last). Only moments whose alerts all have an outcome.
     """
     moment = shown["moment"]
-    facts = history.set_index("alert_id").loc[shown["alert_id"]].reset_index(drop=True)
+    # What has no outcome yet is not in the history.
+    facts = history.set_index("alert_id").reindex(shown["alert_id"]).reset_index(drop=True)
     age = ((moment - facts["raised_at"]).dt.total_seconds() / 86_400).to_numpy()
     rows = pd.DataFrame(
         {
@@ -307,10 +308,11 @@ def replay_real(name: str, work: Path) -> dict[str, Any]:
     call = lambda *words: subprocess.run([service.heed(), *words], check=True, env=environment)  # noqa: E731
     types = (example or data) / "action_types.csv"
     mapping = ["--mapping", str(example / "mapping.toml")] if example else []
-    call("load", "--alerts", str(data / "alerts.csv.gz"), "--actions", str(data / "actions.csv.gz"),
-         "--action-types", str(types), *mapping)  # fmt: skip
     scores, shown = work / f"{name}-scores.parquet", work / f"{name}-open.parquet"
-    call("replay", "--from", first, "--to", until, "--every", every, "--out", str(scores), "--open", str(shown))
+    if not (scores.exists() and shown.exists()):
+        call("load", "--alerts", str(data / "alerts.csv.gz"), "--actions", str(data / "actions.csv.gz"),
+             "--action-types", str(types), *mapping)  # fmt: skip
+        call("replay", "--from", first, "--to", until, "--every", every, "--out", str(scores), "--open", str(shown))
     history = read_history(Warehouse(home), datetime.fromisoformat(until).replace(tzinfo=UTC))
     rows = with_outcomes(pd.read_parquet(shown), history[history["known_at"].notna()])
     rows.to_parquet(work / f"{name}.parquet", index=False)

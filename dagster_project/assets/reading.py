@@ -7,17 +7,15 @@ Does not belong here: learning it (`triage/champion/reading.py`), applying it (`
 from datetime import timedelta
 
 import dagster as dg
-import pandas as pd
 
 from dagster_project.assets.quality import FLOOD_DAYS, VISIBILITY_ONLY
 from dagster_project.assets.showing import table, table_metadata
-from dagster_project.assets.training import CANDIDATE_MODEL, CHAMPION_MODEL
+from dagster_project.assets.training import CHAMPION_MODEL
 from dagster_project.resources.as_of import run_as_of
 from dagster_project.resources.stores.curves import publish_rates, save_curves
 from dagster_project.resources.stores.flags import read_flags
-from dagster_project.resources.stores.frames import FrameFile
 from dagster_project.resources.stores.history import read_history
-from dagster_project.resources.stores.scores import read_first_scores, read_influenced
+from dagster_project.resources.stores.scores import read_influenced
 from dagster_project.resources.warehouse.connection import Warehouse
 from dagster_project.settings import Settings
 
@@ -27,7 +25,6 @@ DECISION_CURVES = dg.AssetKey(["scoring", "decision_curves"])
 @dg.asset(
     key=DECISION_CURVES,
     group_name="training",
-    ins={"forecasts": dg.AssetIn(CANDIDATE_MODEL)},
     deps=[CHAMPION_MODEL, FLOOD_DAYS, VISIBILITY_ONLY],
     description="How the chance at the raise becomes the chance now, by age, team and rule; and the share of flagged "
     "alerts that is acted on. reporting.alert_scores_latest applies both at the moment of reading.",
@@ -37,27 +34,19 @@ DECISION_CURVES = dg.AssetKey(["scoring", "decision_curves"])
 )
 def decision_curves(
     context: dg.AssetExecutionContext,
-    forecasts: FrameFile,
     warehouse: dg.ResourceParam[Warehouse],
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
     from dagster_project.triage.champion.reading import learn_reading
-    from dagster_project.triage.evaluation.contenders import MODEL
 
     as_of = run_as_of(context)
     first = as_of - timedelta(days=settings.learning.training_days)
     history = read_history(
         warehouse, as_of, first, ("alert_id", "raised_at", "known_at", "acted", "rule", "team", "attributes")
     )
-    past = forecasts.read()
-    # What was published counts before what a later model would have said.
-    published = read_first_scores(warehouse, as_of, first).set_index("alert_id")["probability"]
-    forecast = past.set_index("alert_id")[MODEL] if MODEL in past else pd.Series(dtype="float64")
-    at_raise = pd.concat([published, forecast[~forecast.index.isin(published.index)]])
     touched = history["alert_id"].isin(read_influenced(warehouse, as_of)).to_numpy()
-    curves, rates = learn_reading(
-        history, read_flags(warehouse), at_raise, as_of, settings.learning_settings().horizon, touched
-    )
+    horizon = settings.learning_settings().horizon
+    curves, rates = learn_reading(history, read_flags(warehouse), as_of, horizon, touched)
     version = save_curves(warehouse, curves)
     publish_rates(warehouse, rates, as_of)
     return dg.MaterializeResult(
@@ -65,7 +54,6 @@ def decision_curves(
             **table_metadata(warehouse, "scoring.decision_curves"),
             "version": version,
             "decided alerts": curves.alerts,
-            "landmark model": curves.landmark,
             "flagged alerts": table(rates[["kind", "rule", "alerts", "acted", "probability", "low", "high"]].head(40)),
         }
     )

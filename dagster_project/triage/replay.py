@@ -21,7 +21,6 @@ from dagster_project.triage.champion.decide import Standing, decide_champion
 from dagster_project.triage.champion.gate import Targets
 from dagster_project.triage.champion.reading import as_read, learn_reading
 from dagster_project.triage.evaluation import evidence
-from dagster_project.triage.evaluation.contenders import MODEL
 from dagster_project.triage.evaluation.measures import evaluate
 from dagster_project.triage.evaluation.metrics import rule_day_blocks
 from dagster_project.triage.features.build import build_features
@@ -127,11 +126,7 @@ def replay(
         assert champion is not None  # only a leak refuses a first candidate, and no leak is passed here
         require_same_contract(champion.contract, learned.model.contract)
         if on_open is not None:
-            chances = pd.concat(
-                [*(part.set_index("alert_id")["probability"] for part in parts), _forecast_of(learned.forecasts)]
-            )
-            at_raise_so_far = chances[~chances.index.duplicated()]
-            on_open(_open_alerts(features, history, champion, then, at_raise_so_far, cut, training_days, settings))
+            on_open(_open_alerts(features, history, champion, then, cut, training_days, settings))
         window = (features["raised_at"] >= cut) & (features["raised_at"] < min(cut + every, until))
         alerts = features[window].reset_index(drop=True)
         scores = score(champion, alerts, at_raise[window.to_numpy()])
@@ -157,17 +152,11 @@ def replay(
     return replayed[columns], pd.concat(baseline_parts, ignore_index=True, join="inner")
 
 
-def _forecast_of(forecasts: pd.DataFrame) -> pd.Series:
-    """alert_id -> what the candidate says of past alerts that it had not seen."""
-    return forecasts.set_index("alert_id")[MODEL] if MODEL in forecasts else pd.Series(dtype="float64")
-
-
 def _open_alerts(
     features: pd.DataFrame,
     history: pd.DataFrame,
     model: Model,
     flags: tuple[pd.DataFrame, pd.DataFrame],
-    at_raise: pd.Series,
     cut: datetime,
     training_days: float,
     settings: LearningSettings,
@@ -175,7 +164,7 @@ def _open_alerts(
     """The alerts that are open at a cut, with what production would show."""
     moment = pd.Timestamp(cut)
     recent = history[(history["raised_at"] >= moment - timedelta(days=training_days)) & (history["raised_at"] < moment)]
-    curves, rates = learn_reading(recent, flags, at_raise, cut, settings.horizon)
+    curves, rates = learn_reading(recent, flags, cut, settings.horizon)
     still_open = recent["alert_id"][
         (recent["known_at"].isna() | (recent["known_at"] > moment)) & (recent["raised_at"] + settings.horizon > moment)
     ]

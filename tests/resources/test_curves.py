@@ -25,7 +25,7 @@ def curves(as_of: datetime = AS_OF, seed: int = 0) -> Curves:
         group_name("rule", "a:b", "c"),
     ]
     coefficients = {group: rng.random((len(plain.ages), 3)) for group in groups}
-    return Curves(as_of, HORIZON, 1_234, True, plain.ages, coefficients)
+    return Curves(as_of, HORIZON, 1_234, plain.ages, coefficients)
 
 
 def test_curves_come_back_to_the_last_bit_and_the_newest_ones_count(warehouse: Warehouse) -> None:

@@ -43,13 +43,12 @@ def save_curves(warehouse: Warehouse, curves: Curves) -> str:
     with warehouse.transaction() as cursor:
         cursor.execute(
             "INSERT INTO scoring.curve_sets (curve_version, as_of, horizon_seconds, alerts, landmark, ages) "
-            "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+            "VALUES ($1, $2, $3, $4, false, $5) ON CONFLICT DO NOTHING",
             parameters=(
                 version,
                 curves.as_of,
                 curves.horizon.total_seconds(),
                 curves.alerts,
-                curves.landmark,
                 [float(age) for age in curves.ages],
             ),
         )
@@ -79,7 +78,6 @@ def read_curves(warehouse: Warehouse, as_of: datetime) -> Curves | None:
         newest["as_of"],
         timedelta(seconds=newest["horizon_seconds"]),
         int(newest["alerts"]),
-        bool(newest["landmark"]),
         tuple(int(age) for age in newest["ages"]),
         coefficients,
     )

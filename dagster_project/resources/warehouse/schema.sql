@@ -506,7 +506,7 @@ COMMENT ON COLUMN scoring.curve_sets.as_of IS 'The moment at which the set stand
 COMMENT ON COLUMN scoring.curve_sets.fitted_at IS 'When it was written.';
 COMMENT ON COLUMN scoring.curve_sets.horizon_seconds IS 'How long an action counts.';
 COMMENT ON COLUMN scoring.curve_sets.alerts IS 'How many decided alerts it was learned from.';
-COMMENT ON COLUMN scoring.curve_sets.landmark IS 'Whether a landmark model takes part: false where too few alerts had a score.';
+COMMENT ON COLUMN scoring.curve_sets.landmark IS 'Whether a landmark model took part: only in curves of earlier releases.';
 COMMENT ON COLUMN scoring.curve_sets.ages IS 'Ages in seconds, ascending, the first 0: element k of a curve holds from age k on.';
 COMMENT ON TABLE scoring.decision_curves IS 'The curves of a set: of all alerts, of teams, and of rules within a team.';
 COMMENT ON COLUMN scoring.decision_curves.curve_version IS 'The set.';

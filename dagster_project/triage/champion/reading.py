@@ -20,7 +20,6 @@ from dagster_project.triage.learning.time_to_decision import Curves, fit_curves
 def learn_reading(
     history: pd.DataFrame,
     flags: tuple[pd.DataFrame, pd.DataFrame],
-    at_raise: pd.Series,
     as_of: datetime,
     horizon: timedelta,
     influenced: np.ndarray | None = None,
@@ -30,7 +29,6 @@ def learn_reading(
     history : one row per alert: alert_id, raised_at, known_at, acted, rule, team, and attributes where floods of
         sources are flagged.
     flags : flood days and visibility-only rules, as they stood at `as_of`.
-    at_raise : alert_id -> chance at the raise, given by a model that had not seen the outcome; alerts may be missing.
     influenced : bool[alerts], outcomes that a shown score may have changed. The curves go without them as long as
         the others are enough, as calibration does.
     Returns: Curves, from alerts that had no flag while they were open; rates as `flagged_rates`, from those that had
@@ -42,9 +40,8 @@ def learn_reading(
     plain = ~(flood | visibility_only) & history["acted"].notna().to_numpy()
     if influenced is not None:
         plain[plain] = uninfluenced(influenced[plain], history["acted"].to_numpy(dtype=np.float64)[plain])
-    rows = history.loc[plain, ["alert_id", "raised_at", "known_at", "acted", "team", "rule"]]
-    probability = at_raise.reindex(rows["alert_id"]).to_numpy(dtype=np.float64)
-    return fit_curves(rows.assign(probability=probability), as_of, horizon), rates
+    rows = history.loc[plain, ["raised_at", "known_at", "acted", "team", "rule"]]
+    return fit_curves(rows, as_of, horizon), rates
 
 
 def flagged_while_open(

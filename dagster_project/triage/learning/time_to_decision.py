@@ -11,18 +11,13 @@ the odds at the raise into odds * S1(a) / S0(a). That mixture of two delays is C
 feedback in display advertising"), with both delays as life tables (Singer & Willett 1993, "It's about time", discrete
 time), each shrunk towards the next wider group: rule -> team -> all.
 
-The mixture assumes that the chance at the raise is calibrated and that delay does not depend on it. Neither holds on
-real alerts: likely alerts are answered faster, and levels drift. A landmark model does without both (van Houwelingen
-2007, "Dynamic prediction by landmarking in event history analysis"): among past alerts that were open at some ages, a
-logistic regression of the outcome on the chance at the raise after the mixture of its group, its level and slope
-piecewise linear in log age, pulled towards "leave the mixture alone".
-
-Chosen by walking through time (fitted every 14 days on what was known, read daily), with the past rate of rule and
-team as the chance at the raise, on 67,140 open alert-days of the incidents of a service desk and on simulated
-companies. Log-loss on the former: 0.628 for the chance at the raise, 0.561 for one mixture for all, 0.552 for the mean
-of the mixture by rule with 20 pseudo-alerts and a landmark model over the mixture of all, 0.545 for this form. Trees
-that find the change with age from age, team, rule, entity, hour, weekday and severity (LightGBM) were no better than
-the mixture by team (0.548 to 0.541 on every other day).
+The mixture assumes that the chance at the raise is calibrated and that delay does not depend on it. Both hold only
+roughly. A landmark model (van Houwelingen 2007: a logistic regression of the outcome on the mixture, its level and
+slope changing with age) does without, and was tried: it learns mostly how far the chances at the raise were off in the
+past, and that does not last. Log-loss over open alert-days, replayed every 14 days, of the mixture by rule, the same
+with a landmark model, and one mixture for all: service desk 0.559, 0.605, 0.564; package alerts 0.312, 0.398, 0.336; a
+simulated company 0.035, 0.040, 0.035. Trees that find the change with age from age, team, rule, entity, hour, weekday
+and severity were no better than the mixture by team.
 
 Readers compute the chance now at the moment of reading, in SQL and in Python, to the same digit. Both know only
 addition, multiplication, division and square root, which IEEE 754 rounds in one way; exp, log and power differ between
@@ -30,8 +25,8 @@ libraries. With o the odds at the raise and s its square root:
 
     odds now = s * (a + s * (b + s * c))
 
-where a, b, c >= 0 stand in a table by group and age. So the chance now rises with the chance at the raise within a
-group and age, and stays inside [0, 1]. b alone is the mixture; a and c bend the slope.
+where a, b, c >= 0 stand in a table by group and age. The mixture is b alone; a and c are zero in what is learned today,
+and bend the slope in curves that earlier releases stored.
 """
 
 from __future__ import annotations
@@ -45,11 +40,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
 
 from dagster_project.errors import HeedError
-from dagster_project.triage.evaluation.metrics import logit
-from dagster_project.triage.learning.calibration import INTERCEPT_SPREAD, SLOPE_SPREAD, penalised_logistic
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 MICROSECONDS = 1_000_000
@@ -60,21 +52,12 @@ Level = Literal["all", "team", "rule"]
 
 # The delays of a group are shrunk towards the next wider group, which counts as this many alerts. Between 100 and 1,000
 # the log-loss over open alert-days of a service desk hardly moves (0.5456, 0.5443, 0.5446 at 100, 300, 1,000, groups of
-# 30 alerts on; 0.5454 as it stands here); with 20, groups of few acted alerts follow their luck (0.5496).
+# 30 alerts on); with 20, groups of few acted alerts follow their luck (0.5496).
 PSEUDO_ALERTS = 200.0
 # A group of fewer decided alerts has no curve of its own: two thirds of it would be that of its parent.
 GROUP_MINIMUM = 100
 # Fewer ripe alerts than this say nothing about delays that the chance at the raise does not say better.
 RIPE_MINIMUM = 50
-# The landmark model has ten coefficients.
-LANDMARK_MINIMUM = 200
-LANDMARK_MOST = 20_000
-LANDMARKS = (10 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 3 * DAY, 5 * DAY, 7 * DAY, 10 * DAY)
-KNOTS = (5 * MINUTE, 2 * HOUR, DAY, 3 * DAY, 7 * DAY)
-# One alert stands at up to 11 landmarks, about 2.5 for each knot, and its neighbours share its cause.
-LANDMARK_WEIGHT = 0.2
-# The centre of the slope, in log-odds: with it the level and the slope are nearly independent at shares of 0.1 to 0.5.
-CENTRE = -1.0
 
 
 def steps(horizon: timedelta) -> tuple[int, ...]:
@@ -92,15 +75,13 @@ def steps(horizon: timedelta) -> tuple[int, ...]:
 class Curves:
     """How the chance at the raise becomes the chance now.
 
-    as_of : nothing known later touched them. alerts : how many they were learned from. landmark : whether the landmark
-    model takes part. ages : (K,) seconds, as `steps`. coefficients : group -> (K, 3) a, b, c. The group `EVERYWHERE` is
-    always there.
+    as_of : nothing known later touched them. alerts : how many they were learned from. ages : (K,) seconds, as `steps`.
+    coefficients : group -> (K, 3) a, b, c. The group `EVERYWHERE` is always there.
     """
 
     as_of: datetime
     horizon: timedelta
     alerts: int
-    landmark: bool
     ages: tuple[int, ...]
     coefficients: dict[str, np.ndarray]
 
@@ -146,7 +127,6 @@ class Curves:
             "as_of": self.as_of.isoformat(),
             "horizon_seconds": int(self.horizon.total_seconds()),
             "alerts": self.alerts,
-            "landmark": self.landmark,
             "ages": list(self.ages),
             "coefficients": {group: values.tolist() for group, values in self.coefficients.items()},
         }
@@ -161,7 +141,6 @@ class Curves:
                 datetime.fromisoformat(document["as_of"]),
                 timedelta(seconds=document["horizon_seconds"]),
                 int(document["alerts"]),
-                bool(document["landmark"]),
                 tuple(int(age) for age in document["ages"]),
                 {str(k): np.asarray(v, dtype=np.float64) for k, v in document["coefficients"].items()},
             )
@@ -200,29 +179,28 @@ def chance_now(probability: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndar
 def no_curves(as_of: datetime, horizon: timedelta) -> Curves:
     """Curves that leave every chance as it was at the raise."""
     ages = steps(horizon)
-    return Curves(as_of, horizon, 0, False, ages, {EVERYWHERE: np.tile([0.0, 1.0, 0.0], (len(ages), 1))})
+    return Curves(as_of, horizon, 0, ages, {EVERYWHERE: np.tile([0.0, 1.0, 0.0], (len(ages), 1))})
 
 
 def fit_curves(alerts: pd.DataFrame, as_of: datetime, horizon: timedelta) -> Curves:
     """Learn how long decisions take from the alerts whose horizon was over at `as_of`.
 
     alerts : one row per alert that is not flagged as far as was known when it was scored, in any order: raised_at,
-        known_at (datetime64[us, UTC]; null while unknown), acted (1.0, 0.0 or nan), probability (the chance that was
-        given at the raise by a model that had not seen the outcome, or nan), team, rule (text or null).
+        known_at (datetime64[us, UTC]; null while unknown), acted (1.0, 0.0 or nan), team, rule (text or null).
     as_of : rows whose horizon ends later, and outcomes known later, change nothing. Alerts that were decided early
         count only once their horizon is over: else the quick ones would be counted before the slow ones.
     horizon : how long an action counts.
     Returns: Curves for all, and for each team, and rule within a team, of at least `GROUP_MINIMUM` ripe alerts. With
-        fewer than `RIPE_MINIMUM` ripe alerts in all, `no_curves`; without enough that had a chance at the raise, no
-        landmark model. Deterministic, whatever the order of rows.
+        fewer than `RIPE_MINIMUM` ripe alerts in all, `no_curves`. Deterministic, whatever the order of rows.
     """
     past = _Past(alerts, as_of, horizon)
     if len(past.raised) < RIPE_MINIMUM:
         return no_curves(as_of, horizon)
-    shifts = _mixture(past)
-    bent = _landmark_model(past, shifts)
-    coefficients = {group: _distilled(shift, bent, past) for group, shift in shifts.items()}
-    return Curves(as_of, horizon, len(past.raised), bent is not None, past.ages, coefficients)
+    nothing = np.zeros(len(past.ages))
+    coefficients = {
+        group: np.column_stack([nothing, np.exp(shift), nothing]) for group, shift in _mixture(past).items()
+    }
+    return Curves(as_of, horizon, len(past.raised), past.ages, coefficients)
 
 
 class _Past:
@@ -238,12 +216,10 @@ class _Past:
         usable = ~alerts["known_at"].isna().to_numpy() & ~np.isnan(acted)
         usable &= (known <= self.cut) & (raised + self.horizon <= self.cut)
         chosen = alerts[usable]
-        probability = chosen["probability"].to_numpy(dtype=np.float64)
         teams, pairs = _names(chosen["team"], chosen["rule"])
         lag = np.clip(known[usable] - raised[usable], 0, self.horizon)
-        order = np.lexsort((probability, acted[usable], lag, pairs.astype(str), raised[usable]))
-        self.raised, self.lag = raised[usable][order], lag[order]
-        self.acted, self.probability = acted[usable][order], probability[order]
+        order = np.lexsort((acted[usable], lag, pairs.astype(str), raised[usable]))
+        self.raised, self.lag, self.acted = raised[usable][order], lag[order], acted[usable][order]
         self.team, self.team_names = pd.factorize(teams[order], sort=True)
         self.pair, self.pair_names = pd.factorize(pairs[order], sort=True)
         self.team_of_pair = np.zeros(len(self.pair_names), dtype=np.int64)
@@ -297,61 +273,6 @@ def _undecided(
     total = decided.sum(axis=1, keepdims=True)
     after = total - np.cumsum(decided, axis=1)[:, :count] + decided[:, :count] / 2
     return np.asarray((after + pseudo * parent) / (total + pseudo))
-
-
-def _landmark_model(past: _Past, shifts: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Level and slope by knot, float64[2, knots], after the mixture of each alert's group; None with too few alerts."""
-    rows = np.flatnonzero(~np.isnan(past.probability))[-LANDMARK_MOST:]
-    acted = past.acted[rows].sum()
-    if len(rows) < LANDMARK_MINIMUM or not 0 < acted < len(rows):
-        return None
-    parts = [(rows[past.lag[rows] > age * MICROSECONDS], age) for age in LANDMARKS if age < past.ages[-1]]
-    at = np.concatenate([part for part, _ in parts])
-    age = np.concatenate([np.full(len(part), age) for part, age in parts])
-    log_odds = logit(past.probability[at])
-    groups = list(shifts)
-    narrowest = [
-        pair if pair in shifts else team if team in shifts else EVERYWHERE
-        for team, pair in zip(past.team_names[past.team[at]], past.pair_names[past.pair[at]], strict=True)
-    ]
-    of_group = pd.Index(groups).get_indexer(pd.Index(narrowest, dtype=object))
-    offset = log_odds + np.array([shifts[group] for group in groups])[of_group, _step(age, past.ages)]
-    hat = _hats(age)
-    design = np.column_stack([hat, hat * (log_odds - CENTRE)[:, None]])
-    spread = [INTERCEPT_SPREAD] * len(KNOTS) + [SLOPE_SPREAD] * len(KNOTS)
-    weight = np.full(len(at), LANDMARK_WEIGHT)
-    fitted = penalised_logistic(design, past.acted[at], weight, [0.0] * len(spread), spread, offset)
-    level, slope = fitted[: len(KNOTS)], fitted[len(KNOTS) :]
-    # A slope of 1 + this: the chance now never falls where the chance at the raise rises.
-    return np.array([level, np.maximum(slope, -1.0)])
-
-
-def _hats(age: np.ndarray) -> np.ndarray:
-    """Weights of the knots at each age, float64[ages, knots]: linear in log age, constant beyond the ends."""
-    x = np.log(np.maximum(np.asarray(age, dtype=np.float64), 1.0))
-    return np.column_stack([np.interp(x, np.log(KNOTS), unit) for unit in np.eye(len(KNOTS))])
-
-
-# The chances on which a, b and c are fitted to a level and slope in log-odds.
-_GRID = np.linspace(-5.0, 4.0, 37)
-
-
-def _distilled(shift: np.ndarray, bent: np.ndarray | None, past: _Past) -> np.ndarray:
-    """a, b, c by step, float64[steps, 3]: exact without a landmark model; with one, the nearest in relative odds."""
-    ratio = np.exp(shift)
-    if bent is None:
-        return np.column_stack([np.zeros(len(ratio)), ratio, np.zeros(len(ratio))])
-    ends = np.array([*past.ages[1:], past.horizon / MICROSECONDS])
-    hat = _hats((np.array(past.ages) + ends) / 2)
-    level, slope = hat @ bent[0], hat @ bent[1]
-    root = np.exp(_GRID / 2)
-    coefficients = np.empty((len(ratio), 3))
-    for k in range(len(ratio)):
-        target = np.exp(level[k] + slope[k] * (_GRID - CENTRE))
-        basis = np.column_stack([1 / root, np.ones(len(root)), root])
-        coefficients[k] = ratio[k] * nnls(basis / target[:, None], np.ones(len(root)))[0]
-    coefficients[0] = (0.0, 1.0, 0.0)
-    return coefficients
 
 
 def _step(age: np.ndarray, ages: tuple[int, ...]) -> np.ndarray:
