@@ -347,7 +347,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "families.md")
     given = parser.parse_args()
     tasks = [
-        (family, given.first + number)
+        (family.name, given.first + number, given.runs)
         for family in (*FAMILIES, NOISE)
         if family.name in given.families
         for number in range(given.noise if family is NOISE else given.seeds)
@@ -355,7 +355,7 @@ def main() -> None:
     found: dict[str, list[Run]] = {}
     # Not forked: threads of LightGBM and numba do not survive a fork.
     with ProcessPoolExecutor(given.processes, multiprocessing.get_context("spawn")) as pool:
-        for done in pool.map(kept_or_run, [(*task, given.runs) for task in tasks]):
+        for done in pool.map(kept_or_run, tasks):
             found.setdefault(done.family, []).append(done)
             print(
                 f"{done.family} {done.seed}: reached {done.reached():.3f}, {done.best_contender} "
@@ -367,13 +367,14 @@ def main() -> None:
     print(given.out.read_text(encoding="utf-8"))
 
 
-def kept_or_run(task: tuple[Family, int, Path | None]) -> Run:
-    """The run of a world, from the folder if it is there."""
-    family, seed, folder = task
-    path = folder / f"{family.name}-{seed}.json" if folder else None
+def kept_or_run(task: tuple[str, int, Path | None]) -> Run:
+    """The run of a world, from the folder if it is there. The family goes by its name: generators cannot be pickled."""
+    name, seed, folder = task
+    family = next(family for family in (*FAMILIES, NOISE) if family.name == name)
+    path = folder / f"{name}-{seed}.json" if folder else None
     if path is not None and path.exists():
         return Run(**json.loads(path.read_text(encoding="utf-8")))
-    done = run((next(f for f in (*FAMILIES, NOISE) if f.name == family.name), seed))
+    done = run((family, seed))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(done)), encoding="utf-8")
