@@ -137,8 +137,9 @@ def run(config: WorldConfig) -> Found:
         label = past[["alert_id"]].merge(truth, on="alert_id", validate="one_to_one")["probability"].to_numpy()
         rate = float(past["acted"].mean())
         outcomes = past["acted"].to_numpy(dtype=np.float64)
+        recipe = next(recipe for recipe in TREE_RECIPES if recipe.minimum_alerts)  # the first for so many alerts
         without_luck, with_luck = (
-            share_reached(week["probability"].to_numpy(), fitted_on(past, y, week, TREE_RECIPES[2]), rate)
+            share_reached(week["probability"].to_numpy(), fitted_on(past, y, week, recipe), rate)
             for y in (label, outcomes)
         )
     return Found(

@@ -155,12 +155,14 @@ def test_it_is_right_at_every_age() -> None:
 
 
 def test_the_view_gives_the_same_number_to_the_last_bit(warehouse: Warehouse) -> None:
-    """The formula in SQL, on every step of two curves and on chances over their whole range."""
-    steps_of_two = np.concatenate([FITTED.coefficients[EVERYWHERE], FITTED.coefficients[GROUPS[-1]]])
-    p = np.concatenate([np.random.default_rng(3).random(400), [0.0, 1.0, 1e-6, 1 - 1e-6, 0.5]])
-    cases = pd.DataFrame({"p": np.tile(p, len(steps_of_two))})
+    """The formula in SQL, on every step of a curve, on steps that bend, and on chances over their whole range."""
+    rng = np.random.default_rng(3)
+    # Curves of earlier releases have a and c; those learned today do not.
+    tried = np.concatenate([FITTED.coefficients[EVERYWHERE], rng.exponential(size=(60, 3))])
+    p = np.concatenate([rng.random(400), [0.0, 1.0, 1e-6, 1 - 1e-6, 0.5]])
+    cases = pd.DataFrame({"p": np.tile(p, len(tried))})
     for place, name in enumerate("abc"):
-        cases[name] = np.repeat(steps_of_two[:, place], len(p))
+        cases[name] = np.repeat(tried[:, place], len(p))
     expected = chance_now(*(cases[name].to_numpy() for name in ("p", "a", "b", "c")))
     sql = """
         select case when p >= 1 then 1 else odds / (odds + (1 - p)) end
